@@ -1,0 +1,543 @@
+//! The control protocol between the service manager (client) and the fast path (server).
+//!
+//! A Unix stream socket, mode 0600, at [`crate::settings::Settings::control_socket`]. Each message is a frame: its length as
+//! a 32-bit big-endian number, then that many bytes of JSON. The client sends a [`Request`] and gets exactly one
+//! [`Response`], in order. Fields that a side does not know are ignored and fields that are missing have their default,
+//! so that two versions of the programs can talk while one of them is being upgraded.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use ilb_forwarder::spec::{RuleId, ServerId, SnapshotSpec};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol that this crate speaks. Grows only when an older peer would misunderstand.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest body of a frame, in bytes (256 MiB; a snapshot of 10,000 rules with 100,000 servers has about 30 MiB).
+pub const MAX_FRAME: usize = 256 << 20;
+
+/// Bytes of the length in front of a frame's body.
+pub const LENGTH_BYTES: usize = 4;
+
+/// What the service manager asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// First message on every connection.
+    Hello {
+        /// The client's [`PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// Forward by this configuration from now on.
+    Apply(SnapshotSpec),
+    /// How the fast path is doing.
+    Status,
+    /// Every counter.
+    Statistics,
+}
+
+/// What the fast path answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Answer to [`Request::Hello`].
+    Hello(Hello),
+    /// The snapshot is published to all workers and steering follows it.
+    Applied {
+        /// Its generation.
+        generation: u64,
+    },
+    /// The snapshot cannot be used; the previous one stays in force.
+    Rejected {
+        /// Generation of the rejected snapshot.
+        generation: u64,
+        /// Why, in words for a person.
+        reason: String,
+    },
+    /// Answer to [`Request::Status`].
+    Status(Status),
+    /// Answer to [`Request::Statistics`].
+    Statistics(Statistics),
+    /// The request was not understood or failed; nothing changed.
+    Error {
+        /// Why, in words for a person.
+        message: String,
+    },
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hello {
+    /// The server's [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// Process id of the fast path.
+    pub pid: u32,
+    /// Differs between any two starts of the fast path (nanoseconds of CLOCK_BOOTTIME at the start do): counters
+    /// begin at zero with a new one.
+    pub start_id: u64,
+    /// Generation that it forwards by; 0 when it has none yet.
+    pub generation: u64,
+}
+
+/// How the fast path is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Generation that it forwards by; 0 when it has none yet.
+    pub generation: u64,
+    /// Worker threads.
+    pub workers: u32,
+    /// Seconds since the fast path started.
+    pub uptime_seconds: u64,
+    /// Interfaces of the node settings, in their order.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The connection table.
+    pub table: TableStatus,
+}
+
+/// How one interface is served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub name: String,
+    /// Where the XDP program runs.
+    pub mode: XdpMode,
+    /// Why it does not run in the driver; empty when it does.
+    pub mode_reason: String,
+    /// Whether frames are received and sent without copying them.
+    pub zero_copy: bool,
+    /// Why they are copied; empty when they are not.
+    pub copy_reason: String,
+    /// Receive queues that have a worker.
+    pub queues: u32,
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+}
+
+/// Where the XDP program of an interface runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// Behind the driver, in the kernel's generic receive path.
+    #[default]
+    Generic,
+}
+
+impl XdpMode {
+    /// The mode's word in settings, logs and output.
+    pub const fn label(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+}
+
+/// How full the connection table is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableStatus {
+    /// Connections that fit.
+    pub capacity: u64,
+    /// Entries in use.
+    pub used: u64,
+}
+
+/// Every counter since the fast path started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// [`Hello::start_id`] of the process that counted.
+    pub start_id: u64,
+    /// The whole node, packets that no rule could be found for included.
+    pub totals: Counters,
+    /// Dropped packets by `DropReason::label`.
+    pub drops: BTreeMap<String, u64>,
+    /// Each rule of the snapshot in force, retired ones included.
+    pub rules: Vec<RuleStatistics>,
+}
+
+/// Counters of one rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RuleStatistics {
+    /// The rule.
+    pub id: RuleId,
+    /// The rule as a whole; may exceed the sum of its servers, as with packets dropped before a server was chosen.
+    pub counters: Counters,
+    /// Each of its servers.
+    pub servers: Vec<ServerStatistics>,
+}
+
+/// Counters of one server within one rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStatistics {
+    /// The server.
+    pub id: ServerId,
+    /// What it got from this rule, both directions.
+    pub counters: Counters,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $field:ident = $label:literal, $kind:ident;)+) => {
+        /// Packets, bytes and connections. Fields marked as gauges go up and down, all others only grow.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $field: u64,)+ }
+
+        impl Counters {
+            /// Names of all fields as they appear on D-Bus, in order.
+            pub const LABELS: &'static [&'static str] = &[$($label),+];
+
+            /// Every field with its name.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$(($label, self.$field)),+].into_iter()
+            }
+
+            /// Adds each field of `other`, gauges included.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$field = self.$field.saturating_add(other.$field);)+
+            }
+
+            /// The same counters with all gauges at 0: what remains true of a process that has ended.
+            #[must_use]
+            pub fn without_gauges(&self) -> Counters {
+                Counters { $($field: counters!(@$kind self.$field),)+ }
+            }
+        }
+    };
+    (@counter $value:expr) => { $value };
+    (@gauge $value:expr) => { 0 };
+}
+
+counters! {
+    /// Packets forwarded (P).
+    packets = "packets", counter;
+    /// Bytes forwarded, from the IP header on (P).
+    bytes = "bytes", counter;
+    /// Packets that were handed to the kernel unchanged (U).
+    unprocessed_packets = "unprocessed-packets", counter;
+    /// Bytes that were handed to the kernel unchanged (U).
+    unprocessed_bytes = "unprocessed-bytes", counter;
+    /// Packets dropped (D).
+    dropped_packets = "dropped-packets", counter;
+    /// Bytes dropped (D).
+    dropped_bytes = "dropped-bytes", counter;
+    /// ICMP errors other than "too big" that were carried to the right end.
+    icmp_p = "icmp-p", counter;
+    /// ICMP errors other than "too big" that were dropped.
+    icmp_d = "icmp-d", counter;
+    /// ICMP "fragmentation needed" and ICMPv6 "packet too big" that were carried to the right end.
+    icmp2big_p = "icmp2big-p", counter;
+    /// ICMP "fragmentation needed" and ICMPv6 "packet too big" that were dropped.
+    icmp2big_d = "icmp2big-d", counter;
+    /// Packets dropped because the connection table was full.
+    nomem_d = "nomem-d", counter;
+    /// Packets dropped because no NAT port was free.
+    noport_d = "noport-d", counter;
+    /// Connections begun.
+    new_connections = "new-connections", counter;
+    /// Gauge: connections that are open (TCP: established; UDP: not idle).
+    connections_open = "connections-open", gauge;
+    /// Gauge: all entries of the connection table, those that are closing included.
+    connections_total = "connections-total", gauge;
+}
+
+/// Why a frame could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The socket failed.
+    #[error("control socket: {0}")]
+    Io(#[from] io::Error),
+    /// The peer closed the connection in the middle of a frame.
+    #[error("the peer closed the control connection after {got} of {expected} bytes of a frame")]
+    Truncated {
+        /// Bytes that the frame should have had.
+        expected: usize,
+        /// Bytes that came.
+        got: usize,
+    },
+    /// The frame's length is not allowed. The connection cannot be used any further.
+    #[error("a control frame of {0} bytes is not allowed; 1 to {MAX_FRAME} are")]
+    Length(usize),
+    /// The body is not a message of this protocol. The next frame can be read.
+    #[error("a control frame is not understood: {0}")]
+    Body(#[from] serde_json::Error),
+}
+
+/// The length that stands in front of a frame's body, checked.
+///
+/// # Errors
+/// [`FrameError::Length`] for 0 and for more than [`MAX_FRAME`].
+pub fn frame_length(prefix: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
+    let length = u32::from_be_bytes(prefix) as usize;
+    check_length(length)?;
+    Ok(length)
+}
+
+fn check_length(length: usize) -> Result<(), FrameError> {
+    if length == 0 || length > MAX_FRAME {
+        return Err(FrameError::Length(length));
+    }
+    Ok(())
+}
+
+/// A whole frame, length included, for `message`.
+///
+/// # Errors
+/// [`FrameError::Length`] when the message is too large.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - LENGTH_BYTES;
+    check_length(length)?;
+    let prefix = u32::try_from(length).map_err(|_| FrameError::Length(length))?;
+    frame[..LENGTH_BYTES].copy_from_slice(&prefix.to_be_bytes());
+    Ok(frame)
+}
+
+/// The message in a frame's body (without its length).
+///
+/// # Errors
+/// [`FrameError::Body`].
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    Ok(serde_json::from_slice(body)?)
+}
+
+/// Writes one frame and flushes.
+///
+/// # Errors
+/// [`FrameError::Length`] before anything is written, [`FrameError::Io`] otherwise.
+pub fn write_frame<W: Write, T: Serialize>(writer: &mut W, message: &T) -> Result<(), FrameError> {
+    writer.write_all(&encode(message)?)?;
+    writer.flush()?;
+    Ok(())
+}
+
+/// Reads one frame; `None` when the peer closed the connection between two frames. Memory grows with the bytes that
+/// arrive, not with the length that the peer claims.
+///
+/// # Errors
+/// After [`FrameError::Body`] the next frame can be read; after all others the connection has to be closed.
+pub fn read_frame<R: Read, T: DeserializeOwned>(reader: &mut R) -> Result<Option<T>, FrameError> {
+    let mut prefix = Vec::with_capacity(LENGTH_BYTES);
+    reader
+        .by_ref()
+        .take(LENGTH_BYTES as u64)
+        .read_to_end(&mut prefix)?;
+    if prefix.is_empty() {
+        return Ok(None);
+    }
+    let Ok(prefix) = <[u8; LENGTH_BYTES]>::try_from(prefix.as_slice()) else {
+        return Err(FrameError::Truncated {
+            expected: LENGTH_BYTES,
+            got: prefix.len(),
+        });
+    };
+    let length = frame_length(prefix)?;
+    let mut body = Vec::new();
+    reader.by_ref().take(length as u64).read_to_end(&mut body)?;
+    if body.len() < length {
+        return Err(FrameError::Truncated {
+            expected: length,
+            got: body.len(),
+        });
+    }
+    decode(&body).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ilb_forwarder::spec::{
+        Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, Timeouts, Topology, VipSpec,
+    };
+
+    fn spec() -> SnapshotSpec {
+        SnapshotSpec {
+            generation: 7,
+            rules: vec![RuleSpec {
+                id: 1,
+                name: "web".into(),
+                accepting: true,
+                vips: vec![VipSpec {
+                    address: "2001:db8::80".parse().unwrap(),
+                    protocol: Protocol::Tcp,
+                    ports: PortRange::single(80),
+                }],
+                topology: Topology::HalfNat,
+                algorithm: Algorithm::HashIpVip,
+                proxy_src: vec![],
+                timeouts: Timeouts::default(),
+                servers: vec![ServerSpec {
+                    id: 3,
+                    name: "_web.0".into(),
+                    address: "2001:db8::1".parse().unwrap(),
+                    ports: PortMap::Shift(8080),
+                    weight: 1,
+                    accepting: true,
+                }],
+            }],
+        }
+    }
+
+    fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(messages: &[T]) {
+        let mut wire = Vec::new();
+        for message in messages {
+            write_frame(&mut wire, message).unwrap();
+        }
+        let mut reader = wire.as_slice();
+        for message in messages {
+            assert_eq!(&read_frame::<_, T>(&mut reader).unwrap().unwrap(), message);
+        }
+        assert!(read_frame::<_, T>(&mut reader).unwrap().is_none());
+    }
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        round_trip(&[
+            Request::Hello {
+                version: PROTOCOL_VERSION,
+            },
+            Request::Apply(spec()),
+            Request::Status,
+            Request::Statistics,
+        ]);
+        let counters = Counters {
+            packets: u64::MAX,
+            connections_open: 3,
+            ..Counters::default()
+        };
+        round_trip(&[
+            Response::Hello(Hello {
+                version: 1,
+                pid: 4711,
+                start_id: u64::MAX,
+                generation: 7,
+            }),
+            Response::Applied { generation: 7 },
+            Response::Rejected {
+                generation: 8,
+                reason: "two rules claim 192.0.2.1 tcp 80".into(),
+            },
+            Response::Status(Status {
+                interfaces: vec![InterfaceStatus {
+                    name: "eth0".into(),
+                    mode: XdpMode::Native,
+                    copy_reason: "veth has no zero copy".into(),
+                    ..InterfaceStatus::default()
+                }],
+                ..Status::default()
+            }),
+            Response::Statistics(Statistics {
+                start_id: 1,
+                totals: counters,
+                drops: BTreeMap::from([("malformed".into(), 2)]),
+                rules: vec![RuleStatistics {
+                    id: 1,
+                    counters,
+                    servers: vec![ServerStatistics { id: 3, counters }],
+                }],
+            }),
+            Response::Error {
+                message: "no".into(),
+            },
+        ]);
+    }
+
+    #[test]
+    fn the_wire_format_is_fixed() {
+        let frame = encode(&Request::Hello { version: 1 }).unwrap();
+        assert_eq!(frame, b"\x00\x00\x00\x17{\"hello\":{\"version\":1}}");
+        assert_eq!(
+            encode(&Request::Status).unwrap(),
+            b"\x00\x00\x00\x08\"status\""
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_missing_ones_defaulted() {
+        let hello: Response = decode(br#"{"hello":{"version":9,"colour":"red"}}"#).unwrap();
+        assert_eq!(
+            hello,
+            Response::Hello(Hello {
+                version: 9,
+                ..Hello::default()
+            })
+        );
+        let counters: Counters = decode(br#"{"packets":4,"later":1}"#).unwrap();
+        assert_eq!(counters.packets, 4);
+    }
+
+    #[test]
+    fn bad_lengths_are_refused_before_anything_is_read() {
+        assert!(matches!(frame_length([0; 4]), Err(FrameError::Length(0))));
+        let mut huge: &[u8] = &[0xff, 0xff, 0xff, 0xff, b'{'];
+        assert!(matches!(
+            read_frame::<_, Request>(&mut huge),
+            Err(FrameError::Length(0xffff_ffff))
+        ));
+        let limit = u32::try_from(MAX_FRAME).unwrap();
+        assert_eq!(frame_length(limit.to_be_bytes()).unwrap(), MAX_FRAME);
+        assert!(frame_length((limit + 1).to_be_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_cut_frame_is_named_as_such() {
+        let frame = encode(&Request::Statistics).unwrap();
+        for end in 1..frame.len() {
+            assert!(
+                matches!(
+                    read_frame::<_, Request>(&mut &frame[..end]),
+                    Err(FrameError::Truncated { .. })
+                ),
+                "cut after {end} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_body_leaves_the_next_frame_readable() {
+        let mut wire = vec![0, 0, 0, 5];
+        wire.extend(b"\"fly\"");
+        write_frame(&mut wire, &Request::Status).unwrap();
+        let mut reader = wire.as_slice();
+        let error = read_frame::<_, Request>(&mut reader).unwrap_err();
+        assert!(matches!(error, FrameError::Body(_)), "{error}");
+        assert_eq!(
+            read_frame::<_, Request>(&mut reader).unwrap(),
+            Some(Request::Status)
+        );
+    }
+
+    #[test]
+    fn counters_add_up_and_forget_their_gauges() {
+        let one = Counters {
+            packets: 2,
+            connections_open: 5,
+            connections_total: 6,
+            ..Counters::default()
+        };
+        let mut sum = one;
+        sum.add(&one);
+        assert_eq!((sum.packets, sum.connections_open), (4, 10));
+        let rest = sum.without_gauges();
+        assert_eq!(
+            (rest.packets, rest.connections_open, rest.connections_total),
+            (4, 0, 0)
+        );
+        assert_eq!(one.entries().count(), Counters::LABELS.len());
+        assert!(one.entries().any(|e| e == ("connections-open", 5)));
+    }
+}
