@@ -5,6 +5,11 @@
 //! [`spec::SnapshotSpec`] that configures it all. It refuses to know where frames come from: it does no syscall, reads
 //! no clock, spawns nothing, and neither allocates nor locks per packet.
 
+pub mod address;
+pub mod checksum;
+pub mod hash;
 pub mod network;
+pub mod packet;
 pub mod spec;
+pub mod table;
 pub mod verdict;

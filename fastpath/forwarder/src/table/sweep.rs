@@ -1,0 +1,86 @@
+//! What ends connections that nobody ends: the slow timer. One thread calls [`Sweeper::pass`] about once a second; the
+//! workers never wait for it.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::entry::{Connection, Status};
+use super::Table;
+
+/// Result of looking at one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sweep {
+    /// It goes on.
+    Keep,
+    /// Its time is over.
+    End,
+}
+
+/// What a pass found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Connections that go on.
+    pub live: u32,
+    /// Connections that this pass ended.
+    pub ended: u32,
+    /// Entries that were given back.
+    pub freed: u32,
+}
+
+/// Dead entries on their way back to the free list, and the workers' progress when they were found.
+pub struct Sweeper<'a> {
+    table: &'a Table,
+    limbo: Vec<u32>,
+    marks: Vec<u64>,
+}
+
+impl Table {
+    /// The table's one sweeper. Entries that died before it existed are found by its first pass.
+    pub fn sweeper(&self) -> Sweeper<'_> {
+        Sweeper { table: self, limbo: Vec::new(), marks: Vec::new() }
+    }
+}
+
+impl Sweeper<'_> {
+    /// Looks at every connection once, ends those for which `judge` says so, and gives back what died in earlier
+    /// passes as soon as every worker has moved on since.
+    pub fn pass(&mut self, mut judge: impl FnMut(&Connection) -> Sweep) -> Swept {
+        let mut swept = Swept { freed: self.reclaim(), ..Swept::default() };
+        let fresh = self.limbo.is_empty();
+        let table = self.table;
+        for index in 0..table.high_water() {
+            let entry = &table.entries[index as usize];
+            let (connection, meta) = entry.read();
+            match meta.status() {
+                Status::Live => match judge(&connection) {
+                    Sweep::Keep => swept.live += 1,
+                    Sweep::End => swept.ended += table.kill(index) as u32,
+                },
+                // Dead ones wait in limbo; while an earlier lot is still there, the next lot is left for later.
+                Status::Dead if fresh => self.limbo.push(index),
+                Status::Dead | Status::Pending | Status::Free => {}
+            }
+        }
+        if fresh {
+            fence(Ordering::SeqCst);
+            self.marks.clear();
+            self.marks.extend(table.progress.iter().map(|mark| mark.0.load(Ordering::SeqCst)));
+        }
+        swept
+    }
+
+    /// Frees what is in limbo if every worker is idle or has finished the batch that it was in.
+    fn reclaim(&mut self) -> u32 {
+        let moved_on = self.table.progress.iter().zip(&self.marks).all(|(mark, &then)| {
+            let now = mark.0.load(Ordering::Acquire);
+            then & 1 == 0 || now != then
+        });
+        if !moved_on {
+            return 0;
+        }
+        let freed = self.limbo.len() as u32;
+        for index in self.limbo.drain(..) {
+            self.table.push_free(index);
+        }
+        freed
+    }
+}
