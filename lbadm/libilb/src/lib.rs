@@ -1,1 +1,25 @@
-//! Placeholder while the workspace is laid out.
+//! The words of ilb: what a rule, a server group and a server are, which of them fit together, and how the programs
+//! speak about them over D-Bus.
+//!
+//! This crate owns the model ([`model::Configuration`]) with its complete validation, the syntax of every value that an
+//! administrator types ([`rule`], [`server`], [`port`], [`address`]), the state that the manager reports
+//! ([`describe`], [`stats`]), the D-Bus names with their proxies ([`dbus`]) and a typed client ([`client`]). It refuses
+//! to store anything, to touch the network's configuration, to know the daemon, or to know what a packet is: the
+//! manager translates the model into what the fast path needs.
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod client;
+pub mod dbus;
+pub mod describe;
+pub mod error;
+pub mod model;
+pub mod port;
+pub mod rule;
+pub mod server;
+pub mod servergroup;
+pub mod stats;
+pub mod words;
+
+pub use error::{ErrorKind, ModelError};

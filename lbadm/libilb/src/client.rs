@@ -1,0 +1,234 @@
+//! The manager as its clients use it: typed calls, typed answers, typed errors.
+
+use std::time::Duration;
+
+use zbus::connection::Builder;
+use zbus::proxy::CacheProperties;
+use zbus::{Address, Connection, fdo};
+
+use crate::dbus::{self, ManagerProxy};
+use crate::describe::Description;
+use crate::error::ErrorKind;
+use crate::rule::RuleSettings;
+use crate::stats::Statistics;
+
+/// How long a call may take. The manager answers in milliseconds; this only keeps a client from waiting for ever.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// There is no bus, or no manager on it.
+    #[error(
+        "the load balancer's manager is not running ({0}): start it with 'systemctl start ilb'"
+    )]
+    NotRunning(String),
+    /// The caller may not do it.
+    #[error("{0}")]
+    NotAuthorized(String),
+    /// The manager refused, and says why.
+    #[error("{message}")]
+    Refused {
+        /// See [`ErrorKind`].
+        kind: ErrorKind,
+        /// What the manager says.
+        message: String,
+    },
+    /// The manager did not answer in time.
+    #[error("the manager did not answer within {} seconds: look at 'journalctl -u ilb'", TIMEOUT.as_secs())]
+    Timeout,
+    /// What came back was not understood.
+    #[error(
+        "the manager's answer was not understood ({0}): are lbadm and ilb-svcmgr of the same version?"
+    )]
+    Protocol(String),
+}
+
+impl From<zbus::Error> for ClientError {
+    fn from(error: zbus::Error) -> ClientError {
+        match error {
+            zbus::Error::Connection(..) | zbus::Error::Handshake(_) => {
+                ClientError::NotRunning(format!("no D-Bus system bus: {error}"))
+            }
+            zbus::Error::Address(_) => ClientError::NotRunning(error.to_string()),
+            zbus::Error::InputOutput(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                ClientError::Timeout
+            }
+            zbus::Error::InputOutput(e) => ClientError::NotRunning(format!(
+                "the connection to the D-Bus system bus failed: {e}"
+            )),
+            zbus::Error::FDO(e) => match *e {
+                fdo::Error::ServiceUnknown(_) | fdo::Error::NameHasNoOwner(_) => {
+                    ClientError::NotRunning(format!(
+                        "nobody owns {} on the system bus",
+                        dbus::BUS_NAME
+                    ))
+                }
+                fdo::Error::NoReply(_) | fdo::Error::Disconnected(_) => {
+                    ClientError::NotRunning("it went away before it answered".to_string())
+                }
+                fdo::Error::SpawnExecFailed(m)
+                | fdo::Error::SpawnChildExited(m)
+                | fdo::Error::SpawnFailed(m)
+                | fdo::Error::SpawnServiceNotFound(m) => ClientError::NotRunning(m),
+                fdo::Error::AccessDenied(m)
+                | fdo::Error::AuthFailed(m)
+                | fdo::Error::InteractiveAuthorizationRequired(m) => {
+                    ClientError::NotAuthorized(format!("not authorised ({m}): run it as root"))
+                }
+                fdo::Error::Timeout(_) | fdo::Error::TimedOut(_) => ClientError::Timeout,
+                other => ClientError::Protocol(other.to_string()),
+            },
+            zbus::Error::MethodError(name, message, _) => match dbus::error_kind(name.as_str()) {
+                Some(ErrorKind::NotAuthorized) => ClientError::NotAuthorized(
+                    message.unwrap_or_else(|| "not authorised".to_string()),
+                ),
+                Some(kind) => ClientError::Refused {
+                    kind,
+                    message: message.unwrap_or_else(|| kind.word().to_string()),
+                },
+                None => ClientError::Protocol(format!(
+                    "{}: {}",
+                    name.as_str(),
+                    message.unwrap_or_default()
+                )),
+            },
+            other => ClientError::Protocol(other.to_string()),
+        }
+    }
+}
+
+/// A connection to the manager.
+#[derive(Debug, Clone)]
+pub struct Client {
+    manager: ManagerProxy<'static>,
+}
+
+impl Client {
+    /// Connects to the system bus (`DBUS_SYSTEM_BUS_ADDRESS` says where another one is).
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`] if there is no bus. Whether the manager is there shows with the first call.
+    pub async fn connect() -> Result<Client, ClientError> {
+        let connection = Builder::system().method_timeout(TIMEOUT).build().await?;
+        Client::on(&connection).await
+    }
+
+    /// Connects to the bus at this address.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_to(address: Address) -> Result<Client, ClientError> {
+        let connection = Builder::address(address)
+            .method_timeout(TIMEOUT)
+            .build()
+            .await?;
+        Client::on(&connection).await
+    }
+
+    /// Uses a connection that is there already.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn on(connection: &Connection) -> Result<Client, ClientError> {
+        let manager = ManagerProxy::builder(connection)
+            .cache_properties(CacheProperties::No)
+            .build()
+            .await?;
+        Ok(Client { manager })
+    }
+
+    /// The proxy, for what has no method here.
+    pub fn manager(&self) -> &ManagerProxy<'static> {
+        &self.manager
+    }
+
+    /// Configuration and state.
+    ///
+    /// # Errors
+    /// [`ClientError`]; all methods below likewise.
+    pub async fn describe(&self) -> Result<Description, ClientError> {
+        let json = self.manager.describe().await?;
+        Description::from_json(&json).map_err(|e| ClientError::Protocol(e.to_string()))
+    }
+
+    /// All counters.
+    pub async fn statistics(&self) -> Result<Statistics, ClientError> {
+        Ok(self.manager.get_statistics().await?.into())
+    }
+
+    /// Creates a rule and returns its object path.
+    pub async fn create_rule(
+        &self,
+        name: &str,
+        settings: &RuleSettings,
+    ) -> Result<String, ClientError> {
+        let settings = dbus::settings_to_dbus(settings);
+        Ok(self.manager.create_rule(name, settings).await?.to_string())
+    }
+
+    /// Deletes rules.
+    pub async fn delete_rules(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.delete_rules(names).await?)
+    }
+
+    /// Deletes all rules.
+    pub async fn delete_all_rules(&self) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.delete_all_rules().await?)
+    }
+
+    /// Enables or disables rules, all if none is named. Returns those that changed.
+    pub async fn enable_rules(
+        &self,
+        names: &[&str],
+        enabled: bool,
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(if enabled {
+            self.manager.enable_rules(names).await?
+        } else {
+            self.manager.disable_rules(names).await?
+        })
+    }
+
+    /// Creates a server group and returns its object path.
+    pub async fn create_group(&self, name: &str, servers: &[&str]) -> Result<String, ClientError> {
+        let path = self.manager.create_server_group(name, servers).await?;
+        Ok(path.to_string())
+    }
+
+    /// Deletes server groups.
+    pub async fn delete_groups(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.delete_server_groups(names).await?)
+    }
+
+    /// Adds servers to a group and returns their ids.
+    pub async fn add_servers(
+        &self,
+        group: &str,
+        servers: &[&str],
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.add_servers(group, servers).await?)
+    }
+
+    /// Removes servers from a group, by id or specification, and returns their ids.
+    pub async fn remove_servers(
+        &self,
+        group: &str,
+        servers: &[&str],
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.remove_servers(group, servers).await?)
+    }
+
+    /// Enables or disables servers. Returns the ids of those that changed.
+    pub async fn enable_servers(
+        &self,
+        ids: &[&str],
+        enabled: bool,
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(if enabled {
+            self.manager.enable_servers(ids).await?
+        } else {
+            self.manager.disable_servers(ids).await?
+        })
+    }
+}

@@ -1,0 +1,364 @@
+//! The D-Bus interface: names, object paths, the settings dictionary, and proxies.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+
+use crate::error::{ErrorKind, ModelError};
+use crate::rule::RuleSettings;
+use crate::stats::RawEntry;
+use crate::words;
+
+/// The manager's name on the bus.
+pub const BUS_NAME: &str = "org.ilb.Ilb1";
+/// The manager's object; the others are below it.
+pub const ROOT_PATH: &str = "/org/ilb/Ilb1";
+/// Interface of the manager.
+pub const MANAGER_INTERFACE: &str = "org.ilb.Ilb1.Manager";
+/// Interface of a rule.
+pub const RULE_INTERFACE: &str = "org.ilb.Ilb1.Rule";
+/// Interface of a server group.
+pub const SERVER_GROUP_INTERFACE: &str = "org.ilb.Ilb1.ServerGroup";
+/// Interface of a server.
+pub const SERVER_INTERFACE: &str = "org.ilb.Ilb1.Server";
+/// What stands before [`ErrorKind::word`] in the name of an error.
+pub const ERROR_PREFIX: &str = "org.ilb.Ilb1.Error.";
+
+/// The D-Bus name of a kind of error.
+pub fn error_name(kind: ErrorKind) -> String {
+    format!("{ERROR_PREFIX}{}", kind.word())
+}
+
+/// The kind of error that a D-Bus name stands for, if it is one of ours.
+pub fn error_kind(name: &str) -> Option<ErrorKind> {
+    let word = name.strip_prefix(ERROR_PREFIX)?;
+    ErrorKind::ALL.into_iter().find(|kind| kind.word() == word)
+}
+
+/// Object path of a rule.
+pub fn rule_path(name: &str) -> String {
+    format!("{ROOT_PATH}/rule/{}", escape(name))
+}
+
+/// Object path of a server group.
+pub fn group_path(name: &str) -> String {
+    format!("{ROOT_PATH}/servergroup/{}", escape(name))
+}
+
+/// Object path of a server.
+pub fn server_path(id: &str) -> String {
+    format!("{ROOT_PATH}/server/{}", escape(id))
+}
+
+/// A name as an element of an object path: in lower case, since names are the same in any case; letters and digits stay,
+/// every other byte becomes `_` and two hexadecimal digits (`web-1` is `web_2d1`).
+pub fn escape(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            path.push(byte.to_ascii_lowercase() as char);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(path, "_{byte:02x}");
+        }
+    }
+    path
+}
+
+/// The name that an element of an object path stands for, in lower case.
+pub fn unescape(element: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(element.len());
+    let mut rest = element.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'_' {
+            bytes.push(byte);
+            continue;
+        }
+        let hex = [rest.next()?, rest.next()?];
+        let hex = std::str::from_utf8(&hex).ok()?;
+        bytes.push(u8::from_str_radix(hex, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The keys of the `settings` dictionary of `CreateRule`, with the D-Bus type of each.
+pub const SETTINGS: &[(&str, &str)] = &[
+    ("enabled", "b"),
+    ("vip", "s"),
+    ("port", "s"),
+    ("protocol", "s"),
+    ("algorithm", "s"),
+    ("topology", "s"),
+    ("proxy-src", "as"),
+    ("servergroup", "s"),
+    ("conn-drain", "u"),
+    ("nat-timeout", "u"),
+    ("persist-timeout", "u"),
+    ("pmask", "s"),
+    ("manage-addresses", "b"),
+];
+
+/// `settings` as `CreateRule` takes them.
+pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Variant<'static>> {
+    let text = |s: &String| Variant::from(s.clone());
+    let mut map = HashMap::from([
+        ("enabled", Variant::from(settings.enabled)),
+        ("vip", text(&settings.vip)),
+        ("port", text(&settings.port)),
+        ("algorithm", text(&settings.algorithm)),
+        ("topology", text(&settings.topology)),
+        ("servergroup", text(&settings.servergroup)),
+    ]);
+    if !settings.proxy_src.is_empty() {
+        map.insert("proxy-src", Variant::from(settings.proxy_src.clone()));
+    }
+    let optional = [
+        ("protocol", settings.protocol.as_ref().map(text)),
+        ("pmask", settings.pmask.as_ref().map(text)),
+        ("conn-drain", settings.conn_drain.map(Variant::from)),
+        ("nat-timeout", settings.nat_timeout.map(Variant::from)),
+        (
+            "persist-timeout",
+            settings.persist_timeout.map(Variant::from),
+        ),
+        (
+            "manage-addresses",
+            settings.manage_addresses.map(Variant::from),
+        ),
+    ];
+    map.extend(optional.into_iter().filter_map(|(k, v)| Some((k, v?))));
+    map
+}
+
+/// Reads what `CreateRule` was given.
+///
+/// # Errors
+/// [`ModelError::UnknownWord`] for a key that does not exist, [`ModelError::Invalid`] for a value of the wrong type.
+pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSettings, ModelError> {
+    let mut settings = RuleSettings::default();
+    for (key, value) in map {
+        match key.as_str() {
+            "enabled" => settings.enabled = read(key, value)?,
+            "vip" => settings.vip = read_text(key, value)?,
+            "port" => settings.port = read_text(key, value)?,
+            "protocol" => settings.protocol = Some(read_text(key, value)?),
+            "algorithm" => settings.algorithm = read_text(key, value)?,
+            "topology" => settings.topology = read_text(key, value)?,
+            "proxy-src" => settings.proxy_src = read_list(key, value)?,
+            "servergroup" => settings.servergroup = read_text(key, value)?,
+            "conn-drain" => settings.conn_drain = Some(read(key, value)?),
+            "nat-timeout" => settings.nat_timeout = Some(read(key, value)?),
+            "persist-timeout" => settings.persist_timeout = Some(read(key, value)?),
+            "pmask" => settings.pmask = Some(read_text(key, value)?),
+            "manage-addresses" => settings.manage_addresses = Some(read(key, value)?),
+            _ => {
+                let keys: Vec<&str> = SETTINGS.iter().map(|(key, _)| *key).collect();
+                return Err(ModelError::UnknownWord {
+                    field: "setting",
+                    value: key.clone(),
+                    allowed: words::one_of(&keys),
+                    suggestion: words::nearest(key, keys.iter().copied()),
+                });
+            }
+        }
+    }
+    Ok(settings)
+}
+
+fn read<'a, T: TryFrom<&'a OwnedVariant>>(
+    key: &str,
+    value: &'a OwnedVariant,
+) -> Result<T, ModelError> {
+    T::try_from(value).map_err(|_| wrong_type(key, value))
+}
+
+fn read_text(key: &str, value: &OwnedVariant) -> Result<String, ModelError> {
+    <&str>::try_from(value)
+        .map(str::to_string)
+        .map_err(|_| wrong_type(key, value))
+}
+
+fn read_list(key: &str, value: &OwnedVariant) -> Result<Vec<String>, ModelError> {
+    value
+        .try_clone()
+        .ok()
+        .and_then(|v| Vec::<String>::try_from(v).ok())
+        .ok_or_else(|| wrong_type(key, value))
+}
+
+fn wrong_type(key: &str, value: &OwnedVariant) -> ModelError {
+    let wanted = SETTINGS.iter().find(|(k, _)| *k == key);
+    ModelError::invalid(
+        "setting",
+        key,
+        format!("has D-Bus type {}", value.value_signature()),
+        format!("it has to be of type {}", wanted.map_or("?", |(_, t)| t)),
+    )
+}
+
+/// The manager. Methods that take several names do all or nothing.
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.Manager",
+    default_service = "org.ilb.Ilb1",
+    default_path = "/org/ilb/Ilb1"
+)]
+pub trait Manager {
+    /// Creates a rule; see [`SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_rule(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Deletes rules and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Deletes all rules and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_all_rules(&self) -> zbus::Result<Vec<String>>;
+
+    /// Enables rules, all if none is named, and returns those that were disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Disables rules, all if none is named, and returns those that were enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Creates a server group with the servers that [`crate::server::ServerSpec`] describes.
+    #[zbus(allow_interactive_auth)]
+    fn create_server_group(&self, name: &str, servers: &[&str]) -> zbus::Result<OwnedObjectPath>;
+
+    /// Deletes server groups and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_server_groups(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Adds servers to a group and returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn add_servers(&self, group: &str, servers: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Removes servers, named by id or specification, from a group and returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn remove_servers(&self, group: &str, servers: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Enables servers and returns the ids of those that were disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable_servers(&self, ids: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Disables servers and returns the ids of those that were enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable_servers(&self, ids: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// All counters; see [`crate::stats`].
+    fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;
+
+    /// Configuration and state as JSON; see [`crate::describe::Description`].
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Version of the manager.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::fdo::Result<String>;
+
+    /// Generation of the configuration.
+    #[zbus(property)]
+    fn generation(&self) -> zbus::fdo::Result<u64>;
+
+    /// `ok` or `degraded`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::fdo::Result<String>;
+
+    /// Why it is degraded, or empty.
+    #[zbus(property)]
+    fn state_reason(&self) -> zbus::fdo::Result<String>;
+
+    /// `connected`, `absent` or `behind`.
+    #[zbus(property)]
+    fn fastpath(&self) -> zbus::fdo::Result<String>;
+
+    /// Generation that the fast path acknowledged last.
+    #[zbus(property)]
+    fn fastpath_generation(&self) -> zbus::fdo::Result<u64>;
+
+    /// Where the configuration is stored.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn database_path(&self) -> zbus::fdo::Result<String>;
+}
+
+/// A rule, at [`rule_path`].
+#[zbus::proxy(interface = "org.ilb.Ilb1.Rule", default_service = "org.ilb.Ilb1")]
+pub trait Rule {
+    /// Enables it; true if it was disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable(&self) -> zbus::Result<bool>;
+
+    /// Disables it; true if it was enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable(&self) -> zbus::Result<bool>;
+
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::RuleDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Whether it takes new connections.
+    #[zbus(property)]
+    fn enabled(&self) -> zbus::fdo::Result<bool>;
+}
+
+/// A server group, at [`group_path`].
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.ServerGroup",
+    default_service = "org.ilb.Ilb1"
+)]
+pub trait ServerGroup {
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::GroupDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Ids of its servers.
+    #[zbus(property)]
+    fn servers(&self) -> zbus::fdo::Result<Vec<String>>;
+}
+
+/// A server, at [`server_path`].
+#[zbus::proxy(interface = "org.ilb.Ilb1.Server", default_service = "org.ilb.Ilb1")]
+pub trait Server {
+    /// Enables it; true if it was disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable(&self) -> zbus::Result<bool>;
+
+    /// Disables it; true if it was enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable(&self) -> zbus::Result<bool>;
+
+    /// Removes it from its group.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::ServerDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its id.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> zbus::fdo::Result<String>;
+
+    /// Whether it takes new connections.
+    #[zbus(property)]
+    fn enabled(&self) -> zbus::fdo::Result<bool>;
+}

@@ -1,0 +1,188 @@
+//! The JSON that `Manager.Describe()` returns: configuration and state at one moment.
+//!
+//! Unknown fields are ignored and new ones have defaults, so that programs of different versions understand each other.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Rule, Server};
+
+/// Everything that there is to know about a node, but for its counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Version of the manager.
+    pub version: String,
+    /// Generation of the configuration.
+    pub generation: u64,
+    /// Whether changes can be stored.
+    pub state: State,
+    /// Why the state is degraded, for a person; empty when it is not.
+    #[serde(default)]
+    pub state_reason: String,
+    /// Whether the fast path forwards by this configuration.
+    pub fastpath: Fastpath,
+    /// Generation that the fast path acknowledged last; 0 when there was none.
+    #[serde(default)]
+    pub fastpath_generation: u64,
+    /// Where the configuration is stored.
+    #[serde(default)]
+    pub database_path: String,
+    /// Rules by name, and deleted ones that still have connections.
+    pub rules: Vec<RuleDescription>,
+    /// Server groups by name.
+    pub groups: Vec<GroupDescription>,
+    /// Every reason for which the fast path drops packets.
+    #[serde(default)]
+    pub drop_reasons: Vec<DropReason>,
+}
+
+impl Description {
+    /// The rule of this name, in any case, unless it is deleted.
+    pub fn rule(&self, name: &str) -> Option<&RuleDescription> {
+        self.rules
+            .iter()
+            .find(|r| !r.deleted && r.rule.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The server group of this name, in any case.
+    pub fn group(&self, name: &str) -> Option<&GroupDescription> {
+        self.groups
+            .iter()
+            .find(|g| g.name.eq_ignore_ascii_case(name))
+    }
+
+    /// As `Describe()` returns it.
+    ///
+    /// # Errors
+    /// None in practice: every field is representable.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads what `Describe()` returned.
+    ///
+    /// # Errors
+    /// Text that is not such a description.
+    pub fn from_json(text: &str) -> Result<Description, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+/// Whether the manager can store changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// All is well.
+    #[default]
+    Ok,
+    /// Nothing can be changed; forwarding goes on.
+    Degraded,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            State::Ok => "ok",
+            State::Degraded => "degraded",
+        })
+    }
+}
+
+/// The fast path as the manager sees it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fastpath {
+    /// It forwards by the current generation.
+    Connected,
+    /// It does not answer.
+    #[default]
+    Absent,
+    /// It answers but has not taken the current generation.
+    Behind,
+}
+
+impl fmt::Display for Fastpath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Fastpath::Connected => "connected",
+            Fastpath::Absent => "absent",
+            Fastpath::Behind => "behind",
+        })
+    }
+}
+
+/// Whether a rule or server takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It takes new ones.
+    Enabled,
+    /// It takes none and has none.
+    Disabled,
+    /// It takes no new ones and still serves those that it has.
+    Draining,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Status::Enabled => "enabled",
+            Status::Disabled => "disabled",
+            Status::Draining => "draining",
+        })
+    }
+}
+
+/// A rule with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDescription {
+    /// The rule as configured.
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// See [`Status`].
+    pub status: Status,
+    /// Whether it is deleted and only drains.
+    #[serde(default)]
+    pub deleted: bool,
+    /// Connections that live now.
+    #[serde(default)]
+    pub connections: u64,
+    /// What keeps it from doing its work, for a person, such as "the vip 192.0.2.1 is on no interface".
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+/// A server group with the state of its servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupDescription {
+    /// Its name.
+    pub name: String,
+    /// The servers in the order in which they were added, then removed ones that still have connections.
+    pub servers: Vec<ServerDescription>,
+}
+
+/// A server with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerDescription {
+    /// The server as configured.
+    #[serde(flatten)]
+    pub server: Server,
+    /// See [`Status`].
+    pub status: Status,
+    /// Whether it is removed and only drains.
+    #[serde(default)]
+    pub removed: bool,
+    /// Connections that live now, over all rules.
+    #[serde(default)]
+    pub connections: u64,
+}
+
+/// A reason for a drop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropReason {
+    /// Its name in counters.
+    pub label: String,
+    /// What a person reads.
+    pub words: String,
+}

@@ -1,0 +1,638 @@
+//! The whole configuration and everything that can be done to it.
+//!
+//! Every mutation either leaves a configuration that is valid as a whole and says what changed, or changes nothing and
+//! says why. Items are behind [`Arc`], so that a clone is cheap: the manager clones, changes, stores, and only then
+//! replaces what it had.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Family;
+use crate::error::{Item, ModelError};
+use crate::port::{self, PortMap};
+use crate::server::{ServerSpec, Target};
+use crate::words;
+
+pub use crate::port::PortRange;
+pub use crate::rule::{Algorithm, Protocol, Rule, RuleSettings, Topology};
+pub use crate::server::Server;
+pub use crate::servergroup::ServerGroup;
+
+/// Most rules.
+pub const MAX_RULES: usize = 65_536;
+/// Most servers of one group.
+pub const MAX_SERVERS: usize = 65_536;
+
+/// All rules and server groups, and the counters that number them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// By [`key`].
+    pub rules: BTreeMap<String, Arc<Rule>>,
+    /// By [`key`].
+    pub groups: BTreeMap<String, Arc<ServerGroup>>,
+    /// Number of the next rule. Grows only; stored with the rest.
+    pub next_rule: u32,
+    /// Number of the next server. Grows only; stored with the rest.
+    pub next_server: u32,
+}
+
+impl Default for Configuration {
+    fn default() -> Configuration {
+        Configuration {
+            rules: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            next_rule: 1,
+            next_server: 1,
+        }
+    }
+}
+
+/// The key under which a name is found: names are the same in any case.
+pub fn key(name: &str) -> String {
+    name.to_ascii_lowercase()
+}
+
+impl Configuration {
+    /// The rule of this name.
+    pub fn rule(&self, name: &str) -> Option<&Arc<Rule>> {
+        self.rules.get(&key(name))
+    }
+
+    /// The server group of this name.
+    pub fn group(&self, name: &str) -> Option<&Arc<ServerGroup>> {
+        self.groups.get(&key(name))
+    }
+
+    /// The server group and server of this id.
+    pub fn server(&self, id: &str) -> Option<(&Arc<ServerGroup>, &Server)> {
+        let group = self.group(id.strip_prefix('_')?.rsplit_once('.')?.0)?;
+        Some((group, group.server(id)?))
+    }
+
+    /// The server group of a rule.
+    pub fn group_of(&self, rule: &Rule) -> Option<&Arc<ServerGroup>> {
+        self.group(&rule.servergroup)
+    }
+
+    /// The rules that use a server group.
+    pub fn rules_of<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Rule>> {
+        self.rules
+            .values()
+            .filter(move |rule| rule.servergroup.eq_ignore_ascii_case(group))
+    }
+
+    /// How the ports of `rule` become those of `server`. In a valid configuration every pair has an answer.
+    pub fn port_map(rule: &Rule, server: &Server) -> Option<PortMap> {
+        port::map(rule.ports, server.ports)
+    }
+
+    /// Creates a rule.
+    ///
+    /// # Errors
+    /// Every [`ModelError`] of a rule by itself, of its name, of its group, and of its place among the other rules.
+    pub fn create_rule(
+        &mut self,
+        name: &str,
+        settings: &RuleSettings,
+    ) -> Result<Arc<Rule>, ModelError> {
+        let mut rule = settings.check(name)?;
+        if let Some(other) = self.rule(name) {
+            return Err(ModelError::AlreadyExists {
+                item: Item::Rule,
+                name: other.name.clone(),
+            });
+        }
+        let group = self
+            .group(&rule.servergroup)
+            .ok_or_else(|| self.group_not_found(&settings.servergroup))?;
+        if self.rules.len() >= MAX_RULES {
+            return Err(too_many("rule", name, MAX_RULES));
+        }
+        rule.servergroup = group.name.clone();
+        rule.number = self.next_rule;
+        self.check_among(&rule)?;
+        let rule = Arc::new(rule);
+        self.next_rule += 1;
+        self.rules.insert(key(name), rule.clone());
+        Ok(rule)
+    }
+
+    /// Deletes rules. A name given twice counts once.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with every name that does not exist.
+    pub fn delete_rules<S: AsRef<str>>(
+        &mut self,
+        names: &[S],
+    ) -> Result<Vec<Arc<Rule>>, ModelError> {
+        self.find_rules(names)?;
+        Ok(names
+            .iter()
+            .filter_map(|name| self.rules.remove(&key(name.as_ref())))
+            .collect())
+    }
+
+    /// Deletes all rules.
+    pub fn delete_all_rules(&mut self) -> Vec<Arc<Rule>> {
+        std::mem::take(&mut self.rules).into_values().collect()
+    }
+
+    /// Enables or disables rules, all if none is named, and returns those that were not so before.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with every name that does not exist.
+    pub fn enable_rules<S: AsRef<str>>(
+        &mut self,
+        names: &[S],
+        enabled: bool,
+    ) -> Result<Vec<Arc<Rule>>, ModelError> {
+        let keys: Vec<String> = if names.is_empty() {
+            self.rules.keys().cloned().collect()
+        } else {
+            self.find_rules(names)?
+        };
+        let mut changed = Vec::new();
+        for key in keys {
+            if let Some(rule) = self.rules.get_mut(&key)
+                && rule.enabled != enabled
+            {
+                Arc::make_mut(rule).enabled = enabled;
+                changed.push(rule.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Creates a server group, with servers if `specs` has any.
+    ///
+    /// # Errors
+    /// Those of [`Configuration::add_servers`], of its name, or [`ModelError::AlreadyExists`].
+    pub fn create_group<S: AsRef<str>>(
+        &mut self,
+        name: &str,
+        specs: &[S],
+    ) -> Result<Arc<ServerGroup>, ModelError> {
+        crate::rule::check_name(Item::ServerGroup, name)?;
+        if let Some(other) = self.group(name) {
+            return Err(ModelError::AlreadyExists {
+                item: Item::ServerGroup,
+                name: other.name.clone(),
+            });
+        }
+        let mut group = ServerGroup {
+            name: name.to_string(),
+            servers: Vec::new(),
+            next_index: 0,
+        };
+        let next_server = self.extend(&mut group, specs)?;
+        let group = Arc::new(group);
+        self.groups.insert(key(name), group.clone());
+        self.next_server = next_server;
+        Ok(group)
+    }
+
+    /// Deletes server groups.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with every name that does not exist; [`ModelError::GroupInUse`].
+    pub fn delete_groups<S: AsRef<str>>(
+        &mut self,
+        names: &[S],
+    ) -> Result<Vec<Arc<ServerGroup>>, ModelError> {
+        let missing: Vec<&str> = names
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|name| self.group(name).is_none())
+            .collect();
+        if !missing.is_empty() {
+            return Err(not_found(
+                Item::ServerGroup,
+                &missing,
+                self.groups.values().map(|g| g.name.as_str()),
+            ));
+        }
+        for name in names {
+            let rules: Vec<String> = self
+                .rules_of(name.as_ref())
+                .map(|rule| rule.name.clone())
+                .collect();
+            if !rules.is_empty() {
+                let group = self.group(name.as_ref());
+                return Err(ModelError::GroupInUse {
+                    group: group.map_or(name.as_ref().to_string(), |g| g.name.clone()),
+                    rules,
+                });
+            }
+        }
+        Ok(names
+            .iter()
+            .filter_map(|name| self.groups.remove(&key(name.as_ref())))
+            .collect())
+    }
+
+    /// Adds servers, enabled, and returns them.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] for the group; [`ModelError::Invalid`] for a specification;
+    /// [`ModelError::DuplicateServer`]; [`ModelError::Mismatch`] with a rule that uses the group.
+    pub fn add_servers<S: AsRef<str>>(
+        &mut self,
+        group: &str,
+        specs: &[S],
+    ) -> Result<Vec<Server>, ModelError> {
+        let old = self
+            .group(group)
+            .ok_or_else(|| self.group_not_found(group))?;
+        if specs.is_empty() {
+            return Err(ModelError::Missing {
+                field: "server",
+                allowed: "name at least one, such as server=192.0.2.10:80".to_string(),
+            });
+        }
+        let mut new = ServerGroup::clone(old);
+        let before = new.servers.len();
+        let next_server = self.extend(&mut new, specs)?;
+        for rule in self.rules_of(group) {
+            check_fit(rule, &new, before)?;
+        }
+        let added = new.servers[before..].to_vec();
+        self.groups.insert(key(group), Arc::new(new));
+        self.next_server = next_server;
+        Ok(added)
+    }
+
+    /// Removes servers of one group, named by id or by specification as [`Configuration::add_servers`] takes it, and
+    /// returns them. A specification without port means all servers at that address.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] for the group or for every server that is not in it; [`ModelError::Invalid`] for a
+    /// specification.
+    pub fn remove_servers<S: AsRef<str>>(
+        &mut self,
+        group: &str,
+        which: &[S],
+    ) -> Result<Vec<Server>, ModelError> {
+        let old = self
+            .group(group)
+            .ok_or_else(|| self.group_not_found(group))?;
+        if which.is_empty() {
+            return Err(ModelError::Missing {
+                field: "server",
+                allowed: format!("name at least one, such as server=_{}.0", old.name),
+            });
+        }
+        let mut chosen = vec![false; old.servers.len()];
+        let mut missing = Vec::new();
+        for word in which {
+            let word = word.as_ref();
+            let mut any = false;
+            for (server, chosen) in old.servers.iter().zip(&mut chosen) {
+                if server.id.eq_ignore_ascii_case(word) {
+                    (any, *chosen) = (true, true);
+                }
+            }
+            if !any && !word.starts_with('_') {
+                for spec in ServerSpec::parse(word)? {
+                    let mut found = false;
+                    for (server, chosen) in old.servers.iter().zip(&mut chosen) {
+                        if names(&spec, server) {
+                            (found, *chosen) = (true, true);
+                        }
+                    }
+                    if !found {
+                        missing.push(spec.to_string());
+                    }
+                }
+            } else if !any {
+                missing.push(word.to_string());
+            }
+        }
+        if !missing.is_empty() {
+            let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+            return Err(not_found(
+                Item::Server,
+                &missing,
+                old.servers.iter().map(|s| s.id.as_str()),
+            ));
+        }
+        let mut new = ServerGroup::clone(old);
+        let mut removed = Vec::new();
+        let mut chosen = chosen.into_iter();
+        new.servers.retain(|server| {
+            let remove = chosen.next().unwrap_or(false);
+            if remove {
+                removed.push(server.clone());
+            }
+            !remove
+        });
+        self.groups.insert(key(group), Arc::new(new));
+        Ok(removed)
+    }
+
+    /// Enables or disables servers by id and returns those that were not so before.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with every id that does not exist; [`ModelError::Missing`] without ids.
+    pub fn enable_servers<S: AsRef<str>>(
+        &mut self,
+        ids: &[S],
+        enabled: bool,
+    ) -> Result<Vec<Server>, ModelError> {
+        if ids.is_empty() {
+            return Err(ModelError::Missing {
+                field: "server id",
+                allowed: "name at least one; 'lbadm show-servergroup' lists them".to_string(),
+            });
+        }
+        let missing: Vec<&str> = ids
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|id| self.server(id).is_none())
+            .collect();
+        if !missing.is_empty() {
+            let known = self.groups.values().flat_map(|g| &g.servers);
+            return Err(not_found(
+                Item::Server,
+                &missing,
+                known.map(|s| s.id.as_str()),
+            ));
+        }
+        let mut changed = Vec::new();
+        for id in ids {
+            let Some((group, server)) = self.server(id.as_ref()) else {
+                continue;
+            };
+            if server.enabled == enabled {
+                continue;
+            }
+            let (group, id) = (key(&group.name), server.id.clone());
+            if let Some(group) = self.groups.get_mut(&group)
+                && let Some(server) = Arc::make_mut(group).servers.iter_mut().find(|s| s.id == id)
+            {
+                server.enabled = enabled;
+                changed.push(server.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Checks everything from scratch. Mutations keep a configuration valid; one that was read from a store has to be
+    /// checked.
+    ///
+    /// # Errors
+    /// The first [`ModelError`] found.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        for (k, group) in &self.groups {
+            crate::servergroup::check_group(group)?;
+            check_key(k, &group.name)?;
+            let mut ids = HashSet::new();
+            for server in &group.servers {
+                let index = server
+                    .id
+                    .strip_prefix('_')
+                    .and_then(|id| id.strip_prefix(group.name.as_str()))
+                    .and_then(|id| id.strip_prefix('.'))
+                    .and_then(|n| n.parse::<u32>().ok());
+                if index.is_none_or(|n| n >= group.next_index) || !ids.insert(&server.id) {
+                    return Err(ModelError::invalid(
+                        "server id",
+                        &server.id,
+                        "is not one that this group has given",
+                        format!(
+                            "ids are _{}.<n> with n below {}",
+                            group.name, group.next_index
+                        ),
+                    ));
+                }
+            }
+        }
+        let servers = self.groups.values().flat_map(|g| &g.servers);
+        check_numbers("server", servers.map(|s| s.number), self.next_server)?;
+        check_numbers(
+            "rule",
+            self.rules.values().map(|r| r.number),
+            self.next_rule,
+        )?;
+        let mut claims: Vec<&Rule> = Vec::with_capacity(self.rules.len());
+        for (k, rule) in &self.rules {
+            check_key(k, &rule.name)?;
+            crate::rule::check_rule(rule)?;
+            let group = self
+                .group_of(rule)
+                .ok_or_else(|| self.group_not_found(&rule.servergroup))?;
+            check_fit(rule, group, 0)?;
+            claims.push(rule);
+        }
+        // Sorted by claim, an overlap shows between neighbours.
+        claims.sort_by_key(|r| (r.vip, r.protocol, r.ports));
+        for pair in claims.windows(2) {
+            if let Some(claim) = pair[1].overlap(pair[0]) {
+                return Err(overlap(pair[1], pair[0], claim));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a rule that is valid by itself against everything else.
+    fn check_among(&self, rule: &Rule) -> Result<(), ModelError> {
+        for other in self.rules.values() {
+            if let Some(claim) = rule.overlap(other) {
+                return Err(overlap(rule, other, claim));
+            }
+        }
+        let group = self
+            .group_of(rule)
+            .ok_or_else(|| self.group_not_found(&rule.servergroup))?;
+        check_fit(rule, group, 0)
+    }
+
+    /// Adds the servers of `specs` to `group` and returns the number of the next server.
+    fn extend<S: AsRef<str>>(
+        &self,
+        group: &mut ServerGroup,
+        specs: &[S],
+    ) -> Result<u32, ModelError> {
+        let mut number = self.next_server;
+        for text in specs {
+            for spec in ServerSpec::parse(text.as_ref())? {
+                let Target::Address(address) = spec.target else {
+                    return Err(ModelError::invalid(
+                        "server",
+                        text.as_ref(),
+                        "is a host name",
+                        "give name=address; lbadm resolves names by itself",
+                    ));
+                };
+                group.servers.push(Server {
+                    number,
+                    id: format!("_{}.{}", group.name, group.next_index),
+                    address,
+                    host_name: spec.host_name,
+                    ports: spec.ports,
+                    weight: 1,
+                    enabled: true,
+                });
+                group.next_index += 1;
+                number += 1;
+            }
+        }
+        if group.servers.len() > MAX_SERVERS {
+            return Err(too_many("server group", &group.name, MAX_SERVERS));
+        }
+        crate::servergroup::check_group(group)?;
+        Ok(number)
+    }
+
+    fn find_rules<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>, ModelError> {
+        let missing: Vec<&str> = names
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|name| self.rule(name).is_none())
+            .collect();
+        if missing.is_empty() {
+            return Ok(names.iter().map(|name| key(name.as_ref())).collect());
+        }
+        Err(not_found(
+            Item::Rule,
+            &missing,
+            self.rules.values().map(|r| r.name.as_str()),
+        ))
+    }
+
+    fn group_not_found(&self, name: &str) -> ModelError {
+        not_found(
+            Item::ServerGroup,
+            &[name],
+            self.groups.values().map(|g| g.name.as_str()),
+        )
+    }
+}
+
+/// Whether a specification means this server.
+fn names(spec: &ServerSpec, server: &Server) -> bool {
+    let place = match &spec.target {
+        Target::Address(address) => *address == server.address,
+        Target::Host(host) => server
+            .host_name
+            .as_ref()
+            .is_some_and(|name| name.eq_ignore_ascii_case(host)),
+    };
+    place && (spec.ports.is_none() || spec.ports == server.ports)
+}
+
+/// Checks that the servers of `group` from index `from` on fit `rule`: family, ports, addresses.
+fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result<(), ModelError> {
+    // No port and the rule's own ports are the same place, which the group alone cannot know.
+    let effective = |server: &Server| server.ports.unwrap_or(rule.ports);
+    let mut places = HashMap::with_capacity(group.servers.len());
+    for (i, server) in group.servers.iter().enumerate() {
+        places
+            .entry((server.address, effective(server)))
+            .or_insert(i);
+    }
+    for (i, server) in group.servers.iter().enumerate().skip(from) {
+        let problem = if Family::of(server.address) != rule.family() {
+            format!(
+                "it is {}, but the vip {} is {}; use servers of the vip's address family",
+                Family::of(server.address),
+                rule.vip,
+                rule.family()
+            )
+        } else if server.address == rule.vip {
+            "its address is the rule's own vip; give the server's own address".to_string()
+        } else if rule.proxy_src.contains(&server.address) {
+            "its address is one of the rule's proxy-src addresses; these have to be the balancer's own".to_string()
+        } else if rule.topology == Topology::Dsr && server.ports.is_some_and(|p| p != rule.ports) {
+            format!(
+                "its port is {}, but with DSR the packet keeps the rule's port {}; leave the server's port out, or use \
+                 NAT or HALF-NAT",
+                server.ports.unwrap_or(rule.ports),
+                rule.ports
+            )
+        } else if port::map(rule.ports, server.ports).is_none() {
+            format!(
+                "its {} ports cannot stand for the {} ports {} of the rule; give no port, one port, or as many as the rule \
+                 has",
+                server.ports.unwrap_or(rule.ports).size(),
+                rule.ports.size(),
+                rule.ports
+            )
+        } else {
+            match places.get(&(server.address, effective(server))) {
+                Some(&first) if first != i => format!(
+                    "with the rule's port {} it is the same as {}; remove one of them",
+                    rule.ports, group.servers[first].id
+                ),
+                _ => continue,
+            }
+        };
+        return Err(ModelError::Mismatch {
+            rule: rule.name.clone(),
+            group: group.name.clone(),
+            server: format!("{} ({})", server.id, server.spec()),
+            problem,
+        });
+    }
+    Ok(())
+}
+
+fn overlap(rule: &Rule, other: &Rule, claim: String) -> ModelError {
+    ModelError::Overlap {
+        rule: rule.name.clone(),
+        other: other.name.clone(),
+        claim,
+    }
+}
+
+fn not_found<'a>(item: Item, missing: &[&str], known: impl Iterator<Item = &'a str>) -> ModelError {
+    ModelError::NotFound {
+        item,
+        names: missing.iter().map(|s| (*s).to_string()).collect(),
+        suggestion: missing.first().and_then(|name| words::nearest(name, known)),
+    }
+}
+
+fn too_many(field: &'static str, name: &str, most: usize) -> ModelError {
+    ModelError::invalid(
+        field,
+        name,
+        "would be one too many",
+        format!("there can be at most {most}"),
+    )
+}
+
+fn check_key(k: &str, name: &str) -> Result<(), ModelError> {
+    if k == key(name) {
+        return Ok(());
+    }
+    Err(ModelError::invalid(
+        "name",
+        name,
+        format!("stands under the key '{k}'"),
+        format!("the key has to be '{}'", key(name)),
+    ))
+}
+
+fn check_numbers(
+    field: &'static str,
+    numbers: impl Iterator<Item = u32>,
+    next: u32,
+) -> Result<(), ModelError> {
+    let mut seen = HashSet::new();
+    for number in numbers {
+        if number == 0 || number >= next || !seen.insert(number) {
+            return Err(ModelError::invalid(
+                field,
+                number.to_string(),
+                "has a number that is taken or was never given",
+                format!(
+                    "numbers are unique and from 1 to {}",
+                    next.saturating_sub(1)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
