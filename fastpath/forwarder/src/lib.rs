@@ -6,10 +6,27 @@
 //! no clock, spawns nothing, and neither allocates nor locks per packet.
 
 pub mod address;
+pub mod census;
 pub mod checksum;
+pub mod counters;
+mod forwarder;
+mod fragment;
 pub mod hash;
+mod icmp;
+mod nat;
 pub mod network;
 pub mod packet;
+mod rewrite;
+pub mod select;
+pub mod snapshot;
 pub mod spec;
+mod state;
 pub mod table;
 pub mod verdict;
+pub mod view;
+
+pub use forwarder::{BATCH, Forwarder};
+pub use packet::Packet;
+pub use snapshot::{CompileError, Side, Snapshot, SteeringEntry};
+pub use table::Table;
+pub use view::View;

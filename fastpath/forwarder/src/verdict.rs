@@ -67,6 +67,8 @@ drop_reasons! {
     InsertRace = "insert-race", "several workers entered the same connection at once; the sender will try again";
     /// Every port of every proxy-src address is taken towards this server.
     NatPortsExhausted = "nat-ports-exhausted", "all NAT source ports towards the server are taken: add proxy-src addresses";
+    /// A HALF-NAT client uses this port towards every server tried, through another VIP.
+    ReplyCollision = "reply-collision", "the client already uses this port to reach the same server through another VIP; replies could not be told apart";
     /// No route to the next hop.
     NoRoute = "no-route", "the kernel's routing table has no route to the destination";
     /// The route leads to an interface that the fast path does not serve.

@@ -1,0 +1,28 @@
+//! The slow look at all connections: ends those that have been idle for too long and counts the others.
+
+use crate::state;
+use crate::table::{Sweep, Sweeper, Swept};
+use crate::view::View;
+
+/// One pass of the sweeper under a view: what it ends is by the rules of that view, and the accounts of the view's
+/// targets hold its counts afterwards. Not for a worker: it allocates, and takes its time in a large table.
+pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
+    let targets = view.snapshot.targets();
+    let mut counts = vec![(0, 0); targets.len()];
+    let swept = sweeper.pass(|connection| {
+        // Rule or server may not be configured any more, not even to drain.
+        let Some(flow) = view.flow(connection.identity) else { return Sweep::End };
+        let idle = now.saturating_sub(connection.last_seen);
+        if idle > state::timeout(connection.state, &flow.rule.timeouts) {
+            return Sweep::End;
+        }
+        let (open, total) = &mut counts[flow.target_index as usize];
+        *open += state::is_open(connection, now) as u32;
+        *total += 1;
+        Sweep::Keep
+    });
+    for (target, (open, total)) in targets.iter().zip(counts) {
+        target.account.set_connections(open, total);
+    }
+    swept
+}

@@ -1,0 +1,54 @@
+//! Choosing a server for a new connection: one file per algorithm, one trait. What can be computed beforehand is
+//! computed when the snapshot is compiled, so that a choice is O(1).
+
+mod hash;
+pub mod maglev;
+mod round_robin;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::address::Addr;
+use crate::spec::{Algorithm, ServerId};
+use maglev::Maglev;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// The client's address.
+    pub client: Addr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The address that it connects to.
+    pub vip: Addr,
+}
+
+/// A way to choose among the servers that take new connections.
+pub trait Select: Send + Sync + std::fmt::Debug {
+    /// Index of the chosen server among the candidates that the selector was made for. Only called when there are any.
+    fn select(&self, request: &Request) -> u32;
+}
+
+/// Makes the selector of an algorithm for candidates given by their ids, in configured order. `cursor` is the rule's
+/// place in its turn and outlives the selector; `table` gives the hash table for these candidates.
+pub fn selector(
+    algorithm: Algorithm,
+    candidates: &[ServerId],
+    cursor: &Arc<AtomicU32>,
+    table: impl FnOnce() -> Arc<Maglev>,
+) -> Box<dyn Select> {
+    match algorithm {
+        Algorithm::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates.len() as u32, cursor.clone())),
+        Algorithm::HashIp => Box::new(hash::HashIp(table())),
+        Algorithm::HashIpPort => Box::new(hash::HashIpPort(table())),
+        Algorithm::HashIpVip => Box::new(hash::HashIpVip(table())),
+    }
+}
+
+/// Whether the algorithm looks its choice up in a hash table.
+pub fn uses_table(algorithm: Algorithm) -> bool {
+    match algorithm {
+        Algorithm::RoundRobin => false,
+        Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip => true,
+    }
+}

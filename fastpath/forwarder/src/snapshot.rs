@@ -1,0 +1,475 @@
+//! A configuration as the workers use it: immutable, indexed, with everything computed that does not depend on a
+//! packet. Compiled off the workers from a [`SnapshotSpec`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::address::Addr;
+use crate::counters::Account;
+use crate::hash::FoldBuild;
+use crate::nat;
+use crate::select::maglev::Maglev;
+use crate::select::{self, Request, Select};
+use crate::spec::{
+    PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts, Topology,
+};
+
+/// Why a specification cannot be used. The manager validates before it sends; this is the second lock on the door.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// An id appears twice.
+    #[error("rule '{rule}': {what} id {id} is used twice")]
+    DuplicateId {
+        /// Rule in which it was found.
+        rule: String,
+        /// "rule" or "server".
+        what: &'static str,
+        /// The id.
+        id: u32,
+    },
+    /// A list is too short or too long.
+    #[error("rule '{rule}': {count} {what} are not allowed; {allowed} are")]
+    Count {
+        /// The rule.
+        rule: String,
+        /// What was counted.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// Addresses of both families in one rule.
+    #[error("rule '{rule}': {address} is not of the family of the VIP {vip}")]
+    Family {
+        /// The rule.
+        rule: String,
+        /// The address.
+        address: IpAddr,
+        /// The VIP.
+        vip: IpAddr,
+    },
+    /// A port range that ends before it begins, or does not fit the server's ports.
+    #[error("rule '{rule}': ports {first}-{last} cannot be mapped to server '{server}' from port {to} on")]
+    Ports {
+        /// The rule.
+        rule: String,
+        /// The server.
+        server: String,
+        /// First port of the VIP.
+        first: u16,
+        /// Last port of the VIP.
+        last: u16,
+        /// First port of the server.
+        to: u16,
+    },
+    /// DSR with other ports at the server.
+    #[error("rule '{rule}': server '{server}' has ports of its own, which DSR cannot reach")]
+    DsrPorts {
+        /// The rule.
+        rule: String,
+        /// The server.
+        server: String,
+    },
+    /// Two rules accept the same connections.
+    #[error("rules '{first}' and '{second}' both accept {protocol} connections to {address} port {port}")]
+    Overlap {
+        /// One rule.
+        first: String,
+        /// The other rule.
+        second: String,
+        /// The VIP.
+        address: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// A port that both claim.
+        port: u16,
+    },
+}
+
+/// A VIP of a rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Vip {
+    /// The address.
+    pub address: Addr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The ports.
+    pub ports: PortRange,
+}
+
+/// A rule, compiled.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its id.
+    pub id: RuleId,
+    /// Its name.
+    pub name: String,
+    /// Whether it takes new connections.
+    pub accepting: bool,
+    /// How packets reach the servers.
+    pub topology: Topology,
+    /// Where clients connect to.
+    pub vips: Box<[Vip]>,
+    /// Source addresses towards the servers.
+    pub proxy_src: Box<[Addr]>,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Counters for what concerns no server.
+    pub account: Arc<Account>,
+    /// Targets that take new connections, as indices into [`Snapshot::targets`].
+    candidates: Box<[u32]>,
+    selector: Option<Box<dyn Select>>,
+    cursor: Arc<AtomicU32>,
+    table: Option<(Box<[ServerId]>, Arc<Maglev>)>,
+}
+
+/// A server of a rule, compiled.
+#[derive(Debug)]
+pub struct Target {
+    /// Index of its rule in [`Snapshot::rules`].
+    pub rule: u32,
+    /// The server's id.
+    pub server: ServerId,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: Addr,
+    /// How ports map.
+    pub ports: PortMap,
+    /// Whether it takes new connections.
+    pub accepting: bool,
+    /// Its counters.
+    pub account: Arc<Account>,
+}
+
+impl Target {
+    /// The server's port for a port of this VIP.
+    #[inline(always)]
+    pub fn port(&self, vip: &Vip, vip_port: u16) -> u16 {
+        match self.ports {
+            PortMap::Same => vip_port,
+            PortMap::Collapse(port) => port,
+            PortMap::Shift(first) => first.wrapping_add(vip_port.wrapping_sub(vip.ports.first)),
+        }
+    }
+}
+
+/// Which side of a connection XDP has to watch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Packets to this address and port.
+    Destination,
+    /// Packets from this address and port.
+    Source,
+}
+
+/// What XDP has to steer to the fast path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SteeringEntry {
+    /// Match on source or destination.
+    pub side: Side,
+    /// The address.
+    pub address: IpAddr,
+    /// Protocol number.
+    pub protocol: u8,
+    /// The ports.
+    pub ports: PortRange,
+}
+
+type VipIndex = HashMap<(u128, Protocol), Box<[(PortRange, u32, u8)]>, FoldBuild>;
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    generation: u64,
+    rules: Box<[Rule]>,
+    targets: Box<[Target]>,
+    /// (rule id, server id) to target.
+    target_index: HashMap<u64, u32, FoldBuild>,
+    /// Rule id to rule.
+    rule_index: HashMap<RuleId, u32, FoldBuild>,
+    /// Ports of accepting rules by address and protocol, ascending.
+    vip_index: VipIndex,
+}
+
+impl Snapshot {
+    /// No rules at all, generation 0.
+    pub fn empty() -> Snapshot {
+        Snapshot::default()
+    }
+
+    /// Compiles a specification for `workers` workers. Counters and turns of rules and servers that `previous` has too
+    /// are carried on.
+    pub fn compile(
+        spec: &SnapshotSpec,
+        previous: Option<&Snapshot>,
+        workers: usize,
+    ) -> Result<Snapshot, CompileError> {
+        let empty = Snapshot::empty();
+        let mut compiler = Compiler { previous: previous.unwrap_or(&empty), workers, ..Compiler::default_for(&empty) };
+        for rule in &spec.rules {
+            compiler.rule(rule)?;
+        }
+        compiler.finish(spec.generation)
+    }
+
+    /// The specification's generation.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// All rules.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// All servers of all rules.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Index of the server of a rule.
+    #[inline(always)]
+    pub fn target_of(&self, rule: RuleId, server: ServerId) -> Option<u32> {
+        self.target_index.get(&target_key(rule, server)).copied()
+    }
+
+    /// A rule by its id.
+    pub fn rule_by_id(&self, id: RuleId) -> Option<&Rule> {
+        self.rule_index.get(&id).map(|&at| &self.rules[at as usize])
+    }
+
+    /// The rule that accepts new connections to this address and port, and which of its VIPs that is.
+    #[inline]
+    pub fn accepting(&self, address: Addr, protocol: Protocol, port: u16) -> Option<(u32, u8)> {
+        let ranges = self.vip_index.get(&(address.0, protocol))?;
+        let at = ranges.partition_point(|(range, ..)| range.last < port);
+        let &(range, rule, vip) = ranges.get(at)?;
+        range.contains(port).then_some((rule, vip))
+    }
+
+    /// Chooses a server of a rule for a new connection.
+    #[inline]
+    pub fn select(&self, rule: &Rule, request: &Request) -> Option<u32> {
+        let selector = rule.selector.as_ref()?;
+        Some(rule.candidates[selector.select(request) as usize])
+    }
+
+    /// Everything that XDP has to steer to the fast path, sorted, without repetition.
+    pub fn steering(&self) -> Vec<SteeringEntry> {
+        let mut entries = Vec::new();
+        for rule in &self.rules {
+            for vip in &rule.vips {
+                let protocol = vip.protocol.number();
+                let destination =
+                    |address: Addr, ports| SteeringEntry { side: Side::Destination, address: address.into(), protocol, ports };
+                entries.push(destination(vip.address, vip.ports));
+                entries.extend(rule.proxy_src.iter().map(|&address| destination(address, nat::PORTS)));
+            }
+        }
+        for target in &self.targets {
+            let rule = &self.rules[target.rule as usize];
+            if rule.topology != Topology::HalfNat {
+                continue;
+            }
+            for vip in &rule.vips {
+                let ports = PortRange {
+                    first: target.port(vip, vip.ports.first),
+                    last: target.port(vip, vip.ports.last),
+                };
+                let (address, protocol) = (target.address.into(), vip.protocol.number());
+                entries.push(SteeringEntry { side: Side::Source, address, protocol, ports });
+            }
+        }
+        entries.sort_unstable();
+        entries.dedup();
+        entries
+    }
+}
+
+#[inline(always)]
+fn target_key(rule: RuleId, server: ServerId) -> u64 {
+    (rule as u64) << 32 | server as u64
+}
+
+struct Compiler<'a> {
+    previous: &'a Snapshot,
+    workers: usize,
+    rules: Vec<Rule>,
+    targets: Vec<Target>,
+    target_index: HashMap<u64, u32, FoldBuild>,
+    rule_index: HashMap<RuleId, u32, FoldBuild>,
+    vips: HashMap<(u128, Protocol), Vec<(PortRange, u32, u8)>, FoldBuild>,
+    /// Tables made in this run: groups that serve several rules share theirs.
+    tables: HashMap<Box<[ServerId]>, Arc<Maglev>>,
+}
+
+impl<'a> Compiler<'a> {
+    fn default_for(previous: &'a Snapshot) -> Compiler<'a> {
+        Compiler {
+            previous,
+            workers: 0,
+            rules: Vec::new(),
+            targets: Vec::new(),
+            target_index: HashMap::default(),
+            rule_index: HashMap::default(),
+            vips: HashMap::default(),
+            tables: HashMap::new(),
+        }
+    }
+
+    fn rule(&mut self, spec: &RuleSpec) -> Result<(), CompileError> {
+        check_rule(spec)?;
+        let at = self.rules.len() as u32;
+        if self.rule_index.insert(spec.id, at).is_some() {
+            return Err(CompileError::DuplicateId { rule: spec.name.clone(), what: "rule", id: spec.id });
+        }
+        let old = self.previous.rule_by_id(spec.id);
+        let mut candidates = Vec::new();
+        let mut ids = Vec::new();
+        for server in &spec.servers {
+            let target = self.server(spec, server, at)?;
+            if server.accepting && server.weight > 0 {
+                candidates.push(target);
+                ids.push(server.id);
+            }
+        }
+        let cursor = old.map(|old| old.cursor.clone()).unwrap_or_default();
+        let mut table = None;
+        let selector = (!ids.is_empty()).then(|| {
+            if select::uses_table(spec.algorithm) {
+                table = Some((ids.clone().into_boxed_slice(), self.table(&ids, old)));
+            }
+            select::selector(spec.algorithm, &ids, &cursor, || match &table {
+                Some((_, table)) => table.clone(),
+                None => Arc::new(Maglev::new(&ids)),
+            })
+        });
+        let vips: Box<[Vip]> = spec
+            .vips
+            .iter()
+            .map(|vip| Vip { address: vip.address.into(), protocol: vip.protocol, ports: vip.ports })
+            .collect();
+        if spec.accepting {
+            for (n, vip) in vips.iter().enumerate() {
+                self.vips.entry((vip.address.0, vip.protocol)).or_default().push((vip.ports, at, n as u8));
+            }
+        }
+        let account = old.map(|old| &old.account).filter(|account| account.fits(self.workers)).cloned();
+        self.rules.push(Rule {
+            id: spec.id,
+            name: spec.name.clone(),
+            accepting: spec.accepting,
+            topology: spec.topology,
+            vips,
+            proxy_src: spec.proxy_src.iter().map(|&address| address.into()).collect(),
+            timeouts: spec.timeouts,
+            account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
+            candidates: candidates.into(),
+            selector,
+            cursor,
+            table,
+        });
+        Ok(())
+    }
+
+    fn table(&mut self, ids: &[ServerId], old: Option<&Rule>) -> Arc<Maglev> {
+        if let Some((old_ids, table)) = old.and_then(|old| old.table.as_ref())
+            && **old_ids == *ids
+        {
+            return table.clone();
+        }
+        self.tables.entry(ids.into()).or_insert_with(|| Arc::new(Maglev::new(ids))).clone()
+    }
+
+    fn server(&mut self, rule: &RuleSpec, spec: &ServerSpec, rule_at: u32) -> Result<u32, CompileError> {
+        check_server(rule, spec)?;
+        let at = self.targets.len() as u32;
+        if self.target_index.insert(target_key(rule.id, spec.id), at).is_some() {
+            return Err(CompileError::DuplicateId { rule: rule.name.clone(), what: "server", id: spec.id });
+        }
+        let account = self
+            .previous
+            .target_of(rule.id, spec.id)
+            .map(|at| &self.previous.targets[at as usize].account)
+            .filter(|account| account.fits(self.workers))
+            .cloned();
+        self.targets.push(Target {
+            rule: rule_at,
+            server: spec.id,
+            name: spec.name.clone(),
+            address: spec.address.into(),
+            ports: spec.ports,
+            accepting: spec.accepting,
+            account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
+        });
+        Ok(at)
+    }
+
+    fn finish(self, generation: u64) -> Result<Snapshot, CompileError> {
+        let mut vip_index = VipIndex::default();
+        for ((address, protocol), mut ranges) in self.vips {
+            ranges.sort_unstable_by_key(|(range, ..)| *range);
+            for pair in ranges.windows(2) {
+                let ((a, first, _), (b, second, _)) = (pair[0], pair[1]);
+                if a.last >= b.first {
+                    let name = |at: u32| self.rules[at as usize].name.clone();
+                    return Err(CompileError::Overlap {
+                        first: name(first),
+                        second: name(second),
+                        address: Addr(address).into(),
+                        protocol,
+                        port: b.first,
+                    });
+                }
+            }
+            vip_index.insert((address, protocol), ranges.into());
+        }
+        Ok(Snapshot {
+            generation,
+            rules: self.rules.into(),
+            targets: self.targets.into(),
+            target_index: self.target_index,
+            rule_index: self.rule_index,
+            vip_index,
+        })
+    }
+}
+
+fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
+    let count = |what, count, allowed| CompileError::Count { rule: spec.name.clone(), what, count, allowed };
+    let Some(vip) = spec.vips.first().filter(|_| spec.vips.len() <= 256) else {
+        return Err(count("VIPs", spec.vips.len(), "1 to 256"));
+    };
+    let nat = spec.topology == Topology::Nat;
+    if nat != (1..=10).contains(&spec.proxy_src.len()) || (!nat && !spec.proxy_src.is_empty()) {
+        let allowed = if nat { "1 to 10" } else { "none" };
+        return Err(count("proxy-src addresses", spec.proxy_src.len(), allowed));
+    }
+    let addresses = spec.vips.iter().map(|vip| vip.address).chain(spec.proxy_src.iter().copied());
+    for address in addresses.chain(spec.servers.iter().map(|server| server.address)) {
+        if address.is_ipv4() != vip.address.is_ipv4() {
+            return Err(CompileError::Family { rule: spec.name.clone(), address, vip: vip.address });
+        }
+    }
+    Ok(())
+}
+
+fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError> {
+    if rule.topology == Topology::Dsr && server.ports != PortMap::Same {
+        return Err(CompileError::DsrPorts { rule: rule.name.clone(), server: server.name.clone() });
+    }
+    for PortRange { first, last } in rule.vips.iter().map(|vip| vip.ports) {
+        let to = match server.ports {
+            PortMap::Shift(to) => to,
+            PortMap::Same | PortMap::Collapse(_) => first,
+        };
+        if first > last || to.checked_add(last - first).is_none() {
+            return Err(CompileError::Ports { rule: rule.name.clone(), server: server.name.clone(), first, last, to });
+        }
+    }
+    Ok(())
+}

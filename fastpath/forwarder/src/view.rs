@@ -1,0 +1,164 @@
+//! What a worker sees during one batch: a snapshot of the configuration, a picture of the network, and what follows
+//! from both.
+
+use std::sync::Arc;
+
+use crate::address::Addr;
+use crate::network::{Network, NextHop};
+use crate::packet::Tuple;
+use crate::snapshot::{Rule, Snapshot, Target, Vip};
+use crate::spec::Topology;
+use crate::table::{Connection, Direction, Identity};
+
+/// See the module's text. Made anew when either part changes.
+#[derive(Debug)]
+pub struct View {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// Routes and neighbours.
+    pub network: Arc<Network>,
+    /// Next hop towards each target.
+    hops: Box<[NextHop]>,
+}
+
+/// A connection with everything that its ids stand for.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow<'v> {
+    /// Its identity in the table.
+    pub identity: Identity,
+    /// Index of its server in [`Snapshot::targets`].
+    pub target_index: u32,
+    /// Its server.
+    pub target: &'v Target,
+    /// Its rule.
+    pub rule: &'v Rule,
+    /// The VIP that the client connected to.
+    pub vip: &'v Vip,
+}
+
+/// Whether an entry of the table is the one that a packet belongs to.
+#[derive(Debug, Clone, Copy)]
+pub enum Recognised<'v> {
+    /// It is, and this is what it stands for.
+    Flow(Flow<'v>),
+    /// It is, but its server is not configured any more.
+    ServerGone(&'v Rule),
+}
+
+impl View {
+    /// Puts a view together.
+    pub fn new(snapshot: Arc<Snapshot>, network: Arc<Network>) -> View {
+        let spread = |n: usize| (n as u32).wrapping_mul(0x9e37_79b9);
+        let hops = snapshot
+            .targets()
+            .iter()
+            .enumerate()
+            .map(|(n, target)| network.next_hop(target.address, spread(n)))
+            .collect();
+        View { snapshot, network, hops }
+    }
+
+    /// Next hop towards a target.
+    #[inline(always)]
+    pub fn hop(&self, target: u32) -> NextHop {
+        self.hops[target as usize]
+    }
+
+    /// Next hops that servers are reached through, without repetition of neighbours, for whoever keeps them resolved.
+    pub fn server_hops(&self) -> &[NextHop] {
+        &self.hops
+    }
+
+    /// What an identity stands for; None if its rule or server is not configured any more.
+    #[inline(always)]
+    pub fn flow(&self, identity: Identity) -> Option<Flow<'_>> {
+        let target_index = self.snapshot.target_of(identity.rule, identity.server)?;
+        let target = &self.snapshot.targets()[target_index as usize];
+        let rule = &self.snapshot.rules()[target.rule as usize];
+        let vip = rule.vips.get(identity.vip_index as usize)?;
+        Some(Flow { identity, target_index, target, rule, vip })
+    }
+
+    /// Whether a packet with this tuple belongs to a connection, in the direction given.
+    #[inline(always)]
+    pub fn recognise(&self, tuple: &Tuple, connection: &Connection, direction: Direction) -> Option<Recognised<'_>> {
+        let identity = &connection.identity;
+        if identity.protocol.number() != tuple.protocol {
+            return None;
+        }
+        match direction {
+            Direction::Forward => {
+                let client =
+                    identity.client == tuple.src && identity.client_port == tuple.sport && identity.vip_port == tuple.dport;
+                if !client {
+                    return None;
+                }
+                match self.flow(*identity) {
+                    Some(flow) => (flow.vip.address == tuple.dst).then_some(Recognised::Flow(flow)),
+                    None => {
+                        let rule = self.snapshot.rule_by_id(identity.rule)?;
+                        let vip = rule.vips.get(identity.vip_index as usize)?;
+                        (vip.address == tuple.dst).then_some(Recognised::ServerGone(rule))
+                    }
+                }
+            }
+            Direction::Reverse => {
+                let flow = self.flow(*identity)?;
+                (flow.reverse_tuple()? == *tuple).then_some(Recognised::Flow(flow))
+            }
+        }
+    }
+}
+
+impl Flow<'_> {
+    /// The server's port for this connection.
+    #[inline(always)]
+    pub fn server_port(&self) -> u16 {
+        self.target.port(self.vip, self.identity.vip_port)
+    }
+
+    /// Tuple of packets that come from the client.
+    #[inline(always)]
+    pub fn forward_tuple(&self) -> Tuple {
+        Tuple {
+            src: self.identity.client,
+            dst: self.vip.address,
+            sport: self.identity.client_port,
+            dport: self.identity.vip_port,
+            protocol: self.identity.protocol.number(),
+        }
+    }
+
+    /// What the server sees as the client: its own address, or ours under NAT.
+    #[inline(always)]
+    fn seen_client(&self) -> Option<(Addr, u16)> {
+        match self.rule.topology {
+            Topology::Dsr | Topology::HalfNat => Some((self.identity.client, self.identity.client_port)),
+            Topology::Nat => {
+                let source = self.rule.proxy_src.get(self.identity.nat_index as usize)?;
+                Some((*source, self.identity.nat_port))
+            }
+        }
+    }
+
+    /// Tuple of packets that come from the server through us; None if there are none.
+    #[inline(always)]
+    pub fn reverse_tuple(&self) -> Option<Tuple> {
+        if self.rule.topology == Topology::Dsr {
+            return None;
+        }
+        let (dst, dport) = self.seen_client()?;
+        let protocol = self.identity.protocol.number();
+        Some(Tuple { src: self.target.address, dst, sport: self.server_port(), dport, protocol })
+    }
+
+    /// Tuple of a packet when it leaves us in this direction.
+    #[inline(always)]
+    pub fn translated(&self, direction: Direction) -> Option<Tuple> {
+        match (direction, self.rule.topology) {
+            (Direction::Forward, Topology::Dsr) => Some(self.forward_tuple()),
+            (Direction::Forward, Topology::HalfNat | Topology::Nat) => Some(self.reverse_tuple()?.reversed()),
+            (Direction::Reverse, _) => Some(self.forward_tuple().reversed()),
+        }
+    }
+}
