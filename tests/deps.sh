@@ -1,0 +1,55 @@
+#!/bin/bash
+# Installs the Debian packages that building and testing ilb needs and that are missing; says which. Quick and silent
+# about the network when nothing is missing. Needs root only when something is.
+set -euo pipefail
+
+packages=(
+    # build: the XDP program and the AF_XDP libraries
+    clang llvm libelf-dev zlib1g-dev pkg-config m4 gcc make libc6-dev
+    # lab: networks, clients, servers, a bus, eyes
+    iproute2 ethtool tcpdump curl nginx-light dbus
+    # benchmarks: the competition
+    nftables
+)
+
+missing=()
+for package in "${packages[@]}"; do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=absent
+    if [ "$state" != installed ]; then
+        missing+=("$package")
+    fi
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "missing Debian packages: ${missing[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        echo "run \`sudo make deps\`, or: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    # Installing nginx or dbus must not start a service on this machine: for the length of this installation a
+    # policy-rc.d says so, unless the machine has one of its own, which we leave alone.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\n# made by ilb tests/deps.sh for one installation\nexit 101\n' >"$policy"
+        chmod 0755 "$policy"
+    fi
+    nginx_was_there=$(dpkg-query -W -f '${db:Status-Status}' nginx-light 2>/dev/null) || nginx_was_there=absent
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+    # Nor at the next boot: the lab starts its own nginx processes.
+    if [ "$nginx_was_there" != installed ] && [ -d /run/systemd/system ]; then
+        systemctl disable nginx.service
+    fi
+fi
+
+if ! command -v cargo >/dev/null; then
+    cat >&2 <<'MESSAGE'
+cargo is not in PATH, nor in ~/.cargo/bin of root or of the user who called sudo.
+ilb needs Rust 1.89 or newer; Debian bookworm's is older. Install it as https://rustup.rs says:
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh
+MESSAGE
+    exit 1
+fi
+echo "dependencies are complete ($(cargo --version))"

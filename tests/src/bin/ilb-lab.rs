@@ -1,0 +1,56 @@
+//! Housekeeping for the lab: `ilb-lab clean` removes what dead runs and `make demo KEEP=1` left behind; `ilb-lab break
+//! <panic|kill>` builds a lab and fails in it, for the test that looks at what remains.
+
+use std::process::ExitCode;
+
+use ilb_tests::lab::{Lab, Spec, leftovers};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["clean"] => clean(),
+        ["break", how] => fail_in_a_lab(how),
+        _ => {
+            eprintln!("usage: ilb-lab clean | ilb-lab break <panic|kill>");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn clean() -> ExitCode {
+    let removed = leftovers::sweep(true);
+    for identity in &removed {
+        println!("removed lab {identity}");
+    }
+    if removed.is_empty() {
+        println!("no lab to remove");
+    }
+    let left = leftovers::anything();
+    if left.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("could not remove:\n{}", left.join("\n"));
+    ExitCode::FAILURE
+}
+
+fn fail_in_a_lab(how: &str) -> ExitCode {
+    let lab = if std::env::var_os("ILB_LAB_WITHOUT_ILB").is_some() {
+        Lab::new(Spec::default())
+    } else {
+        Lab::with_ilb(Spec::default())
+    };
+    println!("{}", lab.identity());
+    match how {
+        "panic" => panic!("this panic is wanted: a failing test"),
+        "kill" => {
+            // The worst end of a runner: nothing of ours runs after this.
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
+                .expect("cannot kill ourselves");
+            ExitCode::FAILURE
+        }
+        _ => {
+            eprintln!("ilb-lab break: `{how}` is neither panic nor kill");
+            ExitCode::from(2)
+        }
+    }
+}
