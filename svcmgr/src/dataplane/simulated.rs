@@ -1,0 +1,82 @@
+//! A data plane for `--sim`: accepts every snapshot, has no connections and counts nothing.
+
+use std::future::pending;
+
+use ilb_forwarder::spec::SnapshotSpec;
+use ilb_node::control::{
+    Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics, Statistics,
+    Status,
+};
+
+use super::{DataPlane, Event, LinkError};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct SimulatedDataPlane {
+    greeted: bool,
+    spec: SnapshotSpec,
+}
+
+impl SimulatedDataPlane {
+    fn hello(&self) -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            start_id: 1,
+            generation: self.spec.generation,
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        Statistics {
+            start_id: 1,
+            rules: self
+                .spec
+                .rules
+                .iter()
+                .map(|rule| RuleStatistics {
+                    id: rule.id,
+                    servers: rule
+                        .servers
+                        .iter()
+                        .map(|server| ServerStatistics {
+                            id: server.id,
+                            ..ServerStatistics::default()
+                        })
+                        .collect(),
+                    ..RuleStatistics::default()
+                })
+                .collect(),
+            ..Statistics::default()
+        }
+    }
+}
+
+impl DataPlane for SimulatedDataPlane {
+    async fn request(&mut self, request: Request) -> Result<Response, LinkError> {
+        Ok(match request {
+            Request::Hello { .. } => Response::Hello(self.hello()),
+            Request::Apply(spec) => {
+                self.spec = spec;
+                Response::Applied {
+                    generation: self.spec.generation,
+                }
+            }
+            Request::Status => Response::Status(Status {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                generation: self.spec.generation,
+                ..Status::default()
+            }),
+            Request::Statistics => Response::Statistics(self.statistics()),
+        })
+    }
+
+    async fn event(&mut self) -> Event {
+        if self.greeted {
+            pending().await
+        } else {
+            self.greeted = true;
+            Event::Up(self.hello())
+        }
+    }
+}

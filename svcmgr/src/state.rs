@@ -1,0 +1,21 @@
+//! Everything durable, as one value: what the store holds, a snapshot file contains and the manager works on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use libilb::model::Configuration;
+
+use crate::retired::Retired;
+
+/// See the module. A clone is cheap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Number of this state. Grows with every change that the fast path has to know, also over restarts.
+    pub generation: u64,
+    /// What the administrator wants.
+    pub configuration: Configuration,
+    /// What only serves its last connections.
+    pub retired: Retired,
+    /// Addresses that we put on interfaces, or are about to.
+    pub addresses: BTreeMap<IpAddr, String>,
+}

@@ -1,0 +1,536 @@
+//! Trees, keys and values of the database: all of them, and nothing else.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | `meta` | name | number, big-endian |
+//! | `rules` | number of the rule, u32 big-endian | JSON of [`Rule`] |
+//! | `groups` | name in lower case | JSON of [`GroupRecord`] |
+//! | `servers` | number of the server, u32 big-endian | JSON of [`ServerRecord`] |
+//! | `retired-rules` | number of the rule | JSON of [`RetiredRule`] |
+//! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
+//! | `addresses` | 4 or 16 octets | name of the interface |
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::retired::{Retired, RetiredRule, RetiredServer};
+use crate::state::State;
+
+/// Version of this layout.
+pub const SCHEMA: u32 = 1;
+
+/// The trees, in the order of their declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tree {
+    /// Schema, generation, counters.
+    Meta,
+    /// Rules.
+    Rules,
+    /// Server groups without their servers.
+    Groups,
+    /// Servers of all groups.
+    Servers,
+    /// See [`Retired::rules`].
+    RetiredRules,
+    /// See [`Retired::servers`].
+    RetiredServers,
+    /// See [`State::addresses`].
+    Addresses,
+}
+
+impl Tree {
+    /// All trees; a tree's place is `tree as usize`.
+    pub const ALL: [Tree; 7] = [
+        Tree::Meta,
+        Tree::Rules,
+        Tree::Groups,
+        Tree::Servers,
+        Tree::RetiredRules,
+        Tree::RetiredServers,
+        Tree::Addresses,
+    ];
+
+    /// Its name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tree::Meta => "meta",
+            Tree::Rules => "rules",
+            Tree::Groups => "groups",
+            Tree::Servers => "servers",
+            Tree::RetiredRules => "retired-rules",
+            Tree::RetiredServers => "retired-servers",
+            Tree::Addresses => "addresses",
+        }
+    }
+}
+
+const META_SCHEMA: &str = "schema";
+const META_GENERATION: &str = "generation";
+const META_NEXT_RULE: &str = "next-rule";
+const META_NEXT_SERVER: &str = "next-server";
+/// How many records the other trees have together: a record that is lost does not go unnoticed.
+const META_RECORDS: &str = "records";
+
+/// Names a record.
+pub type Key = (Tree, Vec<u8>);
+
+/// All records of a state or of a database.
+pub type Records = BTreeMap<Key, Vec<u8>>;
+
+/// One record to be written (`Some`) or deleted.
+pub type Change = (Key, Option<Vec<u8>>);
+
+/// A server group without its servers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupRecord {
+    name: String,
+    next_index: u32,
+}
+
+/// A server and the group that it is in. Servers of a group are in the order of their numbers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServerRecord {
+    group: String,
+    server: Server,
+}
+
+/// Why records make no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// A record is not what its tree holds.
+    #[error("record {key} of tree {tree}: {reason}")]
+    Record {
+        /// The tree.
+        tree: &'static str,
+        /// The key, as hexadecimal digits or a name.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// The schema is another one.
+    #[error("schema {0} instead of {SCHEMA}")]
+    Schema(u32),
+    /// The records do not fit together.
+    #[error("{0}")]
+    Whole(String),
+}
+
+/// The records of a state.
+pub fn encode(state: &State) -> Records {
+    encode_except(state, &State::default())
+}
+
+/// The records of a state without those items that it shares with `known`: a small change of a large state is quick.
+fn encode_except(state: &State, known: &State) -> Records {
+    let mut records = Records::new();
+    for (name, rule) in &state.configuration.rules {
+        if !shared(rule, known.configuration.rules.get(name)) {
+            records.insert((Tree::Rules, be(rule.number)), json(rule.as_ref()));
+        }
+    }
+    for (name, group) in &state.configuration.groups {
+        if shared(group, known.configuration.groups.get(name)) {
+            continue;
+        }
+        let record = GroupRecord {
+            name: group.name.clone(),
+            next_index: group.next_index,
+        };
+        records.insert((Tree::Groups, name.clone().into_bytes()), json(&record));
+        for server in &group.servers {
+            let record = ServerRecord {
+                group: name.clone(),
+                server: server.clone(),
+            };
+            records.insert((Tree::Servers, be(server.number)), json(&record));
+        }
+    }
+    for (number, rule) in &state.retired.rules {
+        if !shared(rule, known.retired.rules.get(number)) {
+            records.insert((Tree::RetiredRules, be(*number)), json(rule.as_ref()));
+        }
+    }
+    for (place, record) in &state.retired.servers {
+        if !shared(record, known.retired.servers.get(place)) {
+            let key = [be(place.0), be(place.1)].concat();
+            records.insert((Tree::RetiredServers, key), json(record.as_ref()));
+        }
+    }
+    for (address, interface) in &state.addresses {
+        let key = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        records.insert((Tree::Addresses, key), interface.clone().into_bytes());
+    }
+    let mut meta = |name: &str, value: Vec<u8>| {
+        records.insert((Tree::Meta, name.as_bytes().to_vec()), value);
+    };
+    meta(META_SCHEMA, be(SCHEMA));
+    meta(META_GENERATION, state.generation.to_be_bytes().to_vec());
+    meta(META_NEXT_RULE, be(state.configuration.next_rule));
+    meta(META_NEXT_SERVER, be(state.configuration.next_server));
+    meta(META_RECORDS, count(state).to_be_bytes().to_vec());
+    records
+}
+
+fn shared<T>(item: &Arc<T>, known: Option<&Arc<T>>) -> bool {
+    known.is_some_and(|known| Arc::ptr_eq(known, item))
+}
+
+/// Number of records outside of `meta`.
+fn count(state: &State) -> u64 {
+    let groups = &state.configuration.groups;
+    let servers: usize = groups.values().map(|group| group.servers.len()).sum();
+    let all = state.configuration.rules.len()
+        + groups.len()
+        + servers
+        + state.retired.rules.len()
+        + state.retired.servers.len()
+        + state.addresses.len();
+    all as u64
+}
+
+/// What has to be written so that a database with the records of `before` has those of `after`.
+pub fn changes(before: &State, after: &State) -> Vec<Change> {
+    let old = encode_except(before, after);
+    let new = encode_except(after, before);
+    let gone: Vec<Change> = old
+        .keys()
+        .filter(|key| !new.contains_key(*key))
+        .map(|key| (key.clone(), None))
+        .collect();
+    let new = new
+        .into_iter()
+        .filter(|(key, value)| old.get(key) != Some(value))
+        .map(|(key, value)| (key, Some(value)));
+    gone.into_iter().chain(new).collect()
+}
+
+/// The state that records make, checked as a whole.
+///
+/// # Errors
+/// [`DecodeError`] for the first record, or combination of records, that makes no sense.
+pub fn decode(records: &Records) -> Result<State, DecodeError> {
+    let schema = meta_u32(records, META_SCHEMA)?;
+    if schema != SCHEMA {
+        return Err(DecodeError::Schema(schema));
+    }
+    let mut state = State {
+        generation: meta_u64(records, META_GENERATION)?,
+        configuration: Configuration {
+            next_rule: meta_u32(records, META_NEXT_RULE)?,
+            next_server: meta_u32(records, META_NEXT_SERVER)?,
+            ..Configuration::default()
+        },
+        retired: Retired::default(),
+        addresses: BTreeMap::new(),
+    };
+    let expected = meta_u64(records, META_RECORDS)?;
+    let mut groups: BTreeMap<String, ServerGroup> = BTreeMap::new();
+    let mut found = 0;
+    // Trees come in their order: groups before servers.
+    for ((tree, record_key), value) in records {
+        found += u64::from(*tree != Tree::Meta);
+        let fail = |reason: String| bad(*tree, record_key, reason);
+        match tree {
+            Tree::Meta => {}
+            Tree::Rules => {
+                let rule: Rule = parse(value).map_err(fail)?;
+                same_key(&be(rule.number), record_key).map_err(fail)?;
+                let name = key(&rule.name);
+                if state
+                    .configuration
+                    .rules
+                    .insert(name, Arc::new(rule))
+                    .is_some()
+                {
+                    return Err(fail("its name is there twice".to_owned()));
+                }
+            }
+            Tree::Groups => {
+                let record: GroupRecord = parse(value).map_err(fail)?;
+                let name = key(&record.name);
+                same_key(name.as_bytes(), record_key).map_err(fail)?;
+                let group = ServerGroup {
+                    name: record.name,
+                    servers: Vec::new(),
+                    next_index: record.next_index,
+                };
+                groups.insert(name, group);
+            }
+            Tree::Servers => {
+                let record: ServerRecord = parse(value).map_err(fail)?;
+                same_key(&be(record.server.number), record_key).map_err(fail)?;
+                groups
+                    .get_mut(&record.group)
+                    .ok_or_else(|| fail(format!("there is no group {:?}", record.group)))?
+                    .servers
+                    .push(record.server);
+            }
+            Tree::RetiredRules => {
+                let record: RetiredRule = parse(value).map_err(fail)?;
+                let number = record.rule.number;
+                same_key(&be(number), record_key).map_err(fail)?;
+                state.retired.rules.insert(number, Arc::new(record));
+            }
+            Tree::RetiredServers => {
+                let record: RetiredServer = parse(value).map_err(fail)?;
+                let Some((rule, server)) = two_numbers(record_key) else {
+                    return Err(fail("the key is not two numbers".to_owned()));
+                };
+                same_key(&be(record.server.number), &be(server)).map_err(fail)?;
+                let place = (rule, server);
+                state.retired.servers.insert(place, Arc::new(record));
+            }
+            Tree::Addresses => {
+                let address = address(record_key)
+                    .ok_or_else(|| fail("the key is not an address".to_owned()))?;
+                let interface = String::from_utf8(value.clone())
+                    .map_err(|_| fail("the name is not text".to_owned()))?;
+                state.addresses.insert(address, interface);
+            }
+        }
+    }
+    if found != expected {
+        return Err(DecodeError::Whole(format!(
+            "{found} records are there, but {expected} were written"
+        )));
+    }
+    state.configuration.groups = groups
+        .into_iter()
+        .map(|(name, group)| (name, Arc::new(group)))
+        .collect();
+    check(&state)?;
+    Ok(state)
+}
+
+/// Checks a state that was read.
+///
+/// # Errors
+/// [`DecodeError::Whole`].
+pub fn check(state: &State) -> Result<(), DecodeError> {
+    let whole = |reason: String| Err(DecodeError::Whole(reason));
+    if let Err(error) = state.configuration.validate() {
+        return whole(error.to_string());
+    }
+    let enabled = |number: u32| {
+        let mut rules = state.configuration.rules.values();
+        rules.any(|rule| rule.number == number && rule.enabled)
+    };
+    for (number, record) in &state.retired.rules {
+        if *number >= state.configuration.next_rule || enabled(*number) {
+            return whole(format!(
+                "rule {:?} is retired and enabled",
+                record.rule.name
+            ));
+        }
+    }
+    for (rule, server) in state.retired.servers.keys() {
+        if *server >= state.configuration.next_server || !enabled(*rule) {
+            return whole(format!(
+                "server {server} is retired from rule {rule}, which is not enabled"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn be(number: u32) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
+}
+
+/// Types of the model have string keys and no values that JSON lacks: serialising them cannot fail.
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+fn same_key(expected: &[u8], found: &[u8]) -> Result<(), String> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err("the key and its value contradict each other".to_owned())
+    }
+}
+
+fn two_numbers(key: &[u8]) -> Option<(u32, u32)> {
+    let (first, second) = key.split_first_chunk::<4>()?;
+    Some((
+        u32::from_be_bytes(*first),
+        u32::from_be_bytes(second.try_into().ok()?),
+    ))
+}
+
+fn address(key: &[u8]) -> Option<IpAddr> {
+    if let Ok(octets) = <[u8; 4]>::try_from(key) {
+        return Some(octets.into());
+    }
+    <[u8; 16]>::try_from(key).ok().map(IpAddr::from)
+}
+
+fn meta<'a>(records: &'a Records, name: &str) -> Result<&'a [u8], DecodeError> {
+    records
+        .get(&(Tree::Meta, name.as_bytes().to_vec()))
+        .map(Vec::as_slice)
+        .ok_or_else(|| bad(Tree::Meta, name.as_bytes(), "is missing".to_owned()))
+}
+
+fn meta_u32(records: &Records, name: &str) -> Result<u32, DecodeError> {
+    let value = meta(records, name)?.try_into();
+    value
+        .map(u32::from_be_bytes)
+        .map_err(|_| bad(Tree::Meta, name.as_bytes(), "is not 4 bytes".to_owned()))
+}
+
+fn meta_u64(records: &Records, name: &str) -> Result<u64, DecodeError> {
+    let value = meta(records, name)?.try_into();
+    value
+        .map(u64::from_be_bytes)
+        .map_err(|_| bad(Tree::Meta, name.as_bytes(), "is not 8 bytes".to_owned()))
+}
+
+fn bad(tree: Tree, key: &[u8], reason: String) -> DecodeError {
+    let key = match std::str::from_utf8(key) {
+        Ok(text) if matches!(tree, Tree::Meta | Tree::Groups) => format!("{text:?}"),
+        _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    DecodeError::Record {
+        tree: tree.name(),
+        key,
+        reason,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use libilb::model::RuleSettings;
+
+    /// A state with something in every tree.
+    pub fn full_state() -> State {
+        let mut before = Configuration::default();
+        before
+            .create_group("Web", &["192.0.2.10", "192.0.2.11:8080", "192.0.2.12"])
+            .unwrap();
+        before.create_group("six", &["[2001:db8::1]"]).unwrap();
+        let settings = |vip: &str, group: &str| RuleSettings {
+            enabled: true,
+            vip: vip.into(),
+            port: "80".into(),
+            algorithm: "rr".into(),
+            topology: "HALF-NAT".into(),
+            servergroup: group.into(),
+            ..RuleSettings::default()
+        };
+        before
+            .create_rule("Shop", &settings("198.51.100.1", "web"))
+            .unwrap();
+        before
+            .create_rule("gone", &settings("198.51.100.2", "web"))
+            .unwrap();
+        before
+            .create_rule("six", &settings("2001:db8::80", "six"))
+            .unwrap();
+        let mut after = before.clone();
+        after.delete_rules(&["gone"]).unwrap();
+        after.remove_servers("web", &["_Web.2"]).unwrap();
+        let mut retired = Retired::default();
+        retired.follow(&before, &after, 1_700_000_000);
+        assert!(!retired.rules.is_empty() && !retired.servers.is_empty());
+        State {
+            generation: 42,
+            configuration: after,
+            retired,
+            addresses: [
+                ("198.51.100.1".parse().unwrap(), "eth0".to_owned()),
+                ("2001:db8::80".parse().unwrap(), "lo".to_owned()),
+            ]
+            .into(),
+        }
+    }
+
+    #[test]
+    fn every_state_survives_its_records() {
+        let state = full_state();
+        let records = encode(&state);
+        for tree in Tree::ALL {
+            assert!(records.keys().any(|(t, _)| *t == tree), "{tree:?} is empty");
+        }
+        assert_eq!(decode(&records).unwrap(), state);
+        assert_eq!(
+            decode(&encode(&State::default())).unwrap(),
+            State::default()
+        );
+        assert!(decode(&Records::new()).is_err());
+    }
+
+    #[test]
+    fn changes_lead_from_one_state_to_the_other() {
+        let full = full_state();
+        let mut less = full.clone();
+        less.configuration
+            .remove_servers("web", &["_web.0"])
+            .unwrap();
+        less.generation += 1;
+        let empty = State::default();
+        for (from, to) in [
+            (&full, &empty),
+            (&empty, &full),
+            (&full, &less),
+            (&less, &full),
+            // Equal, but nothing is shared.
+            (&full, &decode(&encode(&full)).unwrap()),
+        ] {
+            let mut records = encode(from);
+            for (key, value) in changes(from, to) {
+                match value {
+                    Some(value) => drop(records.insert(key, value)),
+                    None => drop(records.remove(&key)),
+                }
+            }
+            assert_eq!(records, encode(to));
+        }
+        assert_eq!(changes(&full, &full.clone()), []);
+    }
+
+    #[test]
+    fn a_small_change_writes_few_records() {
+        let full = full_state();
+        let mut after = full.clone();
+        after.configuration.enable_rules(&["shop"], false).unwrap();
+        let trees: Vec<Tree> = changes(&full, &after)
+            .iter()
+            .map(|((tree, _), _)| *tree)
+            .collect();
+        assert_eq!(trees, [Tree::Rules]);
+    }
+
+    #[test]
+    fn a_lost_or_broken_record_is_noticed() {
+        let records = encode(&full_state());
+        for key in records.keys() {
+            let mut less = records.clone();
+            less.remove(key);
+            assert!(decode(&less).is_err(), "{key:?} was missing");
+            let mut broken = records.clone();
+            broken.insert(key.clone(), vec![0xff, 0x00, b'{']);
+            assert!(decode(&broken).is_err(), "{key:?} was broken");
+        }
+    }
+
+    #[test]
+    fn a_later_schema_is_no_damage() {
+        let mut records = encode(&full_state());
+        records.insert((Tree::Meta, b"schema".to_vec()), be(2));
+        assert_eq!(decode(&records), Err(DecodeError::Schema(2)));
+    }
+}

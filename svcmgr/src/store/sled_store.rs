@@ -1,0 +1,202 @@
+//! The database: sled 0.34.7 used by the recipe that makes "acknowledged" mean "durable".
+//!
+//! A change is one transaction over all trees. After it comes `flush`, which hands everything to the kernel, and then
+//! `sync_data` on file descriptors of our own, because sled's flush ends in `sync_file_range`, which does not survive a
+//! power loss.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+
+use super::codec::{self, Change, DecodeError, Records, SCHEMA, Tree};
+use super::{Store, StoreError};
+use crate::state::State;
+
+/// Memory for sled's page cache, in bytes. All of a usual configuration fits, and the manager keeps it in memory anyway.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// See the module.
+pub struct SledStore {
+    path: PathBuf,
+    db: sled::Db,
+    trees: Vec<sled::Tree>,
+}
+
+impl SledStore {
+    /// Creates a database in the folder `path`, where nothing may be. It is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn create(path: &Path) -> Result<(), StoreError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(io_error("delete", &new))?;
+        }
+        let store = SledStore::open_unguarded(&new)?;
+        let records = codec::encode(&State::default());
+        let changes: Vec<Change> = records.into_iter().map(|(k, v)| (k, Some(v))).collect();
+        store.write(&changes)?;
+        drop(store);
+        fs::rename(&new, path).map_err(io_error("rename", &new))?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
+    /// Opens the database in the folder `path`, and reads and checks every record.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::is_damage`] tells whether the contents are bad.
+    pub fn open(path: &Path) -> Result<(SledStore, State), StoreError> {
+        // sled panics on some kinds of damage, and takes other kinds for an empty database.
+        let (store, records) = catch_unwind(AssertUnwindSafe(|| {
+            let store = SledStore::open_unguarded(path)?;
+            let records = store.records()?;
+            Ok((store, records))
+        }))
+        .unwrap_or_else(|panic| Err(damaged(path, panic_text(panic.as_ref()))))?;
+        let state = codec::decode(&records).map_err(|error| match error {
+            DecodeError::Schema(found) => StoreError::Schema {
+                path: path.to_owned(),
+                found,
+                known: SCHEMA,
+            },
+            other => damaged(path, other.to_string()),
+        })?;
+        Ok((store, state))
+    }
+
+    fn open_unguarded(path: &Path) -> Result<SledStore, StoreError> {
+        let failed = |source| StoreError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            // We flush after each change ourselves; a thread that wakes up for it would only burn time.
+            .flush_every_ms(None)
+            .open()
+            .map_err(failed)?;
+        let trees = Tree::ALL
+            .iter()
+            .map(|tree| db.open_tree(tree.name()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        Ok(SledStore {
+            path: path.to_owned(),
+            db,
+            trees,
+        })
+    }
+
+    fn records(&self) -> Result<Records, StoreError> {
+        let mut records = Records::new();
+        for tree in Tree::ALL {
+            for item in self.trees[tree as usize].iter() {
+                let (key, value) = item.map_err(|source| self.failed(source))?;
+                records.insert((tree, key.to_vec()), value.to_vec());
+            }
+        }
+        Ok(records)
+    }
+
+    fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.trees
+            .as_slice()
+            .transaction(|trees| {
+                for ((tree, key), value) in changes {
+                    let tree = &trees[*tree as usize];
+                    match value {
+                        Some(value) => tree.insert(key.as_slice(), value.as_slice())?,
+                        None => tree.remove(key.as_slice())?,
+                    };
+                }
+                Ok::<(), ConflictableTransactionError<()>>(())
+            })
+            .map_err(|error| match error {
+                TransactionError::Storage(source) => self.failed(source),
+                TransactionError::Abort(()) => {
+                    self.failed(sled::Error::Unsupported("aborted".to_owned()))
+                }
+            })?;
+        self.db.flush().map_err(|source| self.failed(source))?;
+        self.sync()
+    }
+
+    /// Makes everything that was flushed survive a power loss.
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut folders = vec![self.path.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(&folder).map_err(io_error("read", &folder))?;
+            for entry in entries {
+                let path = entry.map_err(io_error("read", &folder))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                match File::open(&path) {
+                    Ok(file) => file.sync_data().map_err(io_error("sync", &path))?,
+                    // sled deletes files that it has replaced.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(io_error("open", &path)(error)),
+                }
+            }
+            // Files that a write has created, such as those of large values.
+            sync_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: sled::Error) -> StoreError {
+        StoreError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+impl Store for SledStore {
+    fn replace(&self, before: &State, after: &State) -> Result<(), StoreError> {
+        let changes = codec::changes(before, after);
+        catch_unwind(AssertUnwindSafe(|| self.write(&changes)))
+            .unwrap_or_else(|panic| Err(damaged(&self.path, panic_text(panic.as_ref()))))
+    }
+}
+
+/// Makes the entries of a folder survive a power loss.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(io_error("sync", folder))
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+fn damaged(path: &Path, reason: String) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!(
+        "the database library gave up: {}",
+        text.unwrap_or("no reason")
+    )
+}
