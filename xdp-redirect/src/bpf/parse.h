@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * Where things are in a packet. Nothing here knows what is ours.
+ *
+ * Two limits hold for every read: `data_end`, the end of the frame, which the verifier insists on, and the number of
+ * bytes that the IP header says the packet has, so that Ethernet padding is never taken for a port number.
+ */
+#ifndef ILB_PARSE_H
+#define ILB_PARSE_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* IPv6 extension headers that are walked before giving up. */
+#define MAX_EXTENSION_HEADERS 8
+
+/* Where reading ends: the verifier follows offsets of 16 bits, and no headers reach this far. */
+#define MAX_OFFSET 0x7fff
+
+/* Fragment offset in the IPv4 header and in the IPv6 fragment header: RFC 791 section 3.1, RFC 8200 section 4.5. */
+#define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV6_FRAGMENT_OFFSET 0xfff8
+
+/* The numbers of the extension headers stand in the kernel's net/ipv6.h, which userspace does not see:
+ * https://www.iana.org/assignments/ipv6-parameters (extension header types). */
+#define EXTENSION_HOP_BY_HOP 0
+#define EXTENSION_ROUTING 43
+#define EXTENSION_FRAGMENT 44
+#define EXTENSION_AUTHENTICATION 51
+#define EXTENSION_DESTINATION 60
+
+/* Error types: RFC 792, RFC 4443. <linux/icmp.h> has them too, but drags in headers of the C library. */
+#define ICMP_DESTINATION_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+#define ICMPV6_DESTINATION_UNREACHABLE 1
+#define ICMPV6_PARAMETER_PROBLEM 4
+
+/* Length of the part of an ICMP and an ICMPv6 message before the packet that an error is about: RFC 792, RFC 4443. */
+#define ICMP_ERROR_HEADER 8
+
+/* A received frame. Positions in it are offsets from `data`. */
+struct frame {
+	struct xdp_md *ctx;
+	void *data;
+	void *data_end;
+};
+
+/* What follows the IP header and its extensions. */
+struct payload {
+	__u32 offset;  /* first byte */
+	__u32 length;  /* bytes that the packet claims to have from there */
+	__u8 protocol; /* transport protocol */
+	__u8 later;    /* a fragment other than the first: `start` is amidst the transport's data */
+};
+
+/* The first four bytes of TCP and UDP. */
+struct ports_header {
+	__be16 source;
+	__be16 destination;
+};
+
+/* Port numbers in host byte order. */
+struct ports {
+	__u16 source;
+	__u16 destination;
+	__u8 present; /* the packet is long enough to have them */
+	__u8 later;   /* a later fragment, which has none */
+};
+
+/* The first two bytes of every IPv6 extension header that is walked; the unit of `length` differs. */
+struct extension {
+	__u8 next;
+	__u8 length;
+	__be16 fragment; /* fragment header only: offset and flags */
+	__be32 identification;
+};
+
+static __always_inline struct ports read_ports(const struct frame *frame, const struct payload *payload)
+{
+	struct ports_header *header = frame->data + payload->offset;
+	struct ports ports = { .later = payload->later };
+
+	if (!ports.later && payload->length >= sizeof(*header) && (void *)(header + 1) <= frame->data_end) {
+		ports.source = bpf_ntohs(header->source);
+		ports.destination = bpf_ntohs(header->destination);
+		ports.present = 1;
+	}
+	return ports;
+}
+
+/* The payload of the IPv4 packet `ip` at `offset`, of which `length` bytes are there; 0 if the header is not sound. */
+static __always_inline int parse_ipv4(const struct frame *frame, struct iphdr *ip, __u32 offset, __u32 length,
+				      struct payload *payload)
+{
+	__u32 header;
+
+	if ((void *)(ip + 1) > frame->data_end || ip->version != 4)
+		return 0;
+	header = ip->ihl * 4;
+	if (header < sizeof(*ip) || header > length)
+		return 0;
+	payload->offset = offset + header;
+	payload->length = length - header;
+	payload->protocol = ip->protocol;
+	payload->later = (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) != 0;
+	return 1;
+}
+
+static __always_inline int is_extension(__u8 next)
+{
+	return next == EXTENSION_HOP_BY_HOP || next == EXTENSION_ROUTING || next == EXTENSION_FRAGMENT ||
+	       next == EXTENSION_AUTHENTICATION || next == EXTENSION_DESTINATION;
+}
+
+/* What walk_extensions() found, in one number because that is all that a global function may return. */
+#define WALKED(offset, protocol, later) (1ULL << 32 | (later) << 24 | (protocol) << 16 | (offset))
+#define WALKED_OFFSET(walked) ((walked) & MAX_OFFSET)
+#define WALKED_PROTOCOL(walked) ((walked) >> 16 & 0xff)
+#define WALKED_LATER(walked) ((walked) >> 24 & 1)
+
+/* The offset, which is known to be at most MAX_OFFSET, in a form in which the verifier knows it too. */
+static __always_inline __u64 bounded(__u64 offset)
+{
+	barrier_var(offset); /* the compiler would leave out the mask because it changes nothing */
+	return offset & MAX_OFFSET;
+}
+
+/*
+ * Walks the IPv6 extension headers from `offset` up to the transport header or into a later fragment; 0 if they do not
+ * end before `end` or are too many. A global function, because the verifier then looks at it once, for all arguments.
+ */
+__noinline __u64 walk_extensions(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 protocol)
+{
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
+	__u8 next = protocol;
+
+	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+		struct extension *extension;
+		__u32 size;
+
+		if (offset > MAX_OFFSET)
+			return 0;
+		extension = data + bounded(offset);
+		if (offset + sizeof(*extension) > end || (void *)(extension + 1) > data_end)
+			return 0;
+		if (next == EXTENSION_FRAGMENT) {
+			size = sizeof(*extension);
+			if (extension->fragment & bpf_htons(IPV6_FRAGMENT_OFFSET))
+				return WALKED(offset + size, extension->next, 1ULL);
+		} else if (next == EXTENSION_AUTHENTICATION) {
+			size = (extension->length + 2) * 4; /* RFC 4302 section 2.2 */
+		} else {
+			size = (extension->length + 1) * 8;
+		}
+		next = extension->next;
+		offset += size;
+		if (offset > end || offset > MAX_OFFSET)
+			return 0;
+		if (!is_extension(next))
+			return WALKED(offset, next, 0ULL);
+	}
+	return 0;
+}
+
+/* The payload of the IPv6 packet `ip` at `offset`, of which `length` bytes are there; 0 if its headers are not sound. */
+static __always_inline int parse_ipv6(const struct frame *frame, struct ipv6hdr *ip, __u32 offset, __u32 length,
+				      struct payload *payload)
+{
+	__u64 walked;
+
+	if ((void *)(ip + 1) > frame->data_end || ip->version != 6 || length < sizeof(*ip))
+		return 0;
+	payload->offset = offset + sizeof(*ip);
+	payload->length = length - sizeof(*ip);
+	payload->protocol = ip->nexthdr;
+	payload->later = 0;
+	if (!is_extension(ip->nexthdr))
+		return 1;
+
+	walked = walk_extensions(frame->ctx, payload->offset, offset + length, ip->nexthdr);
+	if (!walked)
+		return 0;
+	payload->offset = WALKED_OFFSET(walked);
+	payload->length = offset + length - payload->offset;
+	payload->protocol = WALKED_PROTOCOL(walked);
+	payload->later = WALKED_LATER(walked);
+	return 1;
+}
+
+/* Errors about packets. Redirects concern the kernel's routes, and source quench is to be ignored (RFC 6633). */
+static __always_inline int is_icmp_error(__u8 type)
+{
+	return type == ICMP_DESTINATION_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+}
+
+static __always_inline int is_icmpv6_error(__u8 type)
+{
+	return type >= ICMPV6_DESTINATION_UNREACHABLE && type <= ICMPV6_PARAMETER_PROBLEM;
+}
+
+/* Finds the packet that the ICMP or ICMPv6 message in `payload` would be about, if it is an error. 0 if the message is too
+ * short to be one. */
+static __always_inline int read_icmp(const struct frame *frame, const struct payload *payload, __u8 *type, __u32 *offset,
+				     __u32 *length)
+{
+	__u8 *message = frame->data + payload->offset;
+
+	if (payload->length < ICMP_ERROR_HEADER || (void *)(message + ICMP_ERROR_HEADER) > frame->data_end)
+		return 0;
+	*type = *message;
+	*offset = payload->offset + ICMP_ERROR_HEADER;
+	*length = payload->length - ICMP_ERROR_HEADER;
+	return 1;
+}
+
+#endif

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * Steers the packets of our services into AF_XDP sockets and leaves everything else to the kernel.
+ *
+ * A frame is ours if
+ *   - its destination address, protocol and port are in the destination map, or
+ *   - its source address, protocol and port are in the source map, or
+ *   - it is a later fragment and one of the two maps knows its address and protocol, or
+ *   - it is an ICMP error about a packet that one of the first three lines describes, in either direction.
+ * VLAN tags, multicast, other protocols and whatever is malformed pass.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "shared.h"
+#include "maps.h"
+#include "parse.h"
+
+_Static_assert(sizeof(struct ilb_key4) == ILB_KEY4_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_key6) == ILB_KEY6_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_ports) == ILB_PORTS_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_bitmap) == ILB_BITMAP_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_counters) == ILB_COUNTERS_SIZE, "map ABI");
+_Static_assert(ILB_BITMAP_WORDS * 64 == 65536, "a bit for each port");
+
+/* What a frame turned out to be. */
+enum finding {
+	NOT_OURS,
+	MALFORMED,
+	OURS,
+	OUR_FRAGMENT,
+	OUR_ICMP_ERROR,
+};
+
+static __always_inline int holds(const struct ilb_ports *set, __u16 port)
+{
+	if (!set)
+		return 0;
+	if (set->kind == ILB_PORTS_RANGES) {
+#pragma unroll
+		for (int i = 0; i < ILB_INLINE_RANGES; i++)
+			if (port >= set->ranges[i].first && port <= set->ranges[i].last)
+				return 1;
+		return 0;
+	}
+	if (set->kind == ILB_PORTS_BITMAP) {
+		__u32 key = set->bitmap;
+		struct ilb_bitmap *bitmap = bpf_map_lookup_elem(&bitmaps, &key);
+
+		/* Gone between the two lookups: the entry has just been changed. Ours rather than answered by RST. */
+		if (!bitmap)
+			return 1;
+		return (bitmap->words[(port >> 6) & (ILB_BITMAP_WORDS - 1)] >> (port & 63)) & 1;
+	}
+	return set->kind == ILB_PORTS_ANY;
+}
+
+static __always_inline struct ilb_ports *find4(void *map, const __be32 *address, __u8 protocol)
+{
+	struct ilb_key4 key = { .protocol = protocol };
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(map, &key);
+}
+
+static __always_inline struct ilb_ports *find6(void *map, const struct in6_addr *address, __u8 protocol)
+{
+	struct ilb_key6 key = { .protocol = protocol };
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(map, &key);
+}
+
+/* What the entry `set` of a packet's address and protocol, if there is one, makes of the packet with this port. */
+static __always_inline enum finding claim(const struct ilb_ports *set, const struct ports *ports, __u16 port)
+{
+	if (!set)
+		return NOT_OURS;
+	if (ports->later)
+		return OUR_FRAGMENT;
+	if (!ports->present)
+		return MALFORMED;
+	return holds(set, port) ? OURS : NOT_OURS;
+}
+
+/* The packet that an ICMP error is about: one that left from our addresses, or one sent to a VIP, or one that we sent to a server. */
+static __always_inline enum finding examine_icmp(const struct frame *frame, const struct payload *outer)
+{
+	struct payload payload;
+	struct iphdr *ip;
+	struct ports ports;
+	__u32 offset, length;
+	enum finding finding;
+	__u8 type;
+
+	if (outer->later)
+		return NOT_OURS;
+	if (!read_icmp(frame, outer, &type, &offset, &length))
+		return MALFORMED;
+	if (!is_icmp_error(type))
+		return NOT_OURS;
+	ip = frame->data + offset;
+	if (!parse_ipv4(frame, ip, offset, length, &payload))
+		return MALFORMED;
+	ports = read_ports(frame, &payload);
+	finding = claim(find4(&destinations4, &ip->saddr, payload.protocol), &ports, ports.source);
+	if (finding == NOT_OURS)
+		finding = claim(find4(&destinations4, &ip->daddr, payload.protocol), &ports, ports.destination);
+	if (finding == NOT_OURS)
+		finding = claim(find4(&sources4, &ip->daddr, payload.protocol), &ports, ports.destination);
+	return finding == OURS || finding == OUR_FRAGMENT ? OUR_ICMP_ERROR : finding;
+}
+
+/* The packet that an ICMPv6 error is about: one that left from our addresses, or one sent to a VIP, or one that we sent to a server. */
+static __always_inline enum finding examine_icmpv6(const struct frame *frame, const struct payload *outer)
+{
+	struct payload payload;
+	struct ipv6hdr *ip;
+	struct ports ports;
+	__u32 offset, length;
+	enum finding finding;
+	__u8 type;
+
+	if (outer->later)
+		return NOT_OURS;
+	if (!read_icmp(frame, outer, &type, &offset, &length))
+		return MALFORMED;
+	if (!is_icmpv6_error(type))
+		return NOT_OURS;
+	ip = frame->data + offset;
+	if (!parse_ipv6(frame, ip, offset, length, &payload))
+		return MALFORMED;
+	ports = read_ports(frame, &payload);
+	finding = claim(find6(&destinations6, &ip->saddr, payload.protocol), &ports, ports.source);
+	if (finding == NOT_OURS)
+		finding = claim(find6(&destinations6, &ip->daddr, payload.protocol), &ports, ports.destination);
+	if (finding == NOT_OURS)
+		finding = claim(find6(&sources6, &ip->daddr, payload.protocol), &ports, ports.destination);
+	return finding == OURS || finding == OUR_FRAGMENT ? OUR_ICMP_ERROR : finding;
+}
+
+static __always_inline enum finding examine_ipv4(const struct frame *frame)
+{
+	struct iphdr *ip = frame->data + ETH_HLEN;
+	struct payload payload;
+	struct ports ports;
+	__u32 length;
+	enum finding finding;
+
+	if ((void *)(ip + 1) > frame->data_end)
+		return MALFORMED;
+	length = bpf_ntohs(ip->tot_len);
+	if ((void *)ip + length > frame->data_end || !parse_ipv4(frame, ip, ETH_HLEN, length, &payload))
+		return MALFORMED;
+	if (payload.protocol == IPPROTO_ICMP)
+		return examine_icmp(frame, &payload);
+	ports = read_ports(frame, &payload);
+	finding = claim(find4(&destinations4, &ip->daddr, payload.protocol), &ports, ports.destination);
+	if (finding == NOT_OURS)
+		finding = claim(find4(&sources4, &ip->saddr, payload.protocol), &ports, ports.source);
+	return finding;
+}
+
+static __always_inline enum finding examine_ipv6(const struct frame *frame)
+{
+	struct ipv6hdr *ip = frame->data + ETH_HLEN;
+	struct payload payload;
+	struct ports ports;
+	__u32 length;
+	enum finding finding;
+
+	if ((void *)(ip + 1) > frame->data_end)
+		return MALFORMED;
+	length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if ((void *)ip + length > frame->data_end || !parse_ipv6(frame, ip, ETH_HLEN, length, &payload))
+		return MALFORMED;
+	if (payload.protocol == IPPROTO_ICMPV6)
+		return examine_icmpv6(frame, &payload);
+	ports = read_ports(frame, &payload);
+	finding = claim(find6(&destinations6, &ip->daddr, payload.protocol), &ports, ports.destination);
+	if (finding == NOT_OURS)
+		finding = claim(find6(&sources6, &ip->saddr, payload.protocol), &ports, ports.source);
+	return finding;
+}
+
+static __always_inline enum finding examine(const struct frame *frame)
+{
+	struct ethhdr *ethernet = frame->data;
+
+	if ((void *)(ethernet + 1) > frame->data_end)
+		return MALFORMED;
+	if (ethernet->h_dest[0] & 1) /* multicast and broadcast */
+		return NOT_OURS;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return examine_ipv4(frame);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return examine_ipv6(frame);
+	return NOT_OURS;
+}
+
+/* XDP_REDIRECT if a socket serves the queue of this frame, otherwise XDP_DROP: a kernel that saw packets of our services
+ * would answer them with RST or port unreachable. */
+static __always_inline int to_socket(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	__u32 queue = ctx->rx_queue_index;
+	__u32 *slot = bpf_map_lookup_elem(&slots, &ifindex);
+
+	if (!slot || queue >= ILB_MAX_QUEUES)
+		return XDP_DROP;
+	return bpf_redirect_map(&sockets, *slot * ILB_MAX_QUEUES + queue, XDP_DROP);
+}
+
+/* The one place where a finding becomes a verdict. */
+static __always_inline int conclude(struct xdp_md *ctx, enum finding finding)
+{
+	struct ilb_counters *counts;
+	__u32 zero = 0;
+	int verdict;
+
+	counts = bpf_map_lookup_elem(&counters, &zero);
+	if (finding == NOT_OURS || finding == MALFORMED) {
+		if (counts) {
+			counts->passed++;
+			counts->malformed += finding == MALFORMED;
+		}
+		return XDP_PASS;
+	}
+	verdict = to_socket(ctx);
+	if (counts) {
+		counts->redirected += verdict == XDP_REDIRECT;
+		counts->unserved += verdict != XDP_REDIRECT;
+		counts->fragments += finding == OUR_FRAGMENT;
+		counts->icmp_errors += finding == OUR_ICMP_ERROR;
+	}
+	return verdict;
+}
+
+SEC("xdp")
+int ilb_steer(struct xdp_md *ctx)
+{
+	struct frame frame = {
+		.ctx = ctx,
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+	};
+
+	return conclude(ctx, examine(&frame));
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,160 @@
+//! The steering decision a second time, written from the crate's documentation and not from the program.
+
+use std::net::IpAddr;
+
+use xdp_redirect::{PortSet, Steering};
+
+/// Whether the program should take this frame.
+pub fn is_ours(steering: &Steering, frame: &[u8]) -> bool {
+    decide(&Rules { steering }, frame).unwrap_or(false)
+}
+
+struct Rules<'a> {
+    steering: &'a Steering,
+}
+
+/// A packet as far as it matters.
+struct Packet {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    later: bool,
+    payload: Vec<u8>,
+}
+
+impl Rules<'_> {
+    fn destination(&self, address: IpAddr, protocol: u8) -> Option<&PortSet> {
+        let mut all = self.steering.destinations();
+        all.find(|entry| (entry.0, entry.1) == (address, protocol))
+            .map(|entry| entry.2)
+    }
+
+    fn source(&self, address: IpAddr, protocol: u8) -> Option<&PortSet> {
+        let mut all = self.steering.sources();
+        all.find(|entry| (entry.0, entry.1) == (address, protocol))
+            .map(|entry| entry.2)
+    }
+}
+
+/// `None` means malformed, which passes.
+fn decide(rules: &Rules<'_>, frame: &[u8]) -> Option<bool> {
+    let (header, packet) = frame.split_at_checked(14)?;
+    if header[0] & 1 == 1 {
+        return Some(false);
+    }
+    let packet = match (header[12], header[13]) {
+        (0x08, 0x00) => parse(packet, 4, true)?,
+        (0x86, 0xdd) => parse(packet, 6, true)?,
+        _ => return Some(false),
+    };
+    let icmp = if packet.destination.is_ipv4() { 1 } else { 58 };
+    if packet.protocol == icmp {
+        return decide_icmp(rules, &packet);
+    }
+    let to = rules.destination(packet.destination, packet.protocol);
+    let from = rules.source(packet.source, packet.protocol);
+    if packet.later {
+        return Some(to.is_some() || from.is_some());
+    }
+    let (source, destination) = packet.ports().unzip();
+    Some(
+        to.zip(destination)
+            .is_some_and(|(set, port)| set.contains(port))
+            || from
+                .zip(source)
+                .is_some_and(|(set, port)| set.contains(port)),
+    )
+}
+
+fn decide_icmp(rules: &Rules<'_>, message: &Packet) -> Option<bool> {
+    if message.later || message.payload.len() < 8 {
+        return Some(false);
+    }
+    let (header, rest) = message.payload.split_at(8);
+    let (version, errors): (u8, &[u8]) = if message.destination.is_ipv4() {
+        (4, &[3, 11, 12])
+    } else {
+        (6, &[1, 2, 3, 4])
+    };
+    if !errors.contains(&header[0]) {
+        return Some(false);
+    }
+    let packet = parse(rest, version, false)?;
+    let sender = rules.destination(packet.source, packet.protocol);
+    let to = rules.destination(packet.destination, packet.protocol);
+    let server = rules.source(packet.destination, packet.protocol);
+    if packet.later {
+        return Some(sender.is_some() || to.is_some() || server.is_some());
+    }
+    let (source, destination) = packet.ports()?;
+    let holds = |set: Option<&PortSet>, port| set.is_some_and(|set| set.contains(port));
+    Some(holds(sender, source) || holds(to, destination) || holds(server, destination))
+}
+
+/// An IP packet. If `whole`, all of it has to be there; otherwise the beginning will do.
+fn parse(bytes: &[u8], version: u8, whole: bool) -> Option<Packet> {
+    if bytes.first()? >> 4 != version {
+        return None;
+    }
+    let fixed = if version == 4 { 20 } else { 40 };
+    let header = bytes.get(..fixed)?;
+    let mut bytes = bytes;
+    let field = |at: usize| usize::from(header[at]) << 8 | usize::from(header[at + 1]);
+    if whole {
+        bytes = bytes.get(
+            ..if version == 4 {
+                field(2)
+            } else {
+                40 + field(4)
+            },
+        )?;
+    }
+    if version == 4 {
+        let length = usize::from(header[0] & 15) * 4;
+        if length < 20 {
+            return None;
+        }
+        return Some(Packet {
+            source: IpAddr::from(<[u8; 4]>::try_from(&header[12..16]).ok()?),
+            destination: IpAddr::from(<[u8; 4]>::try_from(&header[16..20]).ok()?),
+            protocol: header[9],
+            later: field(6) & 0x1fff != 0,
+            payload: bytes.get(length..)?.to_vec(),
+        });
+    }
+    let mut rest = &bytes[40..];
+    let mut next = header[6];
+    let mut later = false;
+    let mut walked = 0;
+    while [0, 43, 44, 51, 60].contains(&next) && !later {
+        walked += 1;
+        if walked > 8 || rest.len() < 8 {
+            return None;
+        }
+        let length = match next {
+            44 => 8,
+            51 => (usize::from(rest[1]) + 2) * 4,
+            _ => (usize::from(rest[1]) + 1) * 8,
+        };
+        later = next == 44 && (rest[2] != 0 || rest[3] & 0xf8 != 0);
+        next = rest[0];
+        rest = rest.get(length..)?;
+    }
+    Some(Packet {
+        source: IpAddr::from(<[u8; 16]>::try_from(&header[8..24]).ok()?),
+        destination: IpAddr::from(<[u8; 16]>::try_from(&header[24..40]).ok()?),
+        protocol: next,
+        later,
+        payload: rest.to_vec(),
+    })
+}
+
+impl Packet {
+    fn ports(&self) -> Option<(u16, u16)> {
+        let bytes: &[u8; 4] = self.payload.first_chunk()?;
+        Some((
+            u16::from_be_bytes([bytes[0], bytes[1]]),
+            u16::from_be_bytes([bytes[2], bytes[3]]),
+        ))
+    }
+}
