@@ -6,12 +6,20 @@ use crate::view::View;
 
 /// One pass of the sweeper under a view: what it ends is by the rules of that view, and the accounts of the view's
 /// targets hold its counts afterwards. Not for a worker: it allocates, and takes its time in a large table.
+///
+/// Under generation 0 nothing is ended: a fast path that has not been told its configuration yet knows no rule of the
+/// connections that it found.
 pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
+    if view.snapshot.generation() == 0 {
+        return sweeper.pass(|_| Sweep::Keep);
+    }
     let targets = view.snapshot.targets();
     let mut counts = vec![(0, 0); targets.len()];
     let swept = sweeper.pass(|connection| {
         // Rule or server may not be configured any more, not even to drain.
-        let Some(flow) = view.flow(connection.identity) else { return Sweep::End };
+        let Some(flow) = view.flow(connection.identity) else {
+            return Sweep::End;
+        };
         let idle = now.saturating_sub(connection.last_seen);
         if idle > state::timeout(connection.state, &flow.rule.timeouts) {
             return Sweep::End;

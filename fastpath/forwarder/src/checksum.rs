@@ -59,7 +59,10 @@ fn sum32(value: u32) -> u64 {
 
 #[inline(always)]
 fn sum128(value: u128) -> u64 {
-    sum32((value >> 96) as u32) + sum32((value >> 64) as u32) + sum32((value >> 32) as u32) + sum32(value as u32)
+    sum32((value >> 96) as u32)
+        + sum32((value >> 64) as u32)
+        + sum32((value >> 32) as u32)
+        + sum32(value as u32)
 }
 
 #[inline(always)]

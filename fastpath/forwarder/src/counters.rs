@@ -13,7 +13,10 @@ impl Counter {
     /// Adds; only the owning worker may.
     #[inline(always)]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// The value now.
@@ -109,7 +112,10 @@ impl Account {
 
     /// Connections that are open, and all that have an entry; as of the last sweep.
     pub fn connections(&self) -> (u32, u32) {
-        (self.open.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+        (
+            self.open.load(Ordering::Relaxed),
+            self.total.load(Ordering::Relaxed),
+        )
     }
 
     /// Records what a sweep counted.

@@ -13,7 +13,7 @@ use crate::select::Request;
 use crate::snapshot::Rule;
 use crate::spec::{Protocol, Topology};
 use crate::state;
-use crate::table::{Connection, Direction, Found, Identity, InsertError, State, Table};
+use crate::table::{Candidate, Connection, Direction, Found, Identity, InsertError, State, Table};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, Recognised, View};
 
@@ -52,7 +52,10 @@ struct Hit<'v> {
 impl Forwarder {
     /// For worker number `worker`, below [`crate::table::MAX_WORKERS`] and the number of workers that snapshots are compiled for.
     pub fn new(worker: usize, table: Arc<Table>) -> Forwarder {
-        let nothing = Parsed { headers: Err(DropReason::Malformed), hash: 0 };
+        let nothing = Parsed {
+            headers: Err(DropReason::Malformed),
+            hash: 0,
+        };
         Forwarder {
             worker,
             hasher: table.hasher(),
@@ -101,7 +104,13 @@ impl Forwarder {
 
     fn prefetch(&self, count: usize) {
         for parsed in &self.parsed[..count] {
-            if matches!(parsed.headers, Ok(Headers { kind: Kind::Transport, .. })) {
+            if matches!(
+                parsed.headers,
+                Ok(Headers {
+                    kind: Kind::Transport,
+                    ..
+                })
+            ) {
                 self.table.prefetch_entry(parsed.hash as u32);
             }
         }
@@ -119,7 +128,14 @@ impl Forwarder {
     }
 
     #[inline]
-    fn one(&mut self, view: &View, frame: &mut [u8], headers: &Headers, hash: u64, now: u32) -> Verdict {
+    fn one(
+        &mut self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        hash: u64,
+        now: u32,
+    ) -> Verdict {
         match headers.kind {
             Kind::Transport => self.transport(view, frame, headers, hash, now),
             Kind::LaterFragment => self.later_fragment(view, frame, headers, now),
@@ -129,7 +145,14 @@ impl Forwarder {
     }
 
     #[inline]
-    fn transport(&mut self, view: &View, frame: &mut [u8], headers: &Headers, hash: u64, now: u32) -> Verdict {
+    fn transport(
+        &mut self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        hash: u64,
+        now: u32,
+    ) -> Verdict {
         for _ in 0..RACES {
             let connected = match self.find(view, &headers.tuple, hash) {
                 Some(hit) => self.go_on(hit, headers, now),
@@ -146,7 +169,8 @@ impl Forwarder {
             };
             if let Some(id) = headers.fragment {
                 let hash = self.fragment_hash(headers, id);
-                self.fragments.remember(headers, id, hash, (flow.identity, direction), now);
+                self.fragments
+                    .remember(headers, id, hash, (flow.identity, direction), now);
             }
             return self.forward(view, frame, headers, &flow, direction, hash);
         }
@@ -160,7 +184,10 @@ impl Forwarder {
             recognised = view.recognise(tuple, connection, direction);
             recognised.is_some()
         })?;
-        Some(Hit { found, recognised: recognised? })
+        Some(Hit {
+            found,
+            recognised: recognised?,
+        })
     }
 
     /// A packet of a known connection. None if the connection is over and the packet begins another.
@@ -171,7 +198,11 @@ impl Forwarder {
         headers: &Headers,
         now: u32,
     ) -> Option<Result<(Flow<'v>, Direction), Verdict>> {
-        let Found { index, connection, direction } = hit.found;
+        let Found {
+            index,
+            connection,
+            direction,
+        } = hit.found;
         let tcp = connection.identity.protocol == Protocol::Tcp;
         let begins = !tcp || state::begins(headers.tcp_flags);
         let flow = match hit.recognised {
@@ -181,18 +212,33 @@ impl Forwarder {
                 if begins {
                     return None;
                 }
-                return Some(Err(drop_for(rule.account.of(self.worker), headers, DropReason::ServerGone)));
+                return Some(Err(drop_for(
+                    rule.account.of(self.worker),
+                    headers,
+                    DropReason::ServerGone,
+                )));
             }
         };
-        let begins_anew =
-            tcp && begins && direction == Direction::Forward && state::is_over_for_client(connection.state);
+        let begins_anew = tcp
+            && begins
+            && direction == Direction::Forward
+            && state::is_over_for_client(connection.state);
         if begins_anew {
             self.table.kill(index);
             return None;
         }
         let flags = headers.tcp_flags;
-        let touched =
-            self.table.touch(index, |old| if tcp { state::after(old, direction, flags) } else { old }, now);
+        let touched = self.table.touch(
+            index,
+            |old| {
+                if tcp {
+                    state::after(old, direction, flags)
+                } else {
+                    old
+                }
+            },
+            now,
+        );
         touched.then_some(Ok((flow, direction)))
     }
 
@@ -215,7 +261,11 @@ impl Forwarder {
         if protocol == Protocol::Tcp && !state::begins(headers.tcp_flags) {
             return Err(Some(drop_for(account, headers, DropReason::NoConnection)));
         }
-        let request = Request { client: tuple.src, client_port: tuple.sport, vip: tuple.dst };
+        let request = Request {
+            client: tuple.src,
+            client_port: tuple.sport,
+            vip: tuple.dst,
+        };
         for _ in 0..HALF_NAT_CHOICES {
             let Some(target) = view.snapshot.select(rule, &request) else {
                 return Err(Some(drop_for(account, headers, DropReason::NoServer)));
@@ -235,7 +285,9 @@ impl Forwarder {
             };
             match self.enter(view, rule, identity, tuple, hash, now) {
                 Ok(identity) => {
-                    let flow = view.flow(identity).ok_or(Some(Verdict::Drop(DropReason::ServerGone)))?;
+                    let flow = view
+                        .flow(identity)
+                        .ok_or(Some(Verdict::Drop(DropReason::ServerGone)))?;
                     flow.target.account.of(self.worker).connections.add(1);
                     return Ok(flow);
                 }
@@ -247,7 +299,11 @@ impl Forwarder {
                 Err(InsertError::ReverseTaken) if rule.topology == Topology::HalfNat => {}
                 Err(InsertError::ReverseTaken) => {
                     account.no_port.add(1);
-                    return Err(Some(drop_for(account, headers, DropReason::NatPortsExhausted)));
+                    return Err(Some(drop_for(
+                        account,
+                        headers,
+                        DropReason::NatPortsExhausted,
+                    )));
                 }
             }
         }
@@ -264,8 +320,9 @@ impl Forwarder {
         hash: u64,
         now: u32,
     ) -> Result<Identity, InsertError> {
-        let is_it =
-            |connection: &Connection, direction| view.recognise(tuple, connection, direction).is_some();
+        let is_it = |connection: &Connection, direction| {
+            view.recognise(tuple, connection, direction).is_some()
+        };
         let mut sources = nat::Candidates::new(rule.proxy_src.len(), hash.rotate_left(29));
         let mut half_nat_tried = false;
         let reverse_keys = |identity: &mut Identity| {
@@ -289,8 +346,14 @@ impl Forwarder {
             Protocol::Tcp => State::Syn,
             Protocol::Udp => State::Udp,
         };
+        let candidate = Candidate {
+            identity,
+            state,
+            hash: hash as u32,
+            now,
+        };
         self.table
-            .insert(identity, state, hash as u32, now, is_it, reverse_keys, same_reverse)
+            .insert(candidate, is_it, reverse_keys, same_reverse)
             .map(|(_, identity)| identity)
     }
 
@@ -344,12 +407,21 @@ impl Forwarder {
     }
 
     fn fragment_hash(&self, headers: &Headers, id: u32) -> u64 {
-        let Tuple { src, dst, protocol, .. } = headers.tuple;
-        self.hasher.flow(src, dst, id as u16, (id >> 16) as u16, protocol)
+        let Tuple {
+            src, dst, protocol, ..
+        } = headers.tuple;
+        self.hasher
+            .flow(src, dst, id as u16, (id >> 16) as u16, protocol)
     }
 
     #[cold]
-    fn later_fragment(&self, view: &View, frame: &mut [u8], headers: &Headers, now: u32) -> Verdict {
+    fn later_fragment(
+        &self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        now: u32,
+    ) -> Verdict {
         let id = headers.fragment.unwrap_or_default();
         let hash = self.fragment_hash(headers, id);
         let Some((identity, direction)) = self.fragments.recall(headers, id, hash, now) else {
@@ -363,10 +435,16 @@ impl Forwarder {
 
     #[cold]
     fn icmp_error(&self, view: &View, frame: &mut [u8], headers: &Headers) -> Verdict {
-        let Some(quoted) = icmp::quoted(frame, headers) else { return Verdict::Kernel };
+        let Some(quoted) = icmp::quoted(frame, headers) else {
+            return Verdict::Kernel;
+        };
         let tuple = quoted.tuple.reversed();
         let hash = hash(&self.hasher, &tuple);
-        let Some(Hit { found, recognised: Recognised::Flow(flow) }) = self.find(view, &tuple, hash) else {
+        let Some(Hit {
+            found,
+            recognised: Recognised::Flow(flow),
+        }) = self.find(view, &tuple, hash)
+        else {
             return Verdict::Kernel;
         };
         let traffic = flow.target.account.of(self.worker);
@@ -380,14 +458,25 @@ impl Forwarder {
             }
             Err(reason) => Verdict::Drop(reason),
         };
-        icmp::count(traffic, verdict, icmp::is_too_big(frame, headers), headers.ip_len());
+        icmp::count(
+            traffic,
+            verdict,
+            icmp::is_too_big(frame, headers),
+            headers.ip_len(),
+        );
         verdict
     }
 }
 
 #[inline(always)]
 fn hash(hasher: &FlowHasher, tuple: &Tuple) -> u64 {
-    hasher.flow(tuple.src, tuple.dst, tuple.sport, tuple.dport, tuple.protocol)
+    hasher.flow(
+        tuple.src,
+        tuple.dst,
+        tuple.sport,
+        tuple.dport,
+        tuple.protocol,
+    )
 }
 
 fn drop_for(traffic: &Traffic, headers: &Headers, reason: DropReason) -> Verdict {

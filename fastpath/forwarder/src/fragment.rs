@@ -32,17 +32,33 @@ pub struct Fragments {
 
 impl Default for Fragments {
     fn default() -> Fragments {
-        Fragments { places: vec![[None; WAYS]; SETS].into() }
+        Fragments {
+            places: vec![[None; WAYS]; SETS].into(),
+        }
     }
 }
 
 fn key(headers: &Headers, id: u32) -> Key {
-    Key { tuple: Tuple { sport: 0, dport: 0, ..headers.tuple }, id }
+    Key {
+        tuple: Tuple {
+            sport: 0,
+            dport: 0,
+            ..headers.tuple
+        },
+        id,
+    }
 }
 
 impl Fragments {
     /// Remembers which connection a first fragment belongs to. `hash` is that of its addresses and identification.
-    pub fn remember(&mut self, headers: &Headers, id: u32, hash: u64, found: (Identity, Direction), now: u32) {
+    pub fn remember(
+        &mut self,
+        headers: &Headers,
+        id: u32,
+        hash: u64,
+        found: (Identity, Direction),
+        now: u32,
+    ) {
         let key = key(headers, id);
         let set = &mut self.places[hash as usize % SETS];
         let (identity, direction) = found;
@@ -50,11 +66,22 @@ impl Fragments {
             .find(|&way| set[way].is_some_and(|place| place.key == key))
             .or_else(|| (0..WAYS).min_by_key(|&way| set[way].map_or(0, |place| place.seen + 1)))
             .unwrap_or(0);
-        set[way] = Some(Place { key, identity, direction, seen: now });
+        set[way] = Some(Place {
+            key,
+            identity,
+            direction,
+            seen: now,
+        });
     }
 
     /// The connection of a later fragment.
-    pub fn recall(&self, headers: &Headers, id: u32, hash: u64, now: u32) -> Option<(Identity, Direction)> {
+    pub fn recall(
+        &self,
+        headers: &Headers,
+        id: u32,
+        hash: u64,
+        now: u32,
+    ) -> Option<(Identity, Direction)> {
         let key = key(headers, id);
         self.places[hash as usize % SETS]
             .iter()

@@ -16,8 +16,12 @@ pub fn fold(a: u64, b: u64) -> u64 {
 pub type HashKeys = [u64; 4];
 
 /// Keys for choices that must be the same on every node (digits of pi, so that nobody can suspect a choice).
-pub const FIXED_KEYS: HashKeys =
-    [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89];
+pub const FIXED_KEYS: HashKeys = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+];
 
 /// Hash of a packet's addresses, ports and protocol in the direction in which it travels.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +118,10 @@ mod tests {
             }
         }
         // 1024 expected each, standard deviation 32: six of them is one chance in a hundred million.
-        assert!(buckets.iter().all(|&n| (832..1216).contains(&n)), "{buckets:?}");
+        assert!(
+            buckets.iter().all(|&n| (832..1216).contains(&n)),
+            "{buckets:?}"
+        );
     }
 
     #[test]

@@ -13,14 +13,22 @@ use crate::view::Flow;
 /// The packet that an error quotes, if it is one of a kind that we balance.
 pub fn quoted(frame: &[u8], headers: &Headers) -> Option<Headers> {
     let within = &frame[..headers.end as usize];
-    let quoted = packet::parse_quoted(within, headers.l4 as usize + field::ICMP_HEADER, headers.is_v4())?;
+    let quoted = packet::parse_quoted(
+        within,
+        headers.l4 as usize + field::ICMP_HEADER,
+        headers.is_v4(),
+    )?;
     (quoted.kind == Kind::Transport).then_some(quoted)
 }
 
 /// Whether it says that a packet was too big: RFC 1191 (type 3, code 4), RFC 4443 section 3.2.
 pub fn is_too_big(frame: &[u8], headers: &Headers) -> bool {
     let message = &frame[headers.l4 as usize..];
-    if headers.is_v4() { message[..2] == [3, 4] } else { message[0] == 2 }
+    if headers.is_v4() {
+        message[..2] == [3, 4]
+    } else {
+        message[0] == 2
+    }
 }
 
 /// Rewrites an error so that the end that it is for can match it. `direction` is that in which the error itself
@@ -50,21 +58,37 @@ pub fn rewrite(
         (Direction::Forward, Topology::HalfNat | Topology::Dsr) => headers.tuple.src,
         (Direction::Forward, Topology::Nat) | (Direction::Reverse, _) => new.src,
     };
-    let outer = Tuple { src, dst: new.dst, ..headers.tuple };
+    let outer = Tuple {
+        src,
+        dst: new.dst,
+        ..headers.tuple
+    };
     rewrite::tuple(frame, headers, &outer);
-    rewrite::recompute_icmp(frame, &Headers { tuple: outer, ..*headers });
+    rewrite::recompute_icmp(
+        frame,
+        &Headers {
+            tuple: outer,
+            ..*headers
+        },
+    );
     Ok(new.dst)
 }
 
 /// Counts an error for the server whose connection it concerns.
 pub fn count(traffic: &Traffic, verdict: Verdict, too_big: bool, bytes: usize) {
     let (packets, all_bytes, icmp, big) = match verdict {
-        Verdict::Drop(_) => {
-            (&traffic.dropped_packets, &traffic.dropped_bytes, &traffic.icmp_dropped, &traffic.too_big_dropped)
-        }
-        Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => {
-            (&traffic.packets, &traffic.bytes, &traffic.icmp_processed, &traffic.too_big_processed)
-        }
+        Verdict::Drop(_) => (
+            &traffic.dropped_packets,
+            &traffic.dropped_bytes,
+            &traffic.icmp_dropped,
+            &traffic.too_big_dropped,
+        ),
+        Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => (
+            &traffic.packets,
+            &traffic.bytes,
+            &traffic.icmp_processed,
+            &traffic.too_big_processed,
+        ),
     };
     packets.add(1);
     all_bytes.add(bytes as u64);

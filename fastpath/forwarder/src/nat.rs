@@ -5,7 +5,10 @@
 use crate::spec::PortRange;
 
 /// Ports that we use on `proxy-src` addresses: all but the well-known ones.
-pub const PORTS: PortRange = PortRange { first: 1024, last: u16::MAX };
+pub const PORTS: PortRange = PortRange {
+    first: 1024,
+    last: u16::MAX,
+};
 
 const COUNT: u32 = (PORTS.last - PORTS.first) as u32 + 1;
 
@@ -26,11 +29,19 @@ impl Candidates {
     pub fn new(addresses: usize, hash: u64) -> Candidates {
         let space = addresses.max(1) as u32 * COUNT;
         // 64,512 = 2^10 · 3^2 · 7, times up to 10: a stride without these factors and 5 visits everything once.
-        let mut stride = (hash >> 32) as u32 % space | 1;
-        while [3, 5, 7].iter().any(|factor| stride.is_multiple_of(*factor)) {
+        let mut stride = ((hash >> 32) as u32 % space) | 1;
+        while [3, 5, 7]
+            .iter()
+            .any(|factor| stride.is_multiple_of(*factor))
+        {
             stride += 2;
         }
-        Candidates { at: hash as u32 % space, stride, space, left: ATTEMPTS.min(space) }
+        Candidates {
+            at: hash as u32 % space,
+            stride,
+            space,
+            left: ATTEMPTS.min(space),
+        }
     }
 }
 
@@ -41,7 +52,10 @@ impl Iterator for Candidates {
     fn next(&mut self) -> Option<(u8, u16)> {
         self.left = self.left.checked_sub(1)?;
         self.at = ((self.at as u64 + self.stride as u64) % self.space as u64) as u32;
-        Some(((self.at / COUNT) as u8, PORTS.first + (self.at % COUNT) as u16))
+        Some((
+            (self.at / COUNT) as u8,
+            PORTS.first + (self.at % COUNT) as u16,
+        ))
     }
 }
 
@@ -56,8 +70,15 @@ mod tests {
             for hash in [0, 1, u64::MAX, 0x1234_5678_9abc_def0, 3 << 32, 105 << 32] {
                 let candidates: Vec<_> = Candidates::new(addresses, hash).collect();
                 assert_eq!(candidates.len(), ATTEMPTS as usize);
-                assert_eq!(candidates.iter().collect::<HashSet<_>>().len(), ATTEMPTS as usize);
-                assert!(candidates.iter().all(|&(n, port)| (n as usize) < addresses && PORTS.contains(port)));
+                assert_eq!(
+                    candidates.iter().collect::<HashSet<_>>().len(),
+                    ATTEMPTS as usize
+                );
+                assert!(
+                    candidates
+                        .iter()
+                        .all(|&(n, port)| (n as usize) < addresses && PORTS.contains(port))
+                );
             }
         }
     }

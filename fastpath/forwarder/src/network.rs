@@ -119,12 +119,23 @@ const NO_WAY: Ways = Ways { at: 0, count: 0 };
 
 impl Network {
     /// Builds the lookup structures. `interfaces` is indexed by [`PortIndex`].
-    pub fn new(interfaces: Vec<Interface>, routes: Vec<Route>, neighbours: Vec<Neighbour>) -> Network {
-        let mut network = Network { interfaces, ..Network::default() };
+    pub fn new(
+        interfaces: Vec<Interface>,
+        routes: Vec<Route>,
+        neighbours: Vec<Neighbour>,
+    ) -> Network {
+        let mut network = Network {
+            interfaces,
+            ..Network::default()
+        };
         for neighbour in neighbours {
-            network.neighbours.insert((neighbour.port, Addr::from(neighbour.address).0), neighbour.mac);
+            network.neighbours.insert(
+                (neighbour.port, Addr::from(neighbour.address).0),
+                neighbour.mac,
+            );
         }
-        let (routes4, routes6): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| route.prefix.is_ipv4());
+        let (routes4, routes6): (Vec<_>, Vec<_>) =
+            routes.into_iter().partition(|route| route.prefix.is_ipv4());
         network.ranges4 = network.ranges(routes4);
         network.ranges6 = network.ranges(routes6);
         network
@@ -134,7 +145,8 @@ impl Network {
     fn ranges(&mut self, mut routes: Vec<Route>) -> Vec<Range> {
         // Parents come before their children, and of equals the better one first.
         routes.sort_by_key(|route| (bounds(route).0, route.len, route.metric));
-        routes.dedup_by(|later, first| bounds(later).0 == bounds(first).0 && later.len == first.len);
+        routes
+            .dedup_by(|later, first| bounds(later).0 == bounds(first).0 && later.len == first.len);
         let mut ranges = Vec::with_capacity(routes.len() * 2 + 1);
         let mut enclosing: Vec<(u128, Ways)> = Vec::new();
         for route in &routes {
@@ -158,14 +170,21 @@ impl Network {
             };
             self.ways.push(way);
         }
-        Ways { at, count: route.hops.len() as u32 }
+        Ways {
+            at,
+            count: route.hops.len() as u32,
+        }
     }
 
     /// The next hop towards an address. `spread` chooses among ways of equal cost; give it the flow's hash, so that a
     /// flow keeps its way.
     #[inline]
     pub fn next_hop(&self, destination: Addr, spread: u32) -> NextHop {
-        let ranges = if destination.is_v4() { &self.ranges4 } else { &self.ranges6 };
+        let ranges = if destination.is_v4() {
+            &self.ranges4
+        } else {
+            &self.ranges6
+        };
         let at = ranges.partition_point(|range| range.first <= destination.0);
         let Some(Range { ways, .. }) = at.checked_sub(1).map(|at| ranges[at]) else {
             return NextHop::None(DropReason::NoRoute);
@@ -200,7 +219,9 @@ impl Network {
     pub fn send(&self, hop: NextHop, ip_len: usize, frame: &mut [u8]) -> Verdict {
         match hop {
             NextHop::Known { port, mac } => {
-                let Some(interface) = self.interface(port) else { return Verdict::Drop(DropReason::NoEgress) };
+                let Some(interface) = self.interface(port) else {
+                    return Verdict::Drop(DropReason::NoEgress);
+                };
                 if ip_len > interface.mtu as usize {
                     return Verdict::Drop(DropReason::TooBig);
                 }
@@ -208,7 +229,10 @@ impl Network {
                 frame[6..12].copy_from_slice(&interface.mac);
                 Verdict::Transmit(port)
             }
-            NextHop::Unknown { port, address } => Verdict::Unresolved { port, next_hop: address.into() },
+            NextHop::Unknown { port, address } => Verdict::Unresolved {
+                port,
+                next_hop: address.into(),
+            },
             NextHop::None(reason) => Verdict::Drop(reason),
         }
     }
@@ -230,7 +254,9 @@ fn bounds(route: &Route) -> (u128, u128) {
         IpAddr::V4(_) => (32, Addr::from(route.prefix).0),
         IpAddr::V6(_) => (128, Addr::from(route.prefix).0),
     };
-    let host = u128::MAX.checked_shr(128 - bits as u32 + route.len.min(bits) as u32).unwrap_or(0);
+    let host = u128::MAX
+        .checked_shr(128 - bits as u32 + route.len.min(bits) as u32)
+        .unwrap_or(0);
     (address & !host, address | host)
 }
 
@@ -266,7 +292,10 @@ mod tests {
             prefix: address.parse().unwrap(),
             len: len.parse().unwrap(),
             metric: 0,
-            hops: vec![Hop { port, via: via.map(|via| via.parse().unwrap()) }],
+            hops: vec![Hop {
+                port,
+                via: via.map(|via| via.parse().unwrap()),
+            }],
         }
     }
 
@@ -275,7 +304,12 @@ mod tests {
     }
 
     fn network(routes: Vec<Route>) -> Network {
-        let interfaces = (0..4).map(|n| Interface { mac: [2, 0, 0, 0, 0, n], mtu: 1500 }).collect();
+        let interfaces = (0..4)
+            .map(|n| Interface {
+                mac: [2, 0, 0, 0, 0, n],
+                mtu: 1500,
+            })
+            .collect();
         let neighbour = |port, address: &str, last| Neighbour {
             port,
             address: address.parse().unwrap(),
@@ -284,7 +318,11 @@ mod tests {
         Network::new(
             interfaces,
             routes,
-            vec![neighbour(0, "10.0.0.254", 254), neighbour(1, "10.1.0.7", 7), neighbour(0, "fe80::1", 1)],
+            vec![
+                neighbour(0, "10.0.0.254", 254),
+                neighbour(1, "10.1.0.7", 7),
+                neighbour(0, "fe80::1", 1),
+            ],
         )
     }
 
@@ -296,21 +334,42 @@ mod tests {
             route("10.1.0.0/24", Some(1), None),
             route("fd00::/8", Some(0), Some("fe80::1")),
         ]);
-        let known = |port, last| NextHop::Known { port, mac: [4, 0, 0, 0, 0, last] };
+        let known = |port, last| NextHop::Known {
+            port,
+            mac: [4, 0, 0, 0, 0, last],
+        };
         assert_eq!(network.next_hop(addr("8.8.8.8"), 0), known(0, 254));
         assert_eq!(network.next_hop(addr("255.255.255.255"), 0), known(0, 254));
-        assert_eq!(network.next_hop(addr("10.2.0.1"), 0), NextHop::None(DropReason::NoEgress));
+        assert_eq!(
+            network.next_hop(addr("10.2.0.1"), 0),
+            NextHop::None(DropReason::NoEgress)
+        );
         assert_eq!(network.next_hop(addr("10.1.0.7"), 0), known(1, 7));
-        assert_eq!(network.next_hop(addr("10.1.0.8"), 0), NextHop::Unknown { port: 1, address: addr("10.1.0.8") });
+        assert_eq!(
+            network.next_hop(addr("10.1.0.8"), 0),
+            NextHop::Unknown {
+                port: 1,
+                address: addr("10.1.0.8")
+            }
+        );
         assert_eq!(network.next_hop(addr("fd12::1"), 0), known(0, 1));
-        assert_eq!(network.next_hop(addr("2001:db8::1"), 0), NextHop::None(DropReason::NoRoute));
+        assert_eq!(
+            network.next_hop(addr("2001:db8::1"), 0),
+            NextHop::None(DropReason::NoRoute)
+        );
     }
 
     #[test]
     fn equal_ways_share_flows_and_the_better_metric_wins() {
         let mut two = route("0.0.0.0/0", Some(0), None);
-        two.hops.push(Hop { port: Some(1), via: None });
-        let worse = Route { metric: 5, ..route("0.0.0.0/0", Some(2), None) };
+        two.hops.push(Hop {
+            port: Some(1),
+            via: None,
+        });
+        let worse = Route {
+            metric: 5,
+            ..route("0.0.0.0/0", Some(2), None)
+        };
         let network = network(vec![worse, two]);
         let port = |spread| match network.next_hop(addr("9.9.9.9"), spread) {
             NextHop::Unknown { port, .. } => port,
@@ -324,17 +383,32 @@ mod tests {
         let network = network(vec![]);
         let mut frame = vec![0; 100];
         let unknown = "10.1.0.9".parse().unwrap();
-        assert_eq!(network.finish(1, unknown, &mut frame), Verdict::Unresolved { port: 1, next_hop: unknown });
-        assert_eq!(network.finish(1, "10.1.0.7".parse().unwrap(), &mut frame), Verdict::Transmit(1));
+        assert_eq!(
+            network.finish(1, unknown, &mut frame),
+            Verdict::Unresolved {
+                port: 1,
+                next_hop: unknown
+            }
+        );
+        assert_eq!(
+            network.finish(1, "10.1.0.7".parse().unwrap(), &mut frame),
+            Verdict::Transmit(1)
+        );
         assert_eq!(frame[..12], [4, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 1]);
     }
 
     #[test]
     fn too_big_for_the_interface() {
         let network = network(vec![]);
-        let hop = NextHop::Known { port: 0, mac: [0; 6] };
+        let hop = NextHop::Known {
+            port: 0,
+            mac: [0; 6],
+        };
         let mut frame = vec![0; 2000];
-        assert_eq!(network.send(hop, 1501, &mut frame), Verdict::Drop(DropReason::TooBig));
+        assert_eq!(
+            network.send(hop, 1501, &mut frame),
+            Verdict::Drop(DropReason::TooBig)
+        );
         assert_eq!(network.send(hop, 1500, &mut frame), Verdict::Transmit(0));
     }
 

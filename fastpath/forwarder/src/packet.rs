@@ -88,7 +88,13 @@ impl<'a> Packet<'a> {
     /// If the frame does not lie within `buf`.
     pub fn new(buf: &'a mut [u8], start: usize, len: usize, ingress: PortIndex) -> Packet<'a> {
         assert!(start + len <= buf.len());
-        Packet { buf, start, len, ingress, verdict: Verdict::Drop(DropReason::Malformed) }
+        Packet {
+            buf,
+            start,
+            len,
+            ingress,
+            verdict: Verdict::Drop(DropReason::Malformed),
+        }
     }
 
     /// The frame.
@@ -156,7 +162,13 @@ pub struct Tuple {
 impl Tuple {
     /// The tuple of the answer.
     pub fn reversed(self) -> Tuple {
-        Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
+        Tuple {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+            protocol: self.protocol,
+        }
     }
 }
 
@@ -224,7 +236,11 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
 /// Finds the headers of the packet that an ICMP error quotes at `at`. It may be cut anywhere behind the first eight
 /// bytes of its transport header (RFC 792), so its own length fields are not held against it.
 pub fn parse_quoted(frame: &[u8], at: usize, v4: bool) -> Option<Headers> {
-    if v4 { parse_v4(frame, at, Strictness::Quoted) } else { parse_v6(frame, at, Strictness::Quoted) }
+    if v4 {
+        parse_v4(frame, at, Strictness::Quoted)
+    } else {
+        parse_v6(frame, at, Strictness::Quoted)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -337,7 +353,12 @@ fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> 
 }
 
 #[inline(always)]
-fn parse_transport(frame: &[u8], headers: &mut Headers, later: bool, strictness: Strictness) -> Option<()> {
+fn parse_transport(
+    frame: &[u8],
+    headers: &mut Headers,
+    later: bool,
+    strictness: Strictness,
+) -> Option<()> {
     if later {
         headers.kind = Kind::LaterFragment;
         return Some(());
@@ -365,14 +386,20 @@ fn parse_transport(frame: &[u8], headers: &mut Headers, later: bool, strictness:
         }
         protocol::ICMP if headers.is_v4() && !quoted => {
             // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
-            if l4.len() >= field::ICMP_HEADER && matches!(l4[0], 3 | 4 | 11 | 12) && headers.fragment.is_none() {
+            if l4.len() >= field::ICMP_HEADER
+                && matches!(l4[0], 3 | 4 | 11 | 12)
+                && headers.fragment.is_none()
+            {
                 headers.kind = Kind::IcmpError;
             }
             return Some(());
         }
         protocol::ICMPV6 if !headers.is_v4() && !quoted => {
             // RFC 4443 section 2.1: errors have the high bit clear; 1 to 4 are defined.
-            if l4.len() >= field::ICMP_HEADER && matches!(l4[0], 1..=4) && headers.fragment.is_none() {
+            if l4.len() >= field::ICMP_HEADER
+                && matches!(l4[0], 1..=4)
+                && headers.fragment.is_none()
+            {
                 headers.kind = Kind::IcmpError;
             }
             return Some(());

@@ -65,7 +65,11 @@ fn fix_transport_checksum(frame: &mut [u8], headers: &Headers, delta: Delta) {
 #[inline]
 pub fn decrement_ttl(frame: &mut [u8], headers: &Headers) -> bool {
     let ip = &mut frame[headers.l3 as usize..];
-    let at = if headers.is_v4() { field::IP4_TTL } else { field::IP6_HOP_LIMIT };
+    let at = if headers.is_v4() {
+        field::IP4_TTL
+    } else {
+        field::IP6_HOP_LIMIT
+    };
     if ip[at] <= 1 {
         return false;
     }
@@ -98,7 +102,12 @@ fn icmp_checksum(frame: &[u8], headers: &Headers) -> u16 {
     let initial = if headers.is_v4() {
         0
     } else {
-        checksum::pseudo_header(headers.tuple.src, headers.tuple.dst, protocol::ICMPV6, message.len())
+        checksum::pseudo_header(
+            headers.tuple.src,
+            headers.tuple.dst,
+            protocol::ICMPV6,
+            message.len(),
+        )
     };
     checksum::of(message, initial)
 }

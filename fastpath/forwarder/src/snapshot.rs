@@ -13,7 +13,8 @@ use crate::nat;
 use crate::select::maglev::Maglev;
 use crate::select::{self, Request, Select};
 use crate::spec::{
-    PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts, Topology,
+    PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts,
+    Topology,
 };
 
 /// Why a specification cannot be used. The manager validates before it sends; this is the second lock on the door.
@@ -52,7 +53,9 @@ pub enum CompileError {
         vip: IpAddr,
     },
     /// A port range that ends before it begins, or does not fit the server's ports.
-    #[error("rule '{rule}': ports {first}-{last} cannot be mapped to server '{server}' from port {to} on")]
+    #[error(
+        "rule '{rule}': ports {first}-{last} cannot be mapped to server '{server}' from port {to} on"
+    )]
     Ports {
         /// The rule.
         rule: String,
@@ -74,7 +77,9 @@ pub enum CompileError {
         server: String,
     },
     /// Two rules accept the same connections.
-    #[error("rules '{first}' and '{second}' both accept {protocol} connections to {address} port {port}")]
+    #[error(
+        "rules '{first}' and '{second}' both accept {protocol} connections to {address} port {port}"
+    )]
     Overlap {
         /// One rule.
         first: String,
@@ -179,7 +184,9 @@ pub struct SteeringEntry {
     pub ports: PortRange,
 }
 
-type VipIndex = HashMap<(u128, Protocol), Box<[(PortRange, u32, u8)]>, FoldBuild>;
+/// Ports of a VIP, the rule that they belong to, and the VIP's index there.
+type Claim = (PortRange, u32, u8);
+type VipIndex = HashMap<(u128, Protocol), Box<[Claim]>, FoldBuild>;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -209,7 +216,11 @@ impl Snapshot {
         workers: usize,
     ) -> Result<Snapshot, CompileError> {
         let empty = Snapshot::empty();
-        let mut compiler = Compiler { previous: previous.unwrap_or(&empty), workers, ..Compiler::default_for(&empty) };
+        let mut compiler = Compiler {
+            previous: previous.unwrap_or(&empty),
+            workers,
+            ..Compiler::default_for(&empty)
+        };
         for rule in &spec.rules {
             compiler.rule(rule)?;
         }
@@ -264,10 +275,18 @@ impl Snapshot {
         for rule in &self.rules {
             for vip in &rule.vips {
                 let protocol = vip.protocol.number();
-                let destination =
-                    |address: Addr, ports| SteeringEntry { side: Side::Destination, address: address.into(), protocol, ports };
+                let destination = |address: Addr, ports| SteeringEntry {
+                    side: Side::Destination,
+                    address: address.into(),
+                    protocol,
+                    ports,
+                };
                 entries.push(destination(vip.address, vip.ports));
-                entries.extend(rule.proxy_src.iter().map(|&address| destination(address, nat::PORTS)));
+                entries.extend(
+                    rule.proxy_src
+                        .iter()
+                        .map(|&address| destination(address, nat::PORTS)),
+                );
             }
         }
         for target in &self.targets {
@@ -281,7 +300,12 @@ impl Snapshot {
                     last: target.port(vip, vip.ports.last),
                 };
                 let (address, protocol) = (target.address.into(), vip.protocol.number());
-                entries.push(SteeringEntry { side: Side::Source, address, protocol, ports });
+                entries.push(SteeringEntry {
+                    side: Side::Source,
+                    address,
+                    protocol,
+                    ports,
+                });
             }
         }
         entries.sort_unstable();
@@ -302,7 +326,7 @@ struct Compiler<'a> {
     targets: Vec<Target>,
     target_index: HashMap<u64, u32, FoldBuild>,
     rule_index: HashMap<RuleId, u32, FoldBuild>,
-    vips: HashMap<(u128, Protocol), Vec<(PortRange, u32, u8)>, FoldBuild>,
+    vips: HashMap<(u128, Protocol), Vec<Claim>, FoldBuild>,
     /// Tables made in this run: groups that serve several rules share theirs.
     tables: HashMap<Box<[ServerId]>, Arc<Maglev>>,
 }
@@ -325,7 +349,11 @@ impl<'a> Compiler<'a> {
         check_rule(spec)?;
         let at = self.rules.len() as u32;
         if self.rule_index.insert(spec.id, at).is_some() {
-            return Err(CompileError::DuplicateId { rule: spec.name.clone(), what: "rule", id: spec.id });
+            return Err(CompileError::DuplicateId {
+                rule: spec.name.clone(),
+                what: "rule",
+                id: spec.id,
+            });
         }
         let old = self.previous.rule_by_id(spec.id);
         let mut candidates = Vec::new();
@@ -351,21 +379,35 @@ impl<'a> Compiler<'a> {
         let vips: Box<[Vip]> = spec
             .vips
             .iter()
-            .map(|vip| Vip { address: vip.address.into(), protocol: vip.protocol, ports: vip.ports })
+            .map(|vip| Vip {
+                address: vip.address.into(),
+                protocol: vip.protocol,
+                ports: vip.ports,
+            })
             .collect();
         if spec.accepting {
             for (n, vip) in vips.iter().enumerate() {
-                self.vips.entry((vip.address.0, vip.protocol)).or_default().push((vip.ports, at, n as u8));
+                self.vips
+                    .entry((vip.address.0, vip.protocol))
+                    .or_default()
+                    .push((vip.ports, at, n as u8));
             }
         }
-        let account = old.map(|old| &old.account).filter(|account| account.fits(self.workers)).cloned();
+        let account = old
+            .map(|old| &old.account)
+            .filter(|account| account.fits(self.workers))
+            .cloned();
         self.rules.push(Rule {
             id: spec.id,
             name: spec.name.clone(),
             accepting: spec.accepting,
             topology: spec.topology,
             vips,
-            proxy_src: spec.proxy_src.iter().map(|&address| address.into()).collect(),
+            proxy_src: spec
+                .proxy_src
+                .iter()
+                .map(|&address| address.into())
+                .collect(),
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             candidates: candidates.into(),
@@ -382,14 +424,30 @@ impl<'a> Compiler<'a> {
         {
             return table.clone();
         }
-        self.tables.entry(ids.into()).or_insert_with(|| Arc::new(Maglev::new(ids))).clone()
+        self.tables
+            .entry(ids.into())
+            .or_insert_with(|| Arc::new(Maglev::new(ids)))
+            .clone()
     }
 
-    fn server(&mut self, rule: &RuleSpec, spec: &ServerSpec, rule_at: u32) -> Result<u32, CompileError> {
+    fn server(
+        &mut self,
+        rule: &RuleSpec,
+        spec: &ServerSpec,
+        rule_at: u32,
+    ) -> Result<u32, CompileError> {
         check_server(rule, spec)?;
         let at = self.targets.len() as u32;
-        if self.target_index.insert(target_key(rule.id, spec.id), at).is_some() {
-            return Err(CompileError::DuplicateId { rule: rule.name.clone(), what: "server", id: spec.id });
+        if self
+            .target_index
+            .insert(target_key(rule.id, spec.id), at)
+            .is_some()
+        {
+            return Err(CompileError::DuplicateId {
+                rule: rule.name.clone(),
+                what: "server",
+                id: spec.id,
+            });
         }
         let account = self
             .previous
@@ -440,7 +498,12 @@ impl<'a> Compiler<'a> {
 }
 
 fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
-    let count = |what, count, allowed| CompileError::Count { rule: spec.name.clone(), what, count, allowed };
+    let count = |what, count, allowed| CompileError::Count {
+        rule: spec.name.clone(),
+        what,
+        count,
+        allowed,
+    };
     let Some(vip) = spec.vips.first().filter(|_| spec.vips.len() <= 256) else {
         return Err(count("VIPs", spec.vips.len(), "1 to 256"));
     };
@@ -449,10 +512,18 @@ fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
         let allowed = if nat { "1 to 10" } else { "none" };
         return Err(count("proxy-src addresses", spec.proxy_src.len(), allowed));
     }
-    let addresses = spec.vips.iter().map(|vip| vip.address).chain(spec.proxy_src.iter().copied());
+    let addresses = spec
+        .vips
+        .iter()
+        .map(|vip| vip.address)
+        .chain(spec.proxy_src.iter().copied());
     for address in addresses.chain(spec.servers.iter().map(|server| server.address)) {
         if address.is_ipv4() != vip.address.is_ipv4() {
-            return Err(CompileError::Family { rule: spec.name.clone(), address, vip: vip.address });
+            return Err(CompileError::Family {
+                rule: spec.name.clone(),
+                address,
+                vip: vip.address,
+            });
         }
     }
     Ok(())
@@ -460,7 +531,10 @@ fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
 
 fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError> {
     if rule.topology == Topology::Dsr && server.ports != PortMap::Same {
-        return Err(CompileError::DsrPorts { rule: rule.name.clone(), server: server.name.clone() });
+        return Err(CompileError::DsrPorts {
+            rule: rule.name.clone(),
+            server: server.name.clone(),
+        });
     }
     for PortRange { first, last } in rule.vips.iter().map(|vip| vip.ports) {
         let to = match server.ports {
@@ -468,7 +542,13 @@ fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError
             PortMap::Same | PortMap::Collapse(_) => first,
         };
         if first > last || to.checked_add(last - first).is_none() {
-            return Err(CompileError::Ports { rule: rule.name.clone(), server: server.name.clone(), first, last, to });
+            return Err(CompileError::Ports {
+                rule: rule.name.clone(),
+                server: server.name.clone(),
+                first,
+                last,
+                to,
+            });
         }
     }
     Ok(())

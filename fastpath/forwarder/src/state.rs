@@ -12,7 +12,9 @@ pub fn after(state: State, direction: Direction, flags: u8) -> State {
     }
     let state = match (state, direction) {
         // The handshake is over when the client acknowledges.
-        (State::Syn, Direction::Forward) if flags & (tcp::ACK | tcp::SYN) == tcp::ACK => State::Established,
+        (State::Syn, Direction::Forward) if flags & (tcp::ACK | tcp::SYN) == tcp::ACK => {
+            State::Established
+        }
         (state, _) => state,
     };
     if flags & tcp::FIN == 0 {
@@ -21,7 +23,9 @@ pub fn after(state: State, direction: Direction, flags: u8) -> State {
     match (state, direction) {
         (State::Syn | State::Established, Direction::Forward) => State::ClientClosed,
         (State::Syn | State::Established, Direction::Reverse) => State::ServerClosed,
-        (State::ClientClosed, Direction::Reverse) | (State::ServerClosed, Direction::Forward) => State::Closed,
+        (State::ClientClosed, Direction::Reverse) | (State::ServerClosed, Direction::Forward) => {
+            State::Closed
+        }
         (state, _) => state,
     }
 }
@@ -71,21 +75,41 @@ mod tests {
     use tcp::{ACK, FIN, RST, SYN};
 
     fn run(steps: &[(Direction, u8)]) -> State {
-        steps.iter().fold(State::Syn, |state, &(direction, flags)| after(state, direction, flags))
+        steps.iter().fold(State::Syn, |state, &(direction, flags)| {
+            after(state, direction, flags)
+        })
     }
 
     #[test]
     fn lives_of_connections() {
         use Direction::{Forward, Reverse};
         assert_eq!(run(&[(Reverse, SYN | ACK)]), State::Syn);
-        assert_eq!(run(&[(Reverse, SYN | ACK), (Forward, ACK)]), State::Established);
-        assert_eq!(run(&[(Forward, ACK), (Forward, FIN | ACK)]), State::ClientClosed);
-        assert_eq!(run(&[(Forward, ACK), (Forward, FIN | ACK), (Reverse, FIN | ACK)]), State::Closed);
-        assert_eq!(run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, FIN | ACK)]), State::Closed);
-        assert_eq!(run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, ACK)]), State::ServerClosed);
+        assert_eq!(
+            run(&[(Reverse, SYN | ACK), (Forward, ACK)]),
+            State::Established
+        );
+        assert_eq!(
+            run(&[(Forward, ACK), (Forward, FIN | ACK)]),
+            State::ClientClosed
+        );
+        assert_eq!(
+            run(&[(Forward, ACK), (Forward, FIN | ACK), (Reverse, FIN | ACK)]),
+            State::Closed
+        );
+        assert_eq!(
+            run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, FIN | ACK)]),
+            State::Closed
+        );
+        assert_eq!(
+            run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, ACK)]),
+            State::ServerClosed
+        );
         assert_eq!(run(&[(Forward, SYN)]), State::Syn);
         assert_eq!(run(&[(Reverse, RST | ACK)]), State::Reset);
-        assert_eq!(run(&[(Forward, ACK), (Forward, RST), (Forward, ACK)]), State::Reset);
+        assert_eq!(
+            run(&[(Forward, ACK), (Forward, RST), (Forward, ACK)]),
+            State::Reset
+        );
     }
 
     #[test]

@@ -55,7 +55,11 @@ impl View {
             .enumerate()
             .map(|(n, target)| network.next_hop(target.address, spread(n)))
             .collect();
-        View { snapshot, network, hops }
+        View {
+            snapshot,
+            network,
+            hops,
+        }
     }
 
     /// Next hop towards a target.
@@ -76,20 +80,32 @@ impl View {
         let target = &self.snapshot.targets()[target_index as usize];
         let rule = &self.snapshot.rules()[target.rule as usize];
         let vip = rule.vips.get(identity.vip_index as usize)?;
-        Some(Flow { identity, target_index, target, rule, vip })
+        Some(Flow {
+            identity,
+            target_index,
+            target,
+            rule,
+            vip,
+        })
     }
 
     /// Whether a packet with this tuple belongs to a connection, in the direction given.
     #[inline(always)]
-    pub fn recognise(&self, tuple: &Tuple, connection: &Connection, direction: Direction) -> Option<Recognised<'_>> {
+    pub fn recognise(
+        &self,
+        tuple: &Tuple,
+        connection: &Connection,
+        direction: Direction,
+    ) -> Option<Recognised<'_>> {
         let identity = &connection.identity;
         if identity.protocol.number() != tuple.protocol {
             return None;
         }
         match direction {
             Direction::Forward => {
-                let client =
-                    identity.client == tuple.src && identity.client_port == tuple.sport && identity.vip_port == tuple.dport;
+                let client = identity.client == tuple.src
+                    && identity.client_port == tuple.sport
+                    && identity.vip_port == tuple.dport;
                 if !client {
                     return None;
                 }
@@ -133,7 +149,9 @@ impl Flow<'_> {
     #[inline(always)]
     fn seen_client(&self) -> Option<(Addr, u16)> {
         match self.rule.topology {
-            Topology::Dsr | Topology::HalfNat => Some((self.identity.client, self.identity.client_port)),
+            Topology::Dsr | Topology::HalfNat => {
+                Some((self.identity.client, self.identity.client_port))
+            }
             Topology::Nat => {
                 let source = self.rule.proxy_src.get(self.identity.nat_index as usize)?;
                 Some((*source, self.identity.nat_port))
@@ -149,7 +167,13 @@ impl Flow<'_> {
         }
         let (dst, dport) = self.seen_client()?;
         let protocol = self.identity.protocol.number();
-        Some(Tuple { src: self.target.address, dst, sport: self.server_port(), dport, protocol })
+        Some(Tuple {
+            src: self.target.address,
+            dst,
+            sport: self.server_port(),
+            dport,
+            protocol,
+        })
     }
 
     /// Tuple of a packet when it leaves us in this direction.
@@ -157,7 +181,9 @@ impl Flow<'_> {
     pub fn translated(&self, direction: Direction) -> Option<Tuple> {
         match (direction, self.rule.topology) {
             (Direction::Forward, Topology::Dsr) => Some(self.forward_tuple()),
-            (Direction::Forward, Topology::HalfNat | Topology::Nat) => Some(self.reverse_tuple()?.reversed()),
+            (Direction::Forward, Topology::HalfNat | Topology::Nat) => {
+                Some(self.reverse_tuple()?.reversed())
+            }
             (Direction::Reverse, _) => Some(self.forward_tuple().reversed()),
         }
     }

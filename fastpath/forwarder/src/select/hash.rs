@@ -29,12 +29,14 @@ impl Select for HashIp {
 
 impl Select for HashIpPort {
     fn select(&self, request: &Request) -> u32 {
-        self.0.lookup(HASHER.address(request.client, 1 << 16 | request.client_port as u64))
+        self.0
+            .lookup(HASHER.address(request.client, 1 << 16 | request.client_port as u64))
     }
 }
 
 impl Select for HashIpVip {
     fn select(&self, request: &Request) -> u32 {
-        self.0.lookup(HASHER.flow(request.client, request.vip, 0, 0, 0))
+        self.0
+            .lookup(HASHER.flow(request.client, request.vip, 0, 0, 0))
     }
 }

@@ -24,7 +24,10 @@ impl Maglev {
         assert!(!candidates.is_empty());
         let wanted = candidates.len().saturating_mul(100);
         let largest = SIZES[SIZES.len() - 1];
-        let size = SIZES.into_iter().find(|&size| size as usize >= wanted).unwrap_or(largest);
+        let size = SIZES
+            .into_iter()
+            .find(|&size| size as usize >= wanted)
+            .unwrap_or(largest);
         Maglev::with_size(candidates, size.max(next_prime(candidates.len() as u32)))
     }
 
@@ -75,11 +78,17 @@ impl Maglev {
 
 fn step(place: u32, skip: u32, size: u32) -> u32 {
     let next = place as u64 + skip as u64;
-    (if next >= size as u64 { next - size as u64 } else { next }) as u32
+    (if next >= size as u64 {
+        next - size as u64
+    } else {
+        next
+    }) as u32
 }
 
 fn next_prime(from: u32) -> u32 {
-    (from.max(3)..).find(|&n| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)).unwrap_or(3)
+    (from.max(3)..)
+        .find(|&n| (2..).take_while(|d| d * d <= n).all(|d| n % d != 0))
+        .unwrap_or(3)
 }
 
 #[cfg(test)]
@@ -89,7 +98,10 @@ mod tests {
 
     fn shares(table: &Maglev) -> HashMap<u32, u32> {
         let mut shares = HashMap::new();
-        table.slots.iter().for_each(|&index| *shares.entry(index).or_default() += 1);
+        table
+            .slots
+            .iter()
+            .for_each(|&index| *shares.entry(index).or_default() += 1);
         shares
     }
 
@@ -99,28 +111,43 @@ mod tests {
             let table = Maglev::new(&(1..=n).collect::<Vec<_>>());
             let shares = shares(&table);
             assert_eq!(shares.len(), n as usize);
-            assert!(shares.values().max().unwrap() - shares.values().min().unwrap() <= 1, "{n} servers");
+            assert!(
+                shares.values().max().unwrap() - shares.values().min().unwrap() <= 1,
+                "{n} servers"
+            );
         }
     }
 
     #[test]
     fn the_order_of_the_candidates_does_not_matter() {
         let (a, b) = (Maglev::new(&[7, 3, 9]), Maglev::new(&[9, 7, 3]));
-        let ids = |table: &Maglev, ids: [u32; 3]| table.slots.iter().map(|&i| ids[i as usize]).collect::<Vec<_>>();
+        let ids = |table: &Maglev, ids: [u32; 3]| {
+            table
+                .slots
+                .iter()
+                .map(|&i| ids[i as usize])
+                .collect::<Vec<_>>()
+        };
         assert_eq!(ids(&a, [7, 3, 9]), ids(&b, [9, 7, 3]));
     }
 
     #[test]
     fn removing_one_moves_little_else() {
         let all: Vec<u32> = (1..=50).collect();
-        let (before, after) = (Maglev::with_size(&all, 65537), Maglev::with_size(&all[1..], 65537));
+        let (before, after) = (
+            Maglev::with_size(&all, 65537),
+            Maglev::with_size(&all[1..], 65537),
+        );
         let moved = before
             .slots
             .iter()
             .zip(&after.slots)
             .filter(|&(&old, &new)| old != 0 && all[old as usize] != all[new as usize + 1])
             .count();
-        assert!(moved as f64 / 65537.0 < 0.02, "{moved} slots moved that need not have");
+        assert!(
+            moved as f64 / 65537.0 < 0.02,
+            "{moved} slots moved that need not have"
+        );
     }
 
     #[test]

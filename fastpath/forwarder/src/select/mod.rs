@@ -38,7 +38,10 @@ pub fn selector(
     table: impl FnOnce() -> Arc<Maglev>,
 ) -> Box<dyn Select> {
     match algorithm {
-        Algorithm::RoundRobin => Box::new(round_robin::RoundRobin::new(candidates.len() as u32, cursor.clone())),
+        Algorithm::RoundRobin => Box::new(round_robin::RoundRobin::new(
+            candidates.len() as u32,
+            cursor.clone(),
+        )),
         Algorithm::HashIp => Box::new(hash::HashIp(table())),
         Algorithm::HashIpPort => Box::new(hash::HashIpPort(table())),
         Algorithm::HashIpVip => Box::new(hash::HashIpVip(table())),

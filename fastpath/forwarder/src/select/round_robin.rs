@@ -21,8 +21,17 @@ impl RoundRobin {
 
 impl Select for RoundRobin {
     fn select(&self, _: &Request) -> u32 {
-        let next = |turn: u32| Some(if turn.wrapping_add(1) >= self.candidates { 0 } else { turn + 1 });
-        let turn = match self.cursor.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+        let next = |turn: u32| {
+            Some(if turn.wrapping_add(1) >= self.candidates {
+                0
+            } else {
+                turn + 1
+            })
+        };
+        let turn = match self
+            .cursor
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        {
             Ok(turn) | Err(turn) => turn,
         };
         // The turn of a larger set may stand behind the end of this one.
@@ -35,7 +44,11 @@ mod tests {
     use super::*;
     use crate::address::Addr;
 
-    const ANYBODY: Request = Request { client: Addr(1), client_port: 1, vip: Addr(2) };
+    const ANYBODY: Request = Request {
+        client: Addr(1),
+        client_port: 1,
+        vip: Addr(2),
+    };
 
     #[test]
     fn shares_are_exact_over_all_workers() {
@@ -57,10 +70,19 @@ mod tests {
     fn goes_on_when_servers_come_and_go() {
         let cursor = Arc::new(AtomicU32::new(0));
         let five = RoundRobin::new(5, cursor.clone());
-        assert_eq!((0..4).map(|_| five.select(&ANYBODY)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(
+            (0..4).map(|_| five.select(&ANYBODY)).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
         let two = RoundRobin::new(2, cursor.clone());
-        assert_eq!((0..4).map(|_| two.select(&ANYBODY)).collect::<Vec<_>>(), [0, 0, 1, 0]);
+        assert_eq!(
+            (0..4).map(|_| two.select(&ANYBODY)).collect::<Vec<_>>(),
+            [0, 0, 1, 0]
+        );
         let one = RoundRobin::new(1, cursor);
-        assert_eq!((0..3).map(|_| one.select(&ANYBODY)).collect::<Vec<_>>(), [0, 0, 0]);
+        assert_eq!(
+            (0..3).map(|_| one.select(&ANYBODY)).collect::<Vec<_>>(),
+            [0, 0, 0]
+        );
     }
 }

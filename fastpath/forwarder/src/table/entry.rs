@@ -179,7 +179,11 @@ impl Meta {
     }
 
     fn protocol(self) -> Protocol {
-        if self.0 >> Meta::PROTOCOL & 3 == 1 { Protocol::Udp } else { Protocol::Tcp }
+        if self.0 >> Meta::PROTOCOL & 3 == 1 {
+            Protocol::Udp
+        } else {
+            Protocol::Tcp
+        }
     }
 
     fn with_status(self, status: Status) -> Meta {
@@ -205,12 +209,20 @@ impl Entry {
 
     /// Fills a private entry. The reverse hash stays 0 until [`Entry::set_reverse`].
     pub fn write(&self, identity: &Identity, state: State, forward_hash: u32, now: u32) {
-        self.client_low.store(identity.client.low(), Ordering::Relaxed);
-        self.client_high.store(identity.client.high(), Ordering::Relaxed);
-        self.ids.store((identity.rule as u64) << 32 | identity.server as u64, Ordering::Relaxed);
+        self.client_low
+            .store(identity.client.low(), Ordering::Relaxed);
+        self.client_high
+            .store(identity.client.high(), Ordering::Relaxed);
+        self.ids.store(
+            (identity.rule as u64) << 32 | identity.server as u64,
+            Ordering::Relaxed,
+        );
         self.write_ports(identity);
         self.hashes.store(forward_hash as u64, Ordering::Relaxed);
-        self.meta.store(Meta::new(identity, state, Status::Pending, now).0, Ordering::Release);
+        self.meta.store(
+            Meta::new(identity, state, Status::Pending, now).0,
+            Ordering::Release,
+        );
     }
 
     fn write_ports(&self, identity: &Identity) {
@@ -226,7 +238,10 @@ impl Entry {
     pub fn set_reverse(&self, identity: &Identity, reverse_hash: u32) {
         self.write_ports(identity);
         let (forward, _) = self.hashes();
-        self.hashes.store(forward as u64 | (reverse_hash as u64) << 32, Ordering::Relaxed);
+        self.hashes.store(
+            forward as u64 | (reverse_hash as u64) << 32,
+            Ordering::Relaxed,
+        );
     }
 
     /// The entry's contents, whatever its status.
@@ -250,7 +265,14 @@ impl Entry {
             has_reverse: meta.has_reverse(),
             pool_version: (meta.0 >> Meta::VERSION) as u16,
         };
-        (Connection { identity, state: meta.state(), last_seen: meta.last_seen() }, meta)
+        (
+            Connection {
+                identity,
+                state: meta.state(),
+                last_seen: meta.last_seen(),
+            },
+            meta,
+        )
     }
 
     /// Records that a packet was seen. Writes only if something changed, so that a busy connection does not keep its
@@ -266,7 +288,12 @@ impl Entry {
             if next == meta {
                 return true;
             }
-            match self.meta.compare_exchange_weak(meta.0, next.0, Ordering::AcqRel, Ordering::Acquire) {
+            match self.meta.compare_exchange_weak(
+                meta.0,
+                next.0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
                 Ok(_) => return true,
                 Err(seen) => meta = Meta(seen),
             }

@@ -23,23 +23,38 @@ enum Claim {
     Taken,
 }
 
+/// A connection that is to be entered.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// Who it is; its NAT fields may be open yet.
+    pub identity: Identity,
+    /// Its first state.
+    pub state: State,
+    /// Hash of packets from the client.
+    pub hash: u32,
+    /// Seconds since boot.
+    pub now: u32,
+}
+
 impl Table {
     /// Enters a connection.
     ///
-    /// `forward` is the hash of packets from the client, and `is_it` recognises an equal key, in either direction, among
-    /// the connections that have a given hash. If `identity.has_reverse`, `reverse_keys` is asked for one reverse key
+    /// `is_it` recognises an equal key, in either direction, among the connections that have the same hash. If `identity.has_reverse`, `reverse_keys` is asked for one reverse key
     /// after another: it sets the NAT fields of the identity and gives the hash, or None when there are no more.
     #[inline]
     pub fn insert(
         &self,
-        mut identity: Identity,
-        state: State,
-        forward: u32,
-        now: u32,
+        candidate: Candidate,
         is_it: impl Fn(&Connection, Direction) -> bool,
         mut reverse_keys: impl FnMut(&mut Identity) -> Option<u32>,
         same_reverse: impl Fn(&Identity, &Connection, Direction) -> bool,
     ) -> Result<(u32, Identity), InsertError> {
+        let Candidate {
+            mut identity,
+            state,
+            hash: forward,
+            now,
+        } = candidate;
         let index = self.allocate().ok_or(InsertError::Full)?;
         let entry = &self.entries[index as usize];
         entry.write(&identity, state, forward, now);
@@ -57,7 +72,9 @@ impl Table {
             self.withdraw(index, None, reverse);
             return Err(InsertError::Full);
         }
-        if self.claim(forward, index, &is_it) == Claim::Free && entry.transition(Status::Pending, Status::Live) {
+        if self.claim(forward, index, &is_it) == Claim::Free
+            && entry.transition(Status::Pending, Status::Live)
+        {
             return Ok((index, identity));
         }
         self.withdraw(index, Some(forward), reverse);
@@ -73,7 +90,9 @@ impl Table {
     ) -> Result<u32, InsertError> {
         while let Some(hash) = reverse_keys(identity) {
             let wanted = *identity;
-            let same = |connection: &Connection, direction: Direction| same_reverse(&wanted, connection, direction);
+            let same = |connection: &Connection, direction: Direction| {
+                same_reverse(&wanted, connection, direction)
+            };
             // A taken port is common when many are; see it before anything is written.
             if self.find(hash, same).is_some() {
                 continue;
@@ -102,7 +121,9 @@ impl Table {
                 if !matches!(meta.status(), Status::Live | Status::Pending) {
                     return None;
                 }
-                Table::matching_direction(entry, hash, meta, |direction| is_it(&connection, direction))?;
+                Table::matching_direction(entry, hash, meta, |direction| {
+                    is_it(&connection, direction)
+                })?;
                 if meta.status() == Status::Live || index < own {
                     return Some(Claim::Taken);
                 }
@@ -131,13 +152,17 @@ impl Table {
         for step in 0..=MAX_OVERFLOW {
             if step > 0 {
                 // Before the slot appears, so that no reader stops short of it.
-                self.bucket(home, 0).overflowed.fetch_add(1, Ordering::SeqCst);
+                self.bucket(home, 0)
+                    .overflowed
+                    .fetch_add(1, Ordering::SeqCst);
             }
             if Table::place_in(self.bucket(home, step), value) {
                 return true;
             }
             if step > 0 {
-                self.bucket(home, 0).overflowed.fetch_sub(1, Ordering::SeqCst);
+                self.bucket(home, 0)
+                    .overflowed
+                    .fetch_sub(1, Ordering::SeqCst);
             }
         }
         false
@@ -146,7 +171,9 @@ impl Table {
     fn place_in(bucket: &Bucket, value: u32) -> bool {
         bucket.slots.iter().any(|slot| {
             slot.load(Ordering::Relaxed) == 0
-                && slot.compare_exchange(0, value, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                && slot
+                    .compare_exchange(0, value, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
         })
     }
 
@@ -155,7 +182,9 @@ impl Table {
         self.pop_free().or_else(|| {
             self.header
                 .high_water
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < self.capacity()).then_some(n + 1))
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                    (n < self.capacity()).then_some(n + 1)
+                })
                 .ok()
         })
     }
@@ -166,7 +195,10 @@ impl Table {
             let index = (head as u32).checked_sub(1)?;
             let next = self.entries[index as usize].next_free();
             let tagged = (head >> 32).wrapping_add(1) << 32 | next as u64;
-            match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .free
+                .compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => {
                     self.free_count.fetch_sub(1, Ordering::Relaxed);
                     return Some(index);
@@ -184,7 +216,10 @@ impl Table {
         loop {
             entry.set_free(head as u32);
             let tagged = (head >> 32).wrapping_add(1) << 32 | (index + 1) as u64;
-            match self.free.compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire) {
+            match self
+                .free
+                .compare_exchange_weak(head, tagged, Ordering::AcqRel, Ordering::Acquire)
+            {
                 Ok(_) => return,
                 Err(seen) => head = seen,
             }

@@ -22,10 +22,14 @@ const MAX_CAPACITY: u32 = 1 << 28;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// The capacity is out of range.
-    #[error("table size {0} is out of range: allowed are {MIN_CAPACITY} to {MAX_CAPACITY} connections")]
+    #[error(
+        "table size {0} is out of range: allowed are {MIN_CAPACITY} to {MAX_CAPACITY} connections"
+    )]
     Capacity(u32),
     /// The memory is too small or not aligned.
-    #[error("{given} bytes at {alignment}-byte alignment are no place for {capacity} connections: {needed} bytes are needed, page-aligned")]
+    #[error(
+        "{given} bytes at {alignment}-byte alignment are no place for {capacity} connections: {needed} bytes are needed, page-aligned"
+    )]
     Memory {
         /// Bytes given.
         given: usize,
@@ -40,7 +44,9 @@ pub enum TableError {
     #[error("the memory does not hold a connection table (magic {0:#x})")]
     Magic(u64),
     /// The memory holds a table of another layout.
-    #[error("the memory holds a connection table of layout {found}; this program knows layout {VERSION}")]
+    #[error(
+        "the memory holds a connection table of layout {found}; this program knows layout {VERSION}"
+    )]
     Version {
         /// Layout found.
         found: u32,
@@ -73,17 +79,35 @@ impl Region {
     /// # Safety
     /// `memory` must be valid for reads and writes of `len` bytes until `owner` is dropped, and nobody may access it
     /// but through tables or atomically. Memory fresh from the kernel (all zero) is an empty table.
-    pub unsafe fn new(memory: NonNull<u8>, len: usize, owner: Box<dyn Any + Send + Sync>) -> Region {
-        Region { memory, len, _owner: owner }
+    pub unsafe fn new(
+        memory: NonNull<u8>,
+        len: usize,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Region {
+        Region {
+            memory,
+            len,
+            _owner: owner,
+        }
     }
 
     /// Private memory for a table of `capacity` connections.
     pub fn private(capacity: u32) -> Region {
-        let layout = Layout::from_size_align(Table::bytes(capacity), HEADER_BYTES).expect("table size fits memory");
+        let layout = Layout::from_size_align(Table::bytes(capacity), HEADER_BYTES)
+            .expect("table size fits memory");
         // SAFETY: the layout is not empty, the header alone has 4096 bytes.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
-        Region { memory, len: layout.size(), _owner: Box::new(Private { memory: memory.as_ptr() as usize, layout }) }
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout)
+        };
+        Region {
+            memory,
+            len: layout.size(),
+            _owner: Box::new(Private {
+                memory: memory.as_ptr() as usize,
+                layout,
+            }),
+        }
     }
 }
 
@@ -129,7 +153,9 @@ unsafe fn slice<T>(region: &Region, offset: usize, len: usize) -> &'static [T] {
 impl Table {
     /// Bytes of memory that a table of `capacity` connections needs.
     pub fn bytes(capacity: u32) -> usize {
-        HEADER_BYTES + bucket_count(capacity) * size_of::<Bucket>() + capacity as usize * size_of::<Entry>()
+        HEADER_BYTES
+            + bucket_count(capacity) * size_of::<Bucket>()
+            + capacity as usize * size_of::<Entry>()
     }
 
     /// A table in private memory, for tests, benchmarks and simulation.
@@ -148,7 +174,12 @@ impl Table {
         let address = region.memory.as_ptr() as usize;
         if region.len < needed || !address.is_multiple_of(HEADER_BYTES) {
             let alignment = 1 << address.trailing_zeros().min(12);
-            return Err(TableError::Memory { given: region.len, alignment, capacity, needed });
+            return Err(TableError::Memory {
+                given: region.len,
+                alignment,
+                capacity,
+                needed,
+            });
         }
         let buckets_at = HEADER_BYTES;
         let bucket_count = bucket_count(capacity);
@@ -163,7 +194,9 @@ impl Table {
             )
         };
         let index_bits = 32 - capacity.leading_zeros();
-        let progress = (0..MAX_WORKERS).map(|_| Progress(AtomicU64::new(0))).collect();
+        let progress = (0..MAX_WORKERS)
+            .map(|_| Progress(AtomicU64::new(0)))
+            .collect();
         let keys = header.open(capacity, keys)?;
         let table = Table {
             header,
@@ -211,7 +244,10 @@ impl Table {
 
     /// Whether a slot found in bucket `at` belongs to a live entry that should be found there.
     fn keep_slot(&self, value: u32, at: usize, indexed: &mut [u8]) -> bool {
-        let Some(index) = self.slot_index(value).filter(|&index| (index as usize) < indexed.len()) else {
+        let Some(index) = self
+            .slot_index(value)
+            .filter(|&index| (index as usize) < indexed.len())
+        else {
             return false;
         };
         let entry = &self.entries[index as usize];
@@ -224,13 +260,18 @@ impl Table {
         for (bit, hash, present) in directions {
             let home = self.home(hash);
             let step = (at + self.buckets.len() - home) % self.buckets.len();
-            if !present || indexed[index as usize] & bit != 0 || self.slot(hash, index) != value || step > MAX_OVERFLOW
+            if !present
+                || indexed[index as usize] & bit != 0
+                || self.slot(hash, index) != value
+                || step > MAX_OVERFLOW
             {
                 continue;
             }
             indexed[index as usize] |= bit;
             if step > 0 {
-                self.bucket(home, 0).overflowed.fetch_add(1, Ordering::Relaxed);
+                self.bucket(home, 0)
+                    .overflowed
+                    .fetch_add(1, Ordering::Relaxed);
             }
             return true;
         }
@@ -260,14 +301,23 @@ impl Header {
         }
         let found = self.capacity.load(Ordering::Relaxed);
         if found != capacity {
-            return Err(TableError::Size { found, wanted: capacity });
+            return Err(TableError::Size {
+                found,
+                wanted: capacity,
+            });
         }
-        Ok(std::array::from_fn(|i| self.keys[i].load(Ordering::Relaxed)))
+        Ok(std::array::from_fn(|i| {
+            self.keys[i].load(Ordering::Relaxed)
+        }))
     }
 }
 
 fn check_capacity(capacity: u32) -> Result<(), TableError> {
-    if (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity) { Ok(()) } else { Err(TableError::Capacity(capacity)) }
+    if (MIN_CAPACITY..=MAX_CAPACITY).contains(&capacity) {
+        Ok(())
+    } else {
+        Err(TableError::Capacity(capacity))
+    }
 }
 
 /// The region's memory, for tests that map it twice.

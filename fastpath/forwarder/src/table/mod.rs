@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 pub use entry::{Connection, Direction, Identity, State};
 use entry::{Entry, Status};
-pub use insert::InsertError;
+pub use insert::{Candidate, InsertError};
 pub use memory::{Region, TableError};
 pub use sweep::{Sweep, Sweeper, Swept};
 
@@ -94,7 +94,8 @@ impl Table {
 
     /// Entries that are in use, in limbo included.
     pub fn used(&self) -> u32 {
-        self.high_water().saturating_sub(self.free_count.load(Ordering::Relaxed))
+        self.high_water()
+            .saturating_sub(self.free_count.load(Ordering::Relaxed))
     }
 
     /// Bytes of memory a connection, index included, header not.
@@ -109,7 +110,10 @@ impl Table {
     }
 
     fn high_water(&self) -> u32 {
-        self.header.high_water.load(Ordering::Acquire).min(self.capacity())
+        self.header
+            .high_water
+            .load(Ordering::Acquire)
+            .min(self.capacity())
     }
 
     /// Says that `worker` begins a batch. Until [`Table::quiesce`], no entry that it finds is given to another
@@ -136,7 +140,11 @@ impl Table {
     #[inline(always)]
     fn bucket(&self, home: usize, step: usize) -> &Bucket {
         let at = home + step;
-        &self.buckets[if at >= self.buckets.len() { at - self.buckets.len() } else { at }]
+        &self.buckets[if at >= self.buckets.len() {
+            at - self.buckets.len()
+        } else {
+            at
+        }]
     }
 
     #[inline(always)]
@@ -175,14 +183,24 @@ impl Table {
 
     /// Finds the connection whose forward or reverse key has this hash and that `is_it` recognises.
     #[inline(always)]
-    pub fn find(&self, hash: u32, mut is_it: impl FnMut(&Connection, Direction) -> bool) -> Option<Found> {
+    pub fn find(
+        &self,
+        hash: u32,
+        mut is_it: impl FnMut(&Connection, Direction) -> bool,
+    ) -> Option<Found> {
         self.each_candidate(hash, |index, entry| {
             let (connection, meta) = entry.read();
             if meta.status() != Status::Live {
                 return None;
             }
-            let direction = Table::matching_direction(entry, hash, meta, |direction| is_it(&connection, direction))?;
-            Some(Found { index, connection, direction })
+            let direction = Table::matching_direction(entry, hash, meta, |direction| {
+                is_it(&connection, direction)
+            })?;
+            Some(Found {
+                index,
+                connection,
+                direction,
+            })
         })
     }
 
@@ -197,12 +215,17 @@ impl Table {
         if forward == hash && is_it(Direction::Forward) {
             return Some(Direction::Forward);
         }
-        (meta.has_reverse() && reverse == hash && is_it(Direction::Reverse)).then_some(Direction::Reverse)
+        (meta.has_reverse() && reverse == hash && is_it(Direction::Reverse))
+            .then_some(Direction::Reverse)
     }
 
     /// Calls `visit` with every entry whose slot carries this hash's tag, until it gives something.
     #[inline(always)]
-    fn each_candidate<T>(&self, hash: u32, mut visit: impl FnMut(u32, &Entry) -> Option<T>) -> Option<T> {
+    fn each_candidate<T>(
+        &self,
+        hash: u32,
+        mut visit: impl FnMut(u32, &Entry) -> Option<T>,
+    ) -> Option<T> {
         let home = self.home(hash);
         let tag = hash << self.tag_shift;
         let mask = (1u32 << self.tag_shift) - 1;
@@ -273,10 +296,14 @@ impl Table {
         for step in 0..=MAX_OVERFLOW {
             for slot in &self.bucket(home, step).slots {
                 if slot.load(Ordering::Relaxed) == value
-                    && slot.compare_exchange(value, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+                    && slot
+                        .compare_exchange(value, 0, Ordering::SeqCst, Ordering::Relaxed)
+                        .is_ok()
                 {
                     if step > 0 {
-                        self.bucket(home, 0).overflowed.fetch_sub(1, Ordering::SeqCst);
+                        self.bucket(home, 0)
+                            .overflowed
+                            .fetch_sub(1, Ordering::SeqCst);
                     }
                     return;
                 }

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::entry::{Connection, Status};
 use super::Table;
+use super::entry::{Connection, Status};
 
 /// Result of looking at one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,11 @@ pub struct Sweeper<'a> {
 impl Table {
     /// The table's one sweeper. Entries that died before it existed are found by its first pass.
     pub fn sweeper(&self) -> Sweeper<'_> {
-        Sweeper { table: self, limbo: Vec::new(), marks: Vec::new() }
+        Sweeper {
+            table: self,
+            limbo: Vec::new(),
+            marks: Vec::new(),
+        }
     }
 }
 
@@ -44,7 +48,10 @@ impl Sweeper<'_> {
     /// Looks at every connection once, ends those for which `judge` says so, and gives back what died in earlier
     /// passes as soon as every worker has moved on since.
     pub fn pass(&mut self, mut judge: impl FnMut(&Connection) -> Sweep) -> Swept {
-        let mut swept = Swept { freed: self.reclaim(), ..Swept::default() };
+        let mut swept = Swept {
+            freed: self.reclaim(),
+            ..Swept::default()
+        };
         let fresh = self.limbo.is_empty();
         let table = self.table;
         for index in 0..table.high_water() {
@@ -63,17 +70,27 @@ impl Sweeper<'_> {
         if fresh {
             fence(Ordering::SeqCst);
             self.marks.clear();
-            self.marks.extend(table.progress.iter().map(|mark| mark.0.load(Ordering::SeqCst)));
+            self.marks.extend(
+                table
+                    .progress
+                    .iter()
+                    .map(|mark| mark.0.load(Ordering::SeqCst)),
+            );
         }
         swept
     }
 
     /// Frees what is in limbo if every worker is idle or has finished the batch that it was in.
     fn reclaim(&mut self) -> u32 {
-        let moved_on = self.table.progress.iter().zip(&self.marks).all(|(mark, &then)| {
-            let now = mark.0.load(Ordering::Acquire);
-            then & 1 == 0 || now != then
-        });
+        let moved_on = self
+            .table
+            .progress
+            .iter()
+            .zip(&self.marks)
+            .all(|(mark, &then)| {
+                let now = mark.0.load(Ordering::Acquire);
+                then & 1 == 0 || now != then
+            });
         if !moved_on {
             return 0;
         }

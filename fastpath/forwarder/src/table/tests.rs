@@ -32,7 +32,9 @@ fn identity(flow: u32) -> Identity {
 }
 
 fn forward_hash(table: &Table, flow: u32) -> u32 {
-    table.hasher().flow(Addr(flow as u128), Addr(1), flow as u16, 80, 6) as u32
+    table
+        .hasher()
+        .flow(Addr(flow as u128), Addr(1), flow as u16, 80, 6) as u32
 }
 
 /// Reverse keys are (server 1, NAT port).
@@ -41,14 +43,26 @@ fn reverse_hash(table: &Table, port: u16) -> u32 {
 }
 
 fn insert(table: &Table, flow: u32) -> Result<u32, InsertError> {
-    let same = |c: &Connection, d: Direction| d == Direction::Forward && c.identity.client == Addr(flow as u128);
+    let same = |c: &Connection, d: Direction| {
+        d == Direction::Forward && c.identity.client == Addr(flow as u128)
+    };
     let hash = forward_hash(table, flow);
-    table.insert(identity(flow), State::Syn, hash, 0, same, |_| None, |_, _, _| false).map(|(index, _)| index)
+    let candidate = Candidate {
+        identity: identity(flow),
+        state: State::Syn,
+        hash,
+        now: 0,
+    };
+    table
+        .insert(candidate, same, |_| None, |_, _, _| false)
+        .map(|(index, _)| index)
 }
 
 /// Enters a flow with a NAT port out of `ports`, in order.
 fn insert_nat(table: &Table, flow: u32, ports: std::ops::Range<u16>) -> Result<u16, InsertError> {
-    let same = |c: &Connection, d: Direction| d == Direction::Forward && c.identity.client == Addr(flow as u128);
+    let same = |c: &Connection, d: Direction| {
+        d == Direction::Forward && c.identity.client == Addr(flow as u128)
+    };
     let same_reverse = |wanted: &Identity, c: &Connection, d: Direction| {
         d == Direction::Reverse && c.identity.nat_port == wanted.nat_port
     };
@@ -60,17 +74,29 @@ fn insert_nat(table: &Table, flow: u32, ports: std::ops::Range<u16>) -> Result<u
     let mut identity = identity(flow);
     identity.has_reverse = true;
     let hash = forward_hash(table, flow);
-    table.insert(identity, State::Syn, hash, 0, same, next, same_reverse).map(|(_, identity)| identity.nat_port)
+    let candidate = Candidate {
+        identity,
+        state: State::Syn,
+        hash,
+        now: 0,
+    };
+    table
+        .insert(candidate, same, next, same_reverse)
+        .map(|(_, identity)| identity.nat_port)
 }
 
 fn find(table: &Table, flow: u32) -> Option<u32> {
     table
-        .find(forward_hash(table, flow), |c, d| d == Direction::Forward && c.identity.client == Addr(flow as u128))
+        .find(forward_hash(table, flow), |c, d| {
+            d == Direction::Forward && c.identity.client == Addr(flow as u128)
+        })
         .map(|found| found.index)
 }
 
 fn find_reverse(table: &Table, port: u16) -> Option<Found> {
-    table.find(reverse_hash(table, port), |c, d| d == Direction::Reverse && c.identity.nat_port == port)
+    table.find(reverse_hash(table, port), |c, d| {
+        d == Direction::Reverse && c.identity.nat_port == port
+    })
 }
 
 #[test]
@@ -85,7 +111,10 @@ fn a_connection_costs_at_most_64_bytes() {
 fn fills_to_the_last_entry_with_both_directions() {
     let table = table(40_000);
     for flow in 0..40_000 {
-        assert_eq!(insert_nat(&table, flow, flow as u16..u16::MAX), Ok(flow as u16));
+        assert_eq!(
+            insert_nat(&table, flow, flow as u16..u16::MAX),
+            Ok(flow as u16)
+        );
     }
     assert_eq!(insert(&table, 99_999), Err(InsertError::Full));
     for flow in 0..40_000 {
@@ -107,7 +136,11 @@ fn an_ended_connection_makes_room_for_another() {
         assert_eq!(insert(&table, u32::MAX), Err(InsertError::Full));
         assert_eq!(sweeper.pass(|_| Sweep::End).ended, 16);
         sweeper.pass(|_| Sweep::End);
-        assert_eq!(sweeper.pass(|_| Sweep::End).freed + table.used(), 16, "round {round}");
+        assert_eq!(
+            sweeper.pass(|_| Sweep::End).freed + table.used(),
+            16,
+            "round {round}"
+        );
         while table.used() > 0 {
             sweeper.pass(|_| Sweep::End);
         }
@@ -138,7 +171,10 @@ fn nat_ports_run_out_and_come_back() {
     for flow in 0..10 {
         assert_eq!(insert_nat(&table, flow, 100..110), Ok(100 + flow as u16));
     }
-    assert_eq!(insert_nat(&table, 10, 100..110), Err(InsertError::ReverseTaken));
+    assert_eq!(
+        insert_nat(&table, 10, 100..110),
+        Err(InsertError::ReverseTaken)
+    );
     assert_eq!(find(&table, 10), None);
     assert!(table.kill(find(&table, 4).unwrap()));
     assert_eq!(find_reverse(&table, 104).map(|found| found.index), None);
@@ -147,9 +183,15 @@ fn nat_ports_run_out_and_come_back() {
 
 #[test]
 fn memory_that_is_not_a_table_is_refused() {
-    assert_eq!(Table::private(3, FIXED_KEYS).err(), Some(TableError::Capacity(3)));
+    assert_eq!(
+        Table::private(3, FIXED_KEYS).err(),
+        Some(TableError::Capacity(3))
+    );
     let small = Table::attach(Region::private(16), 1000, FIXED_KEYS).err();
-    assert!(matches!(small, Some(TableError::Memory { capacity: 1000, .. })), "{small:?}");
+    assert!(
+        matches!(small, Some(TableError::Memory { capacity: 1000, .. })),
+        "{small:?}"
+    );
 }
 
 #[test]
@@ -188,7 +230,11 @@ fn many_workers_enter_the_same_flows_exactly_once() {
             n += 1;
             std::ops::ControlFlow::Continue(())
         });
-        assert_eq!((clients.len(), ports.len(), n), (FLOWS as usize, FLOWS as usize, FLOWS as usize), "round {round}");
+        assert_eq!(
+            (clients.len(), ports.len(), n),
+            (FLOWS as usize, FLOWS as usize, FLOWS as usize),
+            "round {round}"
+        );
     }
 }
 
@@ -206,7 +252,9 @@ fn workers_and_sweeper_together_lose_nothing() {
                 while !stop.load(Ordering::Relaxed) {
                     table.enter(worker as usize);
                     for _ in 0..32 {
-                        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                        random = random
+                            .wrapping_mul(6364136223846793005)
+                            .wrapping_add(1442695040888963407);
                         let flow = (random >> 33) as u32 % 3000;
                         match find(table, flow) {
                             Some(index) if random & 3 == 0 => drop(table.kill(index)),
@@ -231,7 +279,13 @@ fn workers_and_sweeper_together_lose_nothing() {
         let mut pass = 0u32;
         while entered.load(Ordering::Relaxed) < 20_000 {
             pass += 1;
-            sweeper.pass(|c| if c.identity.client.low() as u32 % 7 == pass % 7 { Sweep::End } else { Sweep::Keep });
+            sweeper.pass(|c| {
+                if c.identity.client.low() as u32 % 7 == pass % 7 {
+                    Sweep::End
+                } else {
+                    Sweep::Keep
+                }
+            });
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -240,8 +294,18 @@ fn workers_and_sweeper_together_lose_nothing() {
         sweeper.pass(|_| Sweep::End);
     }
     assert_eq!(table.used(), 0, "every entry has come back");
-    assert!(table.buckets.iter().all(|b| b.slots.iter().all(|s| s.load(Ordering::Relaxed) == 0)));
-    assert!(table.buckets.iter().all(|b| b.overflowed.load(Ordering::Relaxed) == 0));
+    assert!(
+        table
+            .buckets
+            .iter()
+            .all(|b| b.slots.iter().all(|s| s.load(Ordering::Relaxed) == 0))
+    );
+    assert!(
+        table
+            .buckets
+            .iter()
+            .all(|b| b.overflowed.load(Ordering::Relaxed) == 0)
+    );
 }
 
 /// Memory that outlives the tables made of it, as a file does.
@@ -265,7 +329,10 @@ fn a_restarted_process_finds_its_connections() {
     drop(first);
     assert!(matches!(
         Table::attach(memory(), 500, FIXED_KEYS).err(),
-        Some(TableError::Size { found: 1000, wanted: 500 })
+        Some(TableError::Size {
+            found: 1000,
+            wanted: 500
+        })
     ));
     let second = Table::attach(memory(), 1000, [5; 4]).unwrap();
     for flow in 0..900 {
