@@ -15,6 +15,7 @@ pub mod capture;
 pub mod lab;
 pub mod load;
 pub mod noise;
+pub mod service;
 pub mod shell;
 pub mod transfer;
 pub mod udp;

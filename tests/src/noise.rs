@@ -77,7 +77,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -86,7 +86,7 @@ impl Random {
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        (self.number() % limit as u64) as usize
     }
 }
 
@@ -129,7 +129,7 @@ impl Noise {
             // Any EtherType, any bytes.
             let length = 2 + self.random.below(1400);
             for _ in 0..length {
-                frame.push(self.random.next() as u8);
+                frame.push(self.random.number() as u8);
             }
             return frame;
         }
@@ -152,7 +152,7 @@ impl Noise {
             }
             // A header of the network layer that lies about its lengths.
             7 => {
-                let value = self.random.next();
+                let value = self.random.number();
                 match vip {
                     IpAddr::V4(_) => {
                         frame[14] = 0x40 | (value as u8 & 0x0f);
@@ -178,10 +178,10 @@ impl Noise {
             (IpAddr::V4(vip), IpAddr::V4(client)) => {
                 frame.extend_from_slice(&[0x08, 0x00, 0x45, 0]);
                 frame.extend_from_slice(&((20 + transport) as u16).to_be_bytes());
-                frame.extend_from_slice(&(self.random.next() as u16).to_be_bytes());
+                frame.extend_from_slice(&(self.random.number() as u16).to_be_bytes());
                 // Mostly whole, sometimes fragments of every kind.
                 let fragment = if self.random.below(4) == 0 {
-                    self.random.next() as u16
+                    self.random.number() as u16
                 } else {
                     0x4000
                 };
@@ -197,17 +197,17 @@ impl Noise {
                 frame.extend_from_slice(&(transport as u16).to_be_bytes());
                 frame.extend_from_slice(&[protocol, 64]);
                 let mut source = vip.octets();
-                source[14] = self.random.next() as u8;
+                source[14] = self.random.number() as u8;
                 frame.extend_from_slice(&source);
                 frame.extend_from_slice(&vip.octets());
             }
             (IpAddr::V4(_), IpAddr::V6(_)) => panic!("noise for an IPv4 VIP needs an IPv4 client"),
         }
         // Ports, sequence numbers, a plausible data offset, flags of every kind.
-        frame.extend_from_slice(&(self.random.next() as u16).to_be_bytes());
+        frame.extend_from_slice(&(self.random.number() as u16).to_be_bytes());
         frame.extend_from_slice(&port.to_be_bytes());
         for _ in 4..transport {
-            frame.push(self.random.next() as u8);
+            frame.push(self.random.number() as u8);
         }
     }
 }

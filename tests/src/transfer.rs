@@ -218,10 +218,10 @@ fn head(reader: &mut impl BufRead) -> Result<Option<u64>, String> {
         if line.is_empty() {
             return Ok(length);
         }
-        if let Some((key, value)) = line.split_once(':') {
-            if key.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse().ok();
-            }
+        if let Some((key, value)) = line.split_once(':')
+            && key.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().ok();
         }
     }
 }

@@ -186,13 +186,14 @@ pub(crate) fn remove(identity: &str) {
         }
     }
     // Never walk into a file system that is still mounted.
-    if mounts(&directory).is_empty() && directory.exists() {
-        if let Err(error) = fs::remove_dir_all(&directory) {
-            eprintln!(
-                "lab {identity}: cannot remove {}: {error}",
-                directory.display()
-            );
-        }
+    if mounts(&directory).is_empty()
+        && directory.exists()
+        && let Err(error) = fs::remove_dir_all(&directory)
+    {
+        eprintln!(
+            "lab {identity}: cannot remove {}: {error}",
+            directory.display()
+        );
     }
 }
 

@@ -144,13 +144,13 @@ impl Node {
             ("ilb-fastpath", &self.fastpath),
             ("ilb-svcmgr", &self.manager),
         ] {
-            if let Some(daemon) = lock(slot).as_mut() {
-                if let Some(status) = daemon.ended() {
-                    panic!(
-                        "{name} ended by itself: {status}; its log:\n{}",
-                        tail(daemon.log(), 40)
-                    );
-                }
+            if let Some(daemon) = lock(slot).as_mut()
+                && let Some(status) = daemon.ended()
+            {
+                panic!(
+                    "{name} ended by itself: {status}; its log:\n{}",
+                    tail(daemon.log(), 40)
+                );
             }
         }
     }
@@ -234,6 +234,23 @@ impl Node {
         let bare = answer.stdout.replace("variant", "").trim().to_owned();
         answer.stdout = format!("\"{bare}\"");
         answer
+    }
+
+    /// Calls a method of the manager's interface with plain dbus-send; arguments as it takes them (`string:x`).
+    #[track_caller]
+    pub fn call(&self, method: &str, arguments: &[&str]) -> Answer {
+        let mut command = Command::new("dbus-send");
+        command
+            .arg(format!("--bus={}", self.bus))
+            .args([
+                "--print-reply",
+                "--reply-timeout=5000",
+                "--dest=org.ilb.Ilb1",
+                "/org/ilb/Ilb1",
+            ])
+            .arg(format!("org.ilb.Ilb1.Manager.{method}"))
+            .args(arguments);
+        shell::run(command)
     }
 
     /// `lbadm` with these arguments, as root.
