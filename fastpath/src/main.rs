@@ -1,2 +1,91 @@
-//! Placeholder while the workspace is laid out.
-fn main() {}
+//! The fast path daemon of ilb: moves packets between AF_XDP rings as the service manager has configured it.
+//!
+//! This program owns AF_XDP sockets and their memory, worker threads, next-hop resolution, the control socket and the
+//! statistics. What happens to a packet is decided by `ilb-forwarder`; which packets come here, by `xdp-redirect`; the
+//! configuration comes from the service manager and is never made up here.
+//!
+//! ```text
+//!   main thread    engine: netlink, control socket, publishing            (engine.rs)
+//!   ilb-worker-N   one per queue: rings, forwarder                        (worker.rs)
+//!   ilb-sweeper    ends idle connections, counts the others               (sweeper.rs)
+//!   ilb-snapshot   writes the last applied snapshot                       (last_snapshot.rs)
+//! ```
+
+mod board;
+mod clock;
+mod control;
+mod counters;
+mod engine;
+mod error;
+mod frames;
+mod last_snapshot;
+mod netlink;
+mod notify;
+mod pending;
+mod picture;
+mod port;
+mod ports;
+mod queues;
+mod raw;
+mod reception;
+mod start;
+mod statistics;
+mod steering;
+mod sweeper;
+mod table_file;
+mod tun;
+mod umem;
+mod worker;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use ilb_node::settings::{DEFAULT_PATH, Settings};
+
+/// Fast path of the load balancer ilb.
+#[derive(Debug, Parser)]
+#[command(name = "ilb-fastpath", version)]
+struct Arguments {
+    /// Node settings.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Take everything out of the kernel that the fast path has put there (XDP program, links, maps), and end.
+    #[arg(long)]
+    detach: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ILB_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    end_on_panic();
+    let outcome = Settings::load(&arguments.config)
+        .map_err(error::StartError::from)
+        .and_then(|settings| match arguments.detach {
+            true => start::detach(&settings),
+            false => start::run(settings),
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A thread that panics ends the process: systemd starts it anew, which repairs more than a worker that is missing.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,451 @@
+//! The control thread's loop: the one place where everything that changes comes together, one thing after the other.
+//!
+//! ```text
+//!   kernel ──netlink──▶ ┌────────┐ ──publish──▶ Board ──▶ workers
+//!   workers ────Ask───▶ │ engine │ ──resolve──▶ kernel
+//!   clients ──Command─▶ │        │ ──follow───▶ Steering (XDP maps)
+//!   signals ──────────▶ └────────┘ ──write────▶ snapshot file
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ilb_forwarder::network::{Network, NextHop, PortIndex};
+use ilb_forwarder::spec::SnapshotSpec;
+use ilb_forwarder::{Snapshot, Table, View};
+use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::board::{Ask, Board};
+use crate::control::Command;
+use crate::error::StartError;
+use crate::last_snapshot::Writer;
+use crate::netlink::{Event, Netlink, NetlinkError};
+use crate::picture::{Input, LinkChange, Picture};
+use crate::reception::Reception;
+use crate::statistics::{Counted, Departed, collect};
+use crate::steering::Steering;
+use crate::sweeper::Sweeper;
+
+/// How long changes in the network are collected before the workers get a new picture.
+const COALESCE: Duration = Duration::from_millis(5);
+/// Listing routes may take at most one part in so many of the time.
+const LISTING_SHARE: u32 = 5;
+/// Time between two looks at neighbours that matter.
+const CHECK: Duration = Duration::from_secs(5);
+/// Time after which a neighbour in doubt is asked about again.
+const DOUBT: Duration = Duration::from_secs(20);
+/// Time in which a request for one neighbour is not repeated.
+const REPEAT: Duration = Duration::from_millis(500);
+/// Time in which every worker must take up a new view. Opening sockets anew may hold one up for seconds.
+const TAKE_UP: Duration = Duration::from_secs(15);
+/// Time that a count of connections may take when statistics wait for it.
+const COUNT: Duration = Duration::from_secs(5);
+
+/// What the engine is made of.
+pub struct Parts {
+    /// Where views are published.
+    pub board: Arc<Board>,
+    /// XDP.
+    pub steering: Arc<Steering>,
+    /// Which worker serves what.
+    pub reception: Arc<Reception>,
+    /// The kernel.
+    pub netlink: Netlink,
+    /// What it has said so far.
+    pub picture: Picture,
+    /// What the workers have of it.
+    pub input: Input,
+    /// The view that the board began with.
+    pub view: Arc<View>,
+    /// Connections.
+    pub table: Arc<Table>,
+    /// Their timer.
+    pub sweeper: Sweeper,
+    /// All counters.
+    pub counted: Vec<Counted>,
+    /// Keeps the last snapshot.
+    pub writer: Writer,
+    /// Differs between any two starts.
+    pub start_id: u64,
+}
+
+/// See the module's text.
+pub struct Engine {
+    parts: Parts,
+    departed: Departed,
+    /// Version of the board with the snapshot in force.
+    snapshot_version: u64,
+    began: std::time::Instant,
+    due: Option<Instant>,
+    relist: Relist,
+    reopen: bool,
+    asked: HashMap<(PortIndex, IpAddr), Instant>,
+}
+
+/// What has to be listed anew.
+#[derive(Debug, Clone, Copy, Default)]
+struct Relist {
+    routes: bool,
+    all: bool,
+    /// Not before this time.
+    earliest: Option<Instant>,
+}
+
+impl Engine {
+    /// An engine in motion: call [`Engine::run`] next.
+    pub fn new(parts: Parts) -> Engine {
+        Engine {
+            snapshot_version: parts.board.version(),
+            parts,
+            departed: Departed::default(),
+            began: std::time::Instant::now(),
+            due: None,
+            relist: Relist::default(),
+            reopen: false,
+            asked: HashMap::new(),
+        }
+    }
+
+    /// Runs until `stop` is ready.
+    ///
+    /// # Errors
+    /// When the kernel cannot be heard any more.
+    pub async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut asks: mpsc::Receiver<Ask>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), StartError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.due;
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                event = self.parts.netlink.next() => self.hear(event?),
+                Some(ask) = asks.recv() => self.attend(ask),
+                Some(Command { request, answer }) = commands.recv() => {
+                    // Somebody who has gone away meanwhile needs no answer.
+                    let _ = answer.send(self.answer(request).await);
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.due = None;
+                    self.catch_up().await;
+                }
+                _ = check.tick() => self.check_neighbours(),
+            }
+        }
+    }
+
+    /// Something has to be done about the network soon, together with what else comes until then.
+    fn soon(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + COALESCE);
+    }
+
+    fn hear(&mut self, event: Event) {
+        let picture = &mut self.parts.picture;
+        match event {
+            Event::Link(link) => {
+                let change = picture.link_is(&link);
+                self.link_changed(change);
+            }
+            Event::LinkGone(ifindex) => {
+                let change = picture.link_is_gone(ifindex);
+                self.link_changed(change);
+            }
+            Event::Routes => self.relist.routes = true,
+            Event::Neighbour(neighbour) => picture.neighbour_is(&neighbour),
+            Event::NeighbourGone(neighbour) => picture.neighbour_is_gone(&neighbour),
+            Event::Overrun => {
+                tracing::warn!("the kernel had more to say than we could hear: asking it anew");
+                self.relist.all = true;
+            }
+        }
+        self.soon();
+    }
+
+    fn link_changed(&mut self, change: LinkChange) {
+        let Parts {
+            picture,
+            board,
+            steering,
+            ..
+        } = &self.parts;
+        match change {
+            LinkChange::None => return,
+            LinkChange::Appeared(port) => {
+                let ifindex = picture.link(port).map_or(0, |link| link.ifindex);
+                board.set_ifindex(port, ifindex);
+                tracing::info!(interface = picture.name(port), "the interface is there");
+                self.reopen = true;
+            }
+            LinkChange::Vanished(port) => {
+                board.set_ifindex(port, 0);
+                steering.forget(port);
+                tracing::warn!(interface = picture.name(port), "the interface is gone");
+            }
+            LinkChange::Changed(port) => {
+                let up = picture.link(port).is_some_and(|link| link.up);
+                tracing::info!(interface = picture.name(port), up, "the interface changed");
+            }
+        }
+        // The kernel takes IPv4 routes away with their link without a word about them.
+        self.relist.routes = true;
+    }
+
+    /// Lists anew what has to be, opens sockets that have to be, and gives the workers the new picture.
+    async fn catch_up(&mut self) {
+        if let Err(error) = self.list().await {
+            tracing::error!("{error}; trying again");
+            self.relist.all = true;
+            self.due = Some(Instant::now() + Duration::from_secs(1));
+        }
+        if std::mem::take(&mut self.reopen) {
+            self.open_anew();
+        }
+        self.publish_network();
+    }
+
+    async fn list(&mut self) -> Result<(), NetlinkError> {
+        let Relist {
+            routes,
+            all,
+            earliest,
+        } = self.relist;
+        if !routes && !all {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
+            self.due = Some(earliest);
+            return Ok(());
+        }
+        self.relist = Relist::default();
+        if all {
+            self.list_links_and_neighbours().await?;
+        }
+        let routes = self.parts.netlink.routes().await?;
+        self.parts.picture.routes_are(routes);
+        self.relist.earliest = Some(Instant::now() + now.elapsed() * LISTING_SHARE);
+        Ok(())
+    }
+
+    async fn list_links_and_neighbours(&mut self) -> Result<(), NetlinkError> {
+        let links = self.parts.netlink.links().await?;
+        let there: HashSet<u32> = links.iter().map(|link| link.header.index).collect();
+        for port in 0..self.parts.input.interfaces.len() {
+            let ifindex = self.parts.board.ifindex(port as PortIndex);
+            if ifindex != 0 && !there.contains(&ifindex) {
+                let change = self.parts.picture.link_is_gone(ifindex);
+                self.link_changed(change);
+            }
+        }
+        for link in &links {
+            let change = self.parts.picture.link_is(link);
+            self.link_changed(change);
+        }
+        self.relist.routes = false;
+        let neighbours = self.parts.netlink.neighbours().await?;
+        self.parts.picture.forget_neighbours();
+        for neighbour in &neighbours {
+            self.parts.picture.neighbour_is(neighbour);
+        }
+        Ok(())
+    }
+
+    /// Attaches the program to interfaces that have come and has the workers open all sockets anew.
+    fn open_anew(&mut self) {
+        let Parts {
+            reception,
+            steering,
+            picture,
+            board,
+            ..
+        } = &self.parts;
+        match reception.plan(picture, steering) {
+            Ok(plans) => board.reopen(plans),
+            Err(error) => {
+                tracing::error!("{error}; trying again");
+                self.reopen = true;
+                self.due = Some(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn publish_network(&mut self) {
+        let input = self.parts.picture.input();
+        if input == self.parts.input {
+            return;
+        }
+        let Input {
+            interfaces,
+            routes,
+            neighbours,
+        } = input.clone();
+        self.parts.input = input;
+        let network = Arc::new(Network::new(interfaces, routes, neighbours));
+        let snapshot = Arc::clone(&self.parts.view.snapshot);
+        self.publish(snapshot, network);
+    }
+
+    fn publish(&mut self, snapshot: Arc<Snapshot>, network: Arc<Network>) -> u64 {
+        self.parts.board.sweep();
+        self.parts.view = Arc::new(View::new(snapshot, network));
+        self.parts.board.publish(Arc::clone(&self.parts.view))
+    }
+
+    fn attend(&mut self, ask: Ask) {
+        let Ask::Resolve { port, next_hop } = ask;
+        self.resolve(port, next_hop, REPEAT);
+        // The answer may have come while the worker asked.
+        self.soon();
+    }
+
+    fn resolve(&mut self, port: PortIndex, address: IpAddr, repeat: Duration) {
+        let now = Instant::now();
+        let recently = |then: &Instant| now.duration_since(*then) < repeat;
+        if self.asked.get(&(port, address)).is_some_and(recently) {
+            return;
+        }
+        let Some(link) = self.parts.picture.link(port) else {
+            return;
+        };
+        self.asked.insert((port, address), now);
+        self.parts.netlink.resolve(link.ifindex, address);
+    }
+
+    /// Keeps the next hops of servers known and fresh: the kernel does not see that they are used.
+    fn check_neighbours(&mut self) {
+        self.parts.board.sweep();
+        let now = Instant::now();
+        self.asked
+            .retain(|_, then| now.duration_since(*then) < DOUBT);
+        let servers: HashSet<IpAddr> = self
+            .parts
+            .view
+            .snapshot
+            .targets()
+            .iter()
+            .map(|target| target.address.into())
+            .collect();
+        for (port, address) in self.parts.picture.stale(|a| servers.contains(a)) {
+            self.resolve(port, address, DOUBT);
+        }
+        self.resolve_servers();
+    }
+
+    /// Has the next hops of servers found out before a packet needs them.
+    fn resolve_servers(&mut self) {
+        let unknown: HashSet<(PortIndex, IpAddr)> = self
+            .parts
+            .view
+            .server_hops()
+            .iter()
+            .filter_map(|hop| match hop {
+                NextHop::Unknown { port, address } => Some((*port, (*address).into())),
+                NextHop::Known { .. } | NextHop::None(_) => None,
+            })
+            .collect();
+        for (port, address) in unknown {
+            self.resolve(port, address, DOUBT);
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Response {
+        match request {
+            Request::Hello { version } => {
+                if version != PROTOCOL_VERSION {
+                    tracing::warn!(
+                        "a client speaks version {version} of the control protocol, we speak {PROTOCOL_VERSION}"
+                    );
+                }
+                Response::Hello(Hello {
+                    version: PROTOCOL_VERSION,
+                    pid: std::process::id(),
+                    start_id: self.parts.start_id,
+                    generation: self.parts.view.snapshot.generation(),
+                })
+            }
+            Request::Apply(spec) => self.apply(spec).await,
+            Request::Status => self.status(),
+            Request::Statistics => self.statistics().await,
+        }
+    }
+
+    /// Puts a snapshot in force, wholly or not at all: first the workers, so that they know what to do with packets
+    /// that are steered to them, then steering. What is steered no more is passed on by the workers meanwhile.
+    async fn apply(&mut self, spec: SnapshotSpec) -> Response {
+        let generation = spec.generation;
+        let rejected = |reason: String| {
+            tracing::error!(generation, "snapshot rejected: {reason}");
+            Response::Rejected { generation, reason }
+        };
+        let old = Arc::clone(&self.parts.view.snapshot);
+        let workers = self.parts.board.workers();
+        let new = match Snapshot::compile(&spec, Some(&old), workers) {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(error) => return rejected(error.to_string()),
+        };
+        let network = Arc::clone(&self.parts.view.network);
+        let version = self.publish(Arc::clone(&new), Arc::clone(&network));
+        let reason = match self.parts.board.wait_for(version, TAKE_UP).await {
+            Ok(()) => self
+                .parts
+                .steering
+                .follow(&new)
+                .err()
+                .map(|e| e.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = reason {
+            self.publish(Arc::clone(&old), network);
+            if let Err(error) = self.parts.steering.follow(&old) {
+                tracing::error!("steering cannot be taken back: {error}");
+            }
+            return rejected(reason);
+        }
+        self.snapshot_version = version;
+        self.departed.take_over(&old, &new);
+        self.parts.writer.write(Arc::new(spec));
+        self.resolve_servers();
+        tracing::info!(generation, rules = new.rules().len(), "snapshot applied");
+        Response::Applied { generation }
+    }
+
+    fn status(&self) -> Response {
+        let Parts {
+            reception,
+            steering,
+            counted,
+            table,
+            ..
+        } = &self.parts;
+        let mut status = reception.status(steering, counted);
+        status.generation = self.parts.view.snapshot.generation();
+        status.uptime_seconds = self.began.elapsed().as_secs();
+        status.table.capacity = u64::from(table.capacity());
+        status.table.used = u64::from(table.used());
+        Response::Status(status)
+    }
+
+    async fn statistics(&mut self) -> Response {
+        let Parts {
+            sweeper,
+            view,
+            counted,
+            start_id,
+            ..
+        } = &self.parts;
+        if !sweeper.counted(self.snapshot_version, COUNT).await {
+            return Response::Error {
+                message: "the connections are still being counted; ask again".into(),
+            };
+        }
+        Response::Statistics(collect(*start_id, &view.snapshot, &self.departed, counted))
+    }
+}

@@ -1,0 +1,177 @@
+//! Packets that wait until the link-layer address of their next hop is known. Bounded in number, per next hop and in
+//! time, so that a dead next hop cannot take all frames.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use ilb_forwarder::network::PortIndex;
+
+/// Packets that may wait, all next hops together.
+pub const CAPACITY: usize = 256;
+/// Packets that may wait for one next hop.
+pub const PER_NEXT_HOP: usize = 16;
+/// Milliseconds after which a packet is given up: the kernel tries three times, a second apart.
+pub const PATIENCE_MS: u64 = 3_000;
+
+/// A packet and what it waits for.
+#[derive(Debug)]
+pub struct Waiting<F> {
+    /// The packet.
+    pub frame: F,
+    /// Interface that the next hop lives on.
+    pub port: PortIndex,
+    /// Whose link-layer address is missing.
+    pub next_hop: IpAddr,
+    deadline: u64,
+}
+
+/// What [`Pending::push`] did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed<F> {
+    /// The packet waits, as others for this next hop do.
+    Waits,
+    /// The packet waits and is the first for this next hop, so that somebody has to be asked to resolve it.
+    First,
+    /// There is no room; the packet comes back.
+    Refused(F),
+}
+
+/// The waiting packets of one worker, oldest first.
+#[derive(Debug)]
+pub struct Pending<F> {
+    waiting: VecDeque<Waiting<F>>,
+}
+
+impl<F> Pending<F> {
+    /// An empty list; allocates all that it will ever need.
+    pub fn new() -> Pending<F> {
+        Pending {
+            waiting: VecDeque::with_capacity(CAPACITY),
+        }
+    }
+
+    /// Number of waiting packets.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Adds a packet at `now` (milliseconds of a clock that does not go back).
+    pub fn push(&mut self, frame: F, port: PortIndex, next_hop: IpAddr, now: u64) -> Pushed<F> {
+        let same = self
+            .waiting
+            .iter()
+            .filter(|w| w.next_hop == next_hop && w.port == port)
+            .count();
+        if same >= PER_NEXT_HOP || self.waiting.len() >= CAPACITY {
+            return Pushed::Refused(frame);
+        }
+        self.waiting.push_back(Waiting {
+            frame,
+            port,
+            next_hop,
+            deadline: now + PATIENCE_MS,
+        });
+        if same == 0 {
+            Pushed::First
+        } else {
+            Pushed::Waits
+        }
+    }
+
+    /// Takes out the oldest packet, whatever its deadline.
+    pub fn pop(&mut self) -> Option<Waiting<F>> {
+        self.waiting.pop_front()
+    }
+
+    /// Puts a packet back that [`Pending::pop`] took out; it keeps its deadline.
+    pub fn put_back(&mut self, waiting: Waiting<F>) {
+        self.waiting.push_back(waiting);
+    }
+
+    /// Takes out the oldest packet if its time is over.
+    pub fn expired(&mut self, now: u64) -> Option<Waiting<F>> {
+        self.waiting.front().filter(|w| w.deadline <= now)?;
+        self.waiting.pop_front()
+    }
+
+    /// When the first packet will be given up, in milliseconds of the same clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.waiting.front().map(|w| w.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn hop(n: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))
+    }
+
+    #[test]
+    fn the_first_packet_for_a_next_hop_asks_and_the_others_wait() {
+        let mut pending = Pending::new();
+        assert_eq!(pending.push(1, 0, hop(1), 0), Pushed::First);
+        assert_eq!(pending.push(2, 0, hop(1), 0), Pushed::Waits);
+        assert_eq!(pending.push(3, 1, hop(1), 0), Pushed::First);
+        assert_eq!(pending.push(4, 0, hop(2), 0), Pushed::First);
+        assert_eq!(pending.len(), 4);
+    }
+
+    #[test]
+    fn one_next_hop_cannot_take_all_the_room() {
+        let mut pending = Pending::new();
+        for frame in 0..PER_NEXT_HOP {
+            assert!(!matches!(
+                pending.push(frame, 0, hop(1), 0),
+                Pushed::Refused(_)
+            ));
+        }
+        assert_eq!(pending.push(99, 0, hop(1), 0), Pushed::Refused(99));
+        assert_eq!(pending.push(100, 0, hop(2), 0), Pushed::First);
+    }
+
+    #[test]
+    fn the_list_is_bounded() {
+        let mut pending = Pending::new();
+        for n in 0..CAPACITY {
+            assert_eq!(pending.push(n, 0, hop(n as u32), 0), Pushed::First);
+        }
+        assert_eq!(
+            pending.push(CAPACITY, 0, hop(70_000), 0),
+            Pushed::Refused(CAPACITY)
+        );
+    }
+
+    #[test]
+    fn packets_expire_in_order_and_not_early() {
+        let mut pending = Pending::new();
+        pending.push('a', 0, hop(1), 0);
+        pending.push('b', 0, hop(2), 10);
+        assert_eq!(pending.next_deadline(), Some(PATIENCE_MS));
+        assert!(pending.expired(PATIENCE_MS - 1).is_none());
+        assert_eq!(pending.expired(PATIENCE_MS).unwrap().frame, 'a');
+        assert!(pending.expired(PATIENCE_MS).is_none());
+        assert_eq!(pending.expired(PATIENCE_MS + 10).unwrap().frame, 'b');
+        assert!(pending.next_deadline().is_none());
+    }
+
+    #[test]
+    fn going_through_the_list_once_keeps_its_order() {
+        let mut pending = Pending::new();
+        for frame in 0..5 {
+            pending.push(frame, 0, hop(frame), u64::from(frame));
+        }
+        for _ in 0..pending.len() {
+            let waiting = pending.pop().unwrap();
+            if waiting.frame % 2 == 0 {
+                pending.put_back(waiting);
+            }
+        }
+        let left: Vec<u32> = std::iter::from_fn(|| pending.pop())
+            .map(|w| w.frame)
+            .collect();
+        assert_eq!(left, [0, 2, 4]);
+    }
+}

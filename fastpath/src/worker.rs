@@ -1,0 +1,415 @@
+//! A worker thread: moves packets between its rings and does what the forwarder decided.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use ilb_forwarder::network::PortIndex;
+use ilb_forwarder::packet::{ETHERNET, Packet};
+use ilb_forwarder::verdict::{DropReason, Verdict};
+use ilb_forwarder::{Forwarder, View};
+use xsk_rs::umem::frame::FrameDesc;
+
+use crate::board::{Ask, Board};
+use crate::clock::Instant;
+use crate::counters::Counters;
+use crate::error::StartError;
+use crate::frames::Place;
+use crate::pending::{Pending, Pushed, Waiting};
+use crate::port::{BATCH, Plan};
+use crate::ports::Ports;
+use crate::raw::RawSender;
+use crate::tun::Tun;
+
+/// Rounds without a packet before the worker sleeps.
+const QUIET_ROUNDS: u32 = 32;
+/// Milliseconds between two audits of the frames, and the longest sleep.
+const AUDIT_MS: u64 = 5_000;
+/// Longest sleep in milliseconds while frames are under way.
+const LONGEST_NAP_MS: u64 = 500;
+/// Milliseconds after which sockets that could not be opened are tried again.
+const REOPEN_MS: u64 = 1_000;
+
+/// A packet that waits for its next hop.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    frame: FrameDesc,
+    length: usize,
+}
+
+/// Opens the sockets of a plan and makes XDP steer to them.
+pub type Opener = Box<dyn Fn(&[Plan]) -> Result<Ports, StartError> + Send>;
+
+/// Ways around the rings, shared by all workers.
+pub struct SideDoors {
+    /// To interfaces on which a worker has no queue.
+    pub raw: RawSender,
+    /// To the kernel; None where there is no tun device to be had.
+    pub tun: Option<Tun>,
+}
+
+/// See the module's text.
+pub struct Worker {
+    number: usize,
+    board: Arc<Board>,
+    forwarder: Forwarder,
+    counters: Arc<Counters>,
+    doors: Arc<SideDoors>,
+    opener: Opener,
+    ports: Ports,
+    pending: Pending<Parked>,
+    view: Arc<View>,
+    version: u64,
+    batch: ArrayVec<FrameDesc, BATCH>,
+    waits: Vec<libc::pollfd>,
+    now: Instant,
+    nap: u64,
+    audited: u64,
+    try_again: Option<(u64, Vec<Plan>)>,
+    /// Misplaced frames in the books of sockets that are closed.
+    misplaced: u64,
+}
+
+impl Worker {
+    /// A worker that has its sockets already.
+    pub fn new(
+        number: usize,
+        board: Arc<Board>,
+        forwarder: Forwarder,
+        counters: Arc<Counters>,
+        doors: Arc<SideDoors>,
+        opener: Opener,
+        ports: Ports,
+    ) -> Worker {
+        let (version, view) = board.latest();
+        let now = Instant::now();
+        let mut worker = Worker {
+            number,
+            board,
+            forwarder,
+            counters,
+            doors,
+            opener,
+            ports,
+            pending: Pending::new(),
+            view,
+            version,
+            batch: ArrayVec::new(),
+            waits: Vec::new(),
+            now,
+            nap: 1,
+            audited: now.milliseconds(),
+            try_again: None,
+            misplaced: 0,
+        };
+        worker.board.acknowledge(number, version);
+        worker.list_waits();
+        worker
+    }
+
+    /// Works until the board says stop.
+    pub fn run(mut self) {
+        let mut quiet = 0;
+        while !self.board.is_stopping() {
+            if self.round() > 0 {
+                quiet = 0;
+                self.nap = 1;
+            } else if quiet < QUIET_ROUNDS {
+                quiet += 1;
+                std::hint::spin_loop();
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One round over all sockets; gives the number of packets received.
+    fn round(&mut self) -> usize {
+        self.now = Instant::now();
+        self.take_up_changes();
+        self.ports.reap();
+        self.ports.refill();
+        let mut received = 0;
+        for socket in 0..self.ports.len() {
+            received += self.receive_and_forward(socket);
+        }
+        self.give_up_waiting();
+        self.send();
+        self.audit_now_and_then();
+        received
+    }
+
+    /// Takes up a new view or new sockets, if there are any.
+    #[inline]
+    fn take_up_changes(&mut self) {
+        if let Some(plans) = self.board.take_reopen(self.number) {
+            self.reopen(plans);
+        }
+        if let Some((at, _)) = self.try_again
+            && at <= self.now.milliseconds()
+            && let Some((_, plans)) = self.try_again.take()
+        {
+            self.reopen(plans);
+        }
+        if self.board.version() != self.version {
+            (self.version, self.view) = self.board.latest();
+            self.board.acknowledge(self.number, self.version);
+            self.retry_waiting();
+        }
+    }
+
+    #[inline]
+    fn receive_and_forward(&mut self, socket: usize) -> usize {
+        self.batch.clear();
+        self.ports.receive(socket, &mut self.batch);
+        if self.batch.is_empty() {
+            return 0;
+        }
+        let ingress = self.ports.interface(socket);
+        self.counters.received(ingress, self.batch.len());
+        let mut packets: ArrayVec<Packet<'_>, BATCH> = ArrayVec::new();
+        for frame in &self.batch {
+            // SAFETY: the frame was just received, so that it is ours; `packets` ends within this function, and each
+            // packet before its frame goes on.
+            let (bytes, start) = unsafe { self.ports.frame(frame) };
+            packets.push(Packet::new(bytes, start, frame.lengths().data(), ingress));
+        }
+        self.forwarder
+            .process(&self.view, &mut packets, self.now.seconds());
+        for (at, packet) in packets.drain(..).enumerate() {
+            let frame = self.batch[at];
+            // A descriptor of xsk-rs cannot be moved within its frame, and nothing that the forwarder does needs it.
+            debug_assert_eq!(packet.start(), frame.addr() % crate::umem::FRAME_SIZE);
+            let (verdict, length) = (packet.verdict, packet.len());
+            self.dispose(frame, length, verdict, Place::BATCH);
+        }
+        self.batch.len()
+    }
+
+    /// Does with a packet what was decided; `from` is where its frame is.
+    #[inline]
+    fn dispose(&mut self, frame: FrameDesc, length: usize, verdict: Verdict, from: Place) {
+        match verdict {
+            Verdict::Transmit(port) => {
+                if !self.ports.post(port, frame, length, from) {
+                    self.send_around(port, frame, length);
+                    self.ports.give_back(frame, from);
+                }
+            }
+            Verdict::Unresolved { port, next_hop } => self.park(frame, length, port, next_hop),
+            Verdict::Kernel => {
+                self.deliver(frame, length);
+                self.ports.give_back(frame, from);
+            }
+            Verdict::Drop(_) => {
+                let bytes = length.saturating_sub(ETHERNET) as u64;
+                self.counters.dropped_bytes.add(bytes);
+                self.ports.give_back(frame, from);
+            }
+        }
+    }
+
+    /// Keeps a packet of the batch until its next hop is known, and has it found out.
+    fn park(&mut self, frame: FrameDesc, length: usize, port: PortIndex, next_hop: IpAddr) {
+        let parked = Parked { frame, length };
+        let now = self.now.milliseconds();
+        match self.pending.push(parked, port, next_hop, now) {
+            Pushed::Refused(_) => {
+                self.lose(DropReason::NeighbourUnresolved, length);
+                self.ports.give_back(frame, Place::BATCH);
+                return;
+            }
+            Pushed::First => {
+                if !self.board.ask(Ask::Resolve { port, next_hop }) {
+                    tracing::warn!("too many unresolved next hops at once: {next_hop} has to wait");
+                }
+            }
+            Pushed::Waits => {}
+        }
+        if !self.ports.note(&frame, Place::BATCH, Place::PENDING) {
+            tracing::error!("a frame that waits for {next_hop} is not in the books");
+        }
+    }
+
+    /// Looks through the waiting packets: some next hops may be known now.
+    fn retry_waiting(&mut self) {
+        for _ in 0..self.pending.len() {
+            let Some(waiting) = self.pending.pop() else {
+                return;
+            };
+            let Parked { frame, length } = waiting.frame;
+            let verdict = self.finish(&waiting);
+            match verdict {
+                Verdict::Unresolved { .. } => self.pending.put_back(waiting),
+                Verdict::Drop(reason) => {
+                    self.lose(reason, length);
+                    self.ports.give_back(frame, Place::PENDING);
+                }
+                Verdict::Transmit(_) | Verdict::Kernel => {
+                    self.dispose(frame, length, verdict, Place::PENDING);
+                }
+            }
+        }
+    }
+
+    fn finish(&self, waiting: &Waiting<Parked>) -> Verdict {
+        let Parked { frame, length } = waiting.frame;
+        // SAFETY: the frame waits in our list, so that it is ours; the slice ends within this function.
+        let (bytes, start) = unsafe { self.ports.frame(&frame) };
+        self.view.network.finish(
+            waiting.port,
+            waiting.next_hop,
+            &mut bytes[start..start + length],
+        )
+    }
+
+    /// Drops packets whose next hop did not answer in time.
+    #[inline]
+    fn give_up_waiting(&mut self) {
+        while let Some(waiting) = self.pending.expired(self.now.milliseconds()) {
+            self.lose(DropReason::NeighbourUnresolved, waiting.frame.length);
+            self.ports.give_back(waiting.frame.frame, Place::PENDING);
+        }
+    }
+
+    #[inline]
+    fn send(&mut self) {
+        let (counters, drops) = (&self.counters, self.forwarder.counters());
+        self.ports.send(|port, flushed| {
+            counters.sent(port, flushed.sent);
+            for _ in 0..flushed.refused {
+                drops.dropped(DropReason::TxFull);
+            }
+            let headers = ETHERNET * flushed.refused;
+            let bytes = flushed.refused_bytes.saturating_sub(headers);
+            counters.dropped_bytes.add(bytes as u64);
+        });
+    }
+
+    /// Sends by the way around the rings, to an interface that has no queue for this worker.
+    fn send_around(&mut self, port: PortIndex, frame: FrameDesc, length: usize) {
+        // SAFETY: the frame is ours until it is given back; the slice ends within this function.
+        let (bytes, start) = unsafe { self.ports.frame(&frame) };
+        let ifindex = self.board.ifindex(port);
+        match self.doors.raw.send(ifindex, &bytes[start..start + length]) {
+            Ok(()) => self.counters.sent(port, 1),
+            Err(_) => self.lose(DropReason::TxFull, length),
+        }
+    }
+
+    /// Hands a packet to the kernel.
+    fn deliver(&mut self, frame: FrameDesc, length: usize) {
+        // SAFETY: the frame is ours until it is given back; the slice ends within this function.
+        let (bytes, start) = unsafe { self.ports.frame(&frame) };
+        let packet = bytes[start..start + length].get(ETHERNET..);
+        match (&self.doors.tun, packet) {
+            (Some(tun), Some(packet)) if tun.deliver(packet).is_ok() => {
+                self.counters.kernel_packets.add(1);
+                self.counters.kernel_bytes.add(packet.len() as u64);
+            }
+            _ => self.lose(DropReason::KernelRefused, length),
+        }
+    }
+
+    /// Counts a packet that is dropped after the forwarder has seen it.
+    fn lose(&self, reason: DropReason, length: usize) {
+        self.forwarder.counters().dropped(reason);
+        let bytes = length.saturating_sub(ETHERNET) as u64;
+        self.counters.dropped_bytes.add(bytes);
+    }
+
+    #[inline]
+    fn audit_now_and_then(&mut self) {
+        if self.now.milliseconds() - self.audited >= AUDIT_MS {
+            self.audited = self.now.milliseconds();
+            self.ports.audit(self.pending.len());
+            let misplaced = self.misplaced + self.ports.violations();
+            self.counters.misplaced_frames.set(misplaced);
+        }
+    }
+
+    /// Waits for packets, for the bell, or for the next thing that has a time.
+    fn sleep(&mut self) {
+        let now = self.now.milliseconds();
+        let mut longest = (self.audited + AUDIT_MS).saturating_sub(now);
+        if let Some(deadline) = self.pending.next_deadline() {
+            longest = longest.min(deadline.saturating_sub(now));
+        }
+        if let Some((at, _)) = &self.try_again {
+            longest = longest.min(at.saturating_sub(now));
+        }
+        if self.ports.is_sending() || self.ports.is_short() {
+            longest = longest.min(self.nap);
+            self.nap = (self.nap * 2).min(LONGEST_NAP_MS);
+        }
+        self.counters.sleeps.add(1);
+        // SAFETY: the list has this length and lives through the call.
+        let ready = unsafe {
+            libc::poll(
+                self.waits.as_mut_ptr(),
+                self.waits.len() as libc::nfds_t,
+                longest as libc::c_int + 1,
+            )
+        };
+        if ready > 0 {
+            self.answer_wakeup();
+        }
+    }
+
+    /// Silences the bell and looks after sockets that report an error.
+    fn answer_wakeup(&mut self) {
+        let complaint = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+        let sockets = self.ports.len();
+        if self.waits[sockets].revents != 0 {
+            self.board.silence(self.number);
+        }
+        for socket in 0..sockets {
+            if self.waits[socket].revents & complaint == 0 {
+                continue;
+            }
+            if let Some(port) = self.ports.check(socket) {
+                let Plan { name, queue, .. } = port.plan();
+                tracing::warn!(
+                    interface = name,
+                    queue,
+                    "the interface is gone; the others go on, and it will be served again when it is back"
+                );
+                self.waits[socket].fd = -1;
+            }
+        }
+    }
+
+    /// Closes all sockets and opens those of the plan, because interfaces have come. Packets in the rings are lost.
+    fn reopen(&mut self, plans: Vec<Plan>) {
+        while let Some(waiting) = self.pending.pop() {
+            self.lose(DropReason::NeighbourUnresolved, waiting.frame.length);
+        }
+        // A queue can be bound only once, so that the old sockets have to go first.
+        self.misplaced += self.ports.violations();
+        self.ports.close();
+        match (self.opener)(&plans) {
+            Ok(ports) => {
+                self.ports = ports;
+                tracing::info!(worker = self.number, "serves {} queues now", plans.len());
+            }
+            Err(error) => {
+                tracing::error!(worker = self.number, "cannot serve: {error}; trying again");
+                let at = Instant::now().milliseconds() + REOPEN_MS;
+                self.try_again = Some((at, plans));
+            }
+        }
+        self.list_waits();
+        self.now = Instant::now();
+    }
+
+    fn list_waits(&mut self) {
+        let wait = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        self.waits.clear();
+        self.waits.extend(self.ports.fds().map(wait));
+        self.waits.push(wait(self.board.bell(self.number)));
+    }
+}
