@@ -1,2 +1,142 @@
-//! Placeholder while the workspace is laid out.
-fn main() {}
+//! The command line of ilb.
+//!
+//! This crate owns the commands of `lbadm`: how they are written, what they print, and their exit codes. It refuses to
+//! open the database or to talk to anything but the manager's D-Bus interface, and knows no rule about what may be
+//! configured that is not in `libilb`.
+
+#![forbid(unsafe_code)]
+
+mod action;
+mod cli;
+mod error;
+mod keys;
+mod man;
+mod rule;
+mod server;
+mod servergroup;
+mod show;
+mod statistics;
+mod status;
+mod table;
+mod usage;
+
+#[cfg(test)]
+mod golden;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use libilb::client::Client;
+use libilb::describe::State;
+
+use action::{Action, Show};
+use cli::ShowStatistics;
+use error::{Error, Exit};
+use statistics::Printer;
+use table::Style;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let exit = match run(std::env::args_os().collect()).await {
+        Ok(exit) => exit,
+        // Whoever read our output has enough of it.
+        Err(Error::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(error) => {
+            complain(&error.to_string());
+            error.exit()
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Understands the command line and does what it says.
+async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
+    let words: Vec<String> = args
+        .iter()
+        .skip(1)
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
+    let cli = match cli::parse(args) {
+        Ok(cli) => cli,
+        Err(e) if !e.use_stderr() => {
+            say(&e.render().to_string())?;
+            return Ok(Exit::Ok);
+        }
+        Err(e) => return Err(Error::Usage(usage::message(&e, &words))),
+    };
+    let json = cli.json;
+    match action::understand(cli)? {
+        Action::Say(text) => say(text)?,
+        Action::Man(directory) => man::generate(&directory)?,
+        Action::Change(request) => {
+            let (word, names) = action::change(request).await?;
+            if json {
+                say(&action::changed_json(word, &names))?;
+            }
+        }
+        Action::Show(show) => {
+            let node = Client::connect().await?.describe().await?;
+            say(&show.render(&node, json, style())?)?;
+            if matches!(show, Show::Status) && node.state == State::Degraded {
+                return Ok(Exit::Degraded);
+            }
+        }
+        Action::Statistics(args) => statistics(args, json).await?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// `show-statistics`: once, `count` times, or until the user has enough.
+async fn statistics(args: ShowStatistics, json: bool) -> Result<(), Error> {
+    let client = Client::connect().await?;
+    if args.drops {
+        let node = client.describe().await?;
+        let all = client.statistics().await?;
+        return say(&statistics::drops(&node, &all, args.verbose, json, style()));
+    }
+    let interval = args.interval.map(|s| Duration::from_secs(s.into()));
+    let mut left = match (interval, args.count) {
+        (None, _) => Some(1),
+        (Some(_), count) => count,
+    };
+    let mut printer = Printer::new(args, json, style());
+    let mut last = Instant::now();
+    let mut ticks = tokio::time::interval(interval.unwrap_or(Duration::from_secs(1)));
+    loop {
+        ticks.tick().await;
+        let all = client.statistics().await?;
+        let elapsed = last.elapsed().as_secs_f64();
+        last = Instant::now();
+        say(&printer.next(&all, elapsed, SystemTime::now())?)?;
+        if let Some(left) = &mut left {
+            *left -= 1;
+            if *left == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Colours only for a terminal that can show them and a user who wants them (<https://no-color.org>).
+fn style() -> Style {
+    let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|t| t == "dumb");
+    Style {
+        colour: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+    }
+}
+
+/// Writes to standard output.
+fn say(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(Error::Output)
+}
+
+/// Writes to standard error. If that fails too there is nobody left to tell.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "lbadm: {message}");
+}

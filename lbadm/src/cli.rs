@@ -1,0 +1,518 @@
+//! The command line: every command, option and help text. What they mean is in the file of each object.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Administers the ilb load balancer.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lbadm",
+    version,
+    disable_help_flag = true,
+    infer_subcommands = false,
+    after_help = AFTER_HELP
+)]
+pub struct Cli {
+    /// Write JSON
+    #[arg(short, long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Every command has its own help with examples: lbadm help create-rule
+Commands have short forms: -rule is -rl, -servergroup is -sg, -server is -srv,
+-healthcheck is -hc, -statistics is -stats, -config is -cf.
+Names, keys and values are the same in upper and lower case.
+
+Exit codes: 0 done; 1 failed, nothing changed; 2 wrong command line;
+3 the manager is not running; 4 not authorised; 5 degraded, nothing can be
+stored.";
+
+/// What `lbadm` alone says.
+pub const OVERVIEW: &str = "\
+lbadm administers the ilb load balancer. To balance a web site over two servers:
+
+  lbadm create-servergroup -s server=192.0.2.11:80,server=192.0.2.12:80 web
+  lbadm create-rule -e -i vip=192.0.2.80,port=80 -m lbalg=rr,type=HALF-NAT \\
+        -o servergroup=web www
+
+  lbadm show-rule               what is configured, and whether it works
+  lbadm show-server             the servers of every rule
+  lbadm show-statistics 1       traffic, every second
+  lbadm disable-server _web.0   no new connections; those that live go on
+  lbadm status                  manager and fast path
+
+All commands: lbadm help        One of them: lbadm help create-rule
+";
+
+/// Every command, under its usual name and its alias.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a rule: which traffic goes where, and how
+    #[command(alias = "create-rl", after_help = CREATE_RULE_HELP)]
+    CreateRule(CreateRule),
+    /// Delete rules
+    #[command(
+        alias = "delete-rl",
+        after_help = "\
+The connections of a deleted rule live on until they end, or for its
+conn-drain seconds.
+
+Examples:
+  lbadm delete-rule www
+  lbadm delete-rule -a"
+    )]
+    DeleteRule(DeleteRule),
+    /// Let rules take new connections
+    #[command(
+        alias = "enable-rl",
+        after_help = "\
+Examples:
+  lbadm enable-rule www
+  lbadm enable-rule"
+    )]
+    EnableRule(RuleNames),
+    /// Stop rules from taking new connections
+    #[command(
+        alias = "disable-rl",
+        after_help = "\
+The connections that a disabled rule has live on until they end, or for its
+conn-drain seconds.
+
+Examples:
+  lbadm disable-rule www
+  lbadm disable-rule"
+    )]
+    DisableRule(RuleNames),
+    /// Show rules
+    #[command(
+        alias = "show-rl",
+        after_help = "\
+Fields: rulename status lbalg type protocol vip port, and servergroup servers
+proxy-src conn-drain nat-timeout manage-addresses connections problems.
+
+Examples:
+  lbadm show-rule
+  lbadm show-rule -f www
+  lbadm show-rule -e -p -o rulename,vip,port"
+    )]
+    ShowRule(ShowRule),
+    /// Create a server group
+    #[command(alias = "create-sg", after_help = SERVER_SPEC_HELP)]
+    CreateServergroup(CreateServergroup),
+    /// Delete server groups that no rule uses
+    #[command(
+        alias = "delete-sg",
+        after_help = "\
+Examples:
+  lbadm delete-servergroup web"
+    )]
+    DeleteServergroup(GroupNames),
+    /// Show server groups with their servers
+    #[command(
+        alias = "show-sg",
+        after_help = "\
+Fields: sgname serverid minport maxport ip_address, and host weight status connections.
+
+Examples:
+  lbadm show-servergroup
+  lbadm show-servergroup -p -o serverid,ip_address web"
+    )]
+    ShowServergroup(ShowServergroup),
+    /// Add servers to a server group
+    #[command(alias = "add-srv", after_help = ADD_SERVER_HELP)]
+    AddServer(ChangeServers),
+    /// Remove servers from a server group
+    #[command(
+        alias = "remove-srv",
+        after_help = "\
+A server is named by its id or as it was added. An address without port means
+every server there.
+
+Examples:
+  lbadm remove-server -s server=_web.2 web
+  lbadm remove-server -s server=192.0.2.13:8080,server=192.0.2.14 web"
+    )]
+    RemoveServer(ChangeServers),
+    /// Let servers take new connections
+    #[command(
+        alias = "enable-srv",
+        after_help = "\
+Examples:
+  lbadm enable-server _web.0 _web.1"
+    )]
+    EnableServer(ServerIds),
+    /// Stop servers from taking new connections
+    #[command(
+        alias = "disable-srv",
+        after_help = "\
+The connections that a disabled server has live on until they end, or for the
+conn-drain seconds of their rule. 'lbadm show-servergroup' lists the ids.
+
+Examples:
+  lbadm disable-server _web.0"
+    )]
+    DisableServer(ServerIds),
+    /// Show the servers of rules
+    #[command(
+        alias = "show-srv",
+        after_help = "\
+Fields: serverid address port rulename status servergroup, and host weight
+connections (over all rules).
+
+Examples:
+  lbadm show-server
+  lbadm show-server www
+  lbadm show-server -p -o serverid,status www"
+    )]
+    ShowServer(ShowServer),
+    /// Show traffic and drops
+    #[command(alias = "show-stats", after_help = STATISTICS_HELP)]
+    ShowStatistics(ShowStatistics),
+    /// Show whether manager and fast path are well
+    #[command(after_help = "\
+The exit code is 5 when the manager cannot store changes, 3 when it is not running.
+
+Examples:
+  lbadm status
+  lbadm status --json")]
+    Status,
+    /// (not supported yet) Create a health check
+    #[command(alias = "create-hc")]
+    CreateHealthcheck(Later),
+    /// (not supported yet) Delete health checks
+    #[command(alias = "delete-hc")]
+    DeleteHealthcheck(Later),
+    /// (not supported yet) Show health checks
+    #[command(alias = "show-hc")]
+    ShowHealthcheck(Later),
+    /// (not supported yet) Show results of health checks
+    #[command(alias = "show-hc-res")]
+    ShowHcResult(Later),
+    /// (not supported yet) Show the connection table
+    ShowNat(Later),
+    /// (not supported yet) Show which client is kept on which server
+    #[command(alias = "show-pt")]
+    ShowPersist(Later),
+    /// (not supported yet) Write the configuration as commands
+    #[command(alias = "export-cf")]
+    ExportConfig(Later),
+    /// (not supported yet) Read a configuration
+    #[command(alias = "import-cf")]
+    ImportConfig(Later),
+    /// Write the man pages
+    #[command(hide = true)]
+    GenerateMan(GenerateMan),
+}
+
+const CREATE_RULE_HELP: &str = "\
+Keys:
+  -i vip=ADDRESS              address that clients connect to; the manager puts
+                              it on an interface
+     port=PORT                a number, a range a-b, or a service name
+     protocol=tcp|udp         tcp if not given (alias prot)
+     manage-addresses=yes|no  no: you put the addresses on an interface
+  -m lbalg=ALGORITHM          how a server is chosen (alias algo):
+                              roundrobin (rr), hash-ip (hip),
+                              hash-ip-port (hipp), hash-ip-vip (hipv)
+     type=TOPOLOGY            DSR (d), NAT (n) or HALF-NAT (h) (alias topo)
+     proxy-src=ADDRESS,...    NAT only: 1 to 10 source addresses towards the
+                              servers, or ranges a-b (alias nat-src)
+  -t conn-drain=SECONDS       how long connections may live on after disabling
+                              or removal; not given: until they end
+     nat-timeout=SECONDS      idle time after which a connection is forgotten;
+                              0 or not given: 120 (tcp), 60 (udp)
+  -o servergroup=NAME         where it goes (alias sg)
+
+Topologies:
+  DSR       the servers hold the VIP on lo and answer clients themselves
+  HALF-NAT  the servers' route to the clients leads through the balancer
+  NAT       the servers see a proxy-src address as client; nothing to set up
+
+A rule is created disabled unless -e is given.
+
+Examples:
+  lbadm create-rule -e -i vip=192.0.2.80,port=80 -m lbalg=rr,type=HALF-NAT \\
+        -o servergroup=web www
+  lbadm create-rule -e -i vip=192.0.2.80,port=443 \\
+        -m lbalg=hash-ip,type=NAT,proxy-src=192.0.2.90-192.0.2.91 \\
+        -t conn-drain=60 -o servergroup=web www-tls
+  lbadm create-rule -i vip=2001:db8::53,port=domain,prot=udp \\
+        -m algo=hipp,topo=d -o sg=dns6 dns";
+
+const SERVER_SPEC_HELP: &str = "\
+A server is written host[:port], address[:port] or first-last[:port], an IPv6
+address in brackets; the port may be a range. A range of addresses spans at
+most 256. name=address keeps a name without looking it up.
+
+Without port a server has the ports of the rule. One port takes all ports of
+the rule; a range as large as the rule's shifts them.
+
+Examples:
+  lbadm create-servergroup -s server=192.0.2.11:80,server=192.0.2.12:80 web
+  lbadm create-servergroup -s server=192.0.2.11-192.0.2.20 farm
+  lbadm create-servergroup -s server=[2001:db8::11]:8080-8089 web6";
+
+const ADD_SERVER_HELP: &str = "\
+'lbadm help create-servergroup' explains how servers are written.
+
+Examples:
+  lbadm add-server -s server=192.0.2.13:80 web
+  lbadm add-server -s server=192.0.2.14-192.0.2.17:80 web
+  lbadm add-server -s server=web5=192.0.2.18:80,server=192.0.2.19:80 web
+  lbadm add-server -s server=[2001:db8::13] web6";
+
+const STATISTICS_HELP: &str = "\
+Columns: PKT_P BYTES_P forwarded, PKT_U BYTES_U left to the kernel, PKT_D
+BYTES_D dropped. -v adds ICMP_P ICMP_D (ICMP errors), ICMP2BIG_P ICMP2BIG_D
+(too-big ones among them), NOMEMP_D NOPORTP_D (drops because there was no room
+in the connection table, no NAT port) and CONNECTIONS (living now).
+
+With an interval the first line counts from the start of the fast path, the
+others are per second; -d shows what was added in the interval instead, -A
+what there is in all.
+
+Examples:
+  lbadm show-statistics
+  lbadm show-statistics 1
+  lbadm show-statistics -t -r www 5 12
+  lbadm show-statistics -i -r www
+  lbadm show-statistics -p -o pkt_p,bytes_p -r www
+  lbadm show-statistics --drops";
+
+/// `create-rule`.
+#[derive(Debug, Args)]
+pub struct CreateRule {
+    /// Enable it at once
+    #[arg(short)]
+    pub enable: bool,
+    /// (not supported yet) Keep clients on their server
+    #[arg(short = 'p')]
+    pub persistent: bool,
+    /// What comes in: vip=,port=[,protocol=][,manage-addresses=]
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub incoming: Vec<String>,
+    /// How it is balanced: lbalg=,type=[,proxy-src=]
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub method: Vec<String>,
+    /// (not supported yet) How servers are checked: hc-name=[,hc-port=]
+    #[arg(short = 'h', value_name = "KEY=VALUE,...")]
+    pub health: Vec<String>,
+    /// Times: [conn-drain=][,nat-timeout=]
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub timers: Vec<String>,
+    /// Where it goes: servergroup=
+    #[arg(short, value_name = "KEY=VALUE")]
+    pub outgoing: Vec<String>,
+    /// Name of the rule
+    pub name: String,
+}
+
+/// `delete-rule`.
+#[derive(Debug, Args)]
+pub struct DeleteRule {
+    /// All rules
+    #[arg(short)]
+    pub all: bool,
+    /// Names of rules
+    #[arg(value_name = "RULE")]
+    pub names: Vec<String>,
+}
+
+/// `enable-rule`, `disable-rule`.
+#[derive(Debug, Args)]
+pub struct RuleNames {
+    /// Names of rules; all if none is given
+    #[arg(value_name = "RULE")]
+    pub names: Vec<String>,
+}
+
+/// How a table is written.
+#[derive(Debug, Args)]
+pub struct Format {
+    /// For scripts: values separated by ':', no heading; needs -o
+    #[arg(short)]
+    pub parsable: bool,
+    /// Fields to show, separated by commas, or 'all'
+    #[arg(short, value_name = "FIELD,...")]
+    pub output: Option<String>,
+}
+
+/// `show-rule`.
+#[derive(Debug, Args)]
+pub struct ShowRule {
+    /// Only enabled ones
+    #[arg(short, conflicts_with = "disabled")]
+    pub enabled: bool,
+    /// Only those that are not enabled
+    #[arg(short)]
+    pub disabled: bool,
+    /// Everything about them
+    #[arg(short, conflicts_with_all = ["parsable", "output"])]
+    pub full: bool,
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+    /// Names of rules; all if none is given
+    #[arg(value_name = "RULE")]
+    pub names: Vec<String>,
+}
+
+/// `create-servergroup`.
+#[derive(Debug, Args)]
+pub struct CreateServergroup {
+    /// Servers: server=SPEC,...
+    #[arg(short, value_name = "server=SPEC,...")]
+    pub servers: Vec<String>,
+    /// Name of the group
+    pub name: String,
+}
+
+/// `delete-servergroup`.
+#[derive(Debug, Args)]
+pub struct GroupNames {
+    /// Names of groups
+    #[arg(value_name = "GROUP", required = true)]
+    pub names: Vec<String>,
+}
+
+/// `show-servergroup`.
+#[derive(Debug, Args)]
+pub struct ShowServergroup {
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+    /// Names of groups; all if none is given
+    #[arg(value_name = "GROUP")]
+    pub names: Vec<String>,
+}
+
+/// `add-server`, `remove-server`.
+#[derive(Debug, Args)]
+pub struct ChangeServers {
+    /// Servers: server=SPEC,...
+    #[arg(short, value_name = "server=SPEC,...", required = true)]
+    pub servers: Vec<String>,
+    /// Name of the group
+    #[arg(value_name = "GROUP")]
+    pub group: String,
+}
+
+/// `enable-server`, `disable-server`.
+#[derive(Debug, Args)]
+pub struct ServerIds {
+    /// Ids of servers, such as _web.0
+    #[arg(value_name = "SERVER_ID", required = true)]
+    pub ids: Vec<String>,
+}
+
+/// `show-server`.
+#[derive(Debug, Args)]
+pub struct ShowServer {
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+    /// Names of rules; all if none is given
+    #[arg(value_name = "RULE")]
+    pub rules: Vec<String>,
+}
+
+/// `show-statistics`.
+#[derive(Debug, Args)]
+pub struct ShowStatistics {
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+    /// Show the time of each line
+    #[arg(short)]
+    pub time: bool,
+    /// Show more columns
+    #[arg(short)]
+    pub verbose: bool,
+    /// Always show what there is in all
+    #[arg(short = 'A', conflicts_with = "delta")]
+    pub absolute: bool,
+    /// Show what was added in each interval
+    #[arg(short)]
+    pub delta: bool,
+    /// A line for each rule; with -r for each of its servers
+    #[arg(short)]
+    pub itemize: bool,
+    /// Only this rule
+    #[arg(short, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only this server
+    #[arg(short, value_name = "SERVER_ID")]
+    pub server: Option<String>,
+    /// Say why packets were dropped; with -v all possible reasons
+    #[arg(long, conflicts_with_all = ["output", "parsable", "time", "absolute", "delta", "itemize", "rule", "server",
+        "interval"])]
+    pub drops: bool,
+    /// Seconds between lines
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub interval: Option<u32>,
+    /// How many lines; without end if not given
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// A command of a later version. It takes anything.
+#[derive(Debug, Args)]
+pub struct Later {
+    /// Its arguments.
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub rest: Vec<String>,
+}
+
+/// `generate-man`.
+#[derive(Debug, Args)]
+pub struct GenerateMan {
+    /// Directory to write them to
+    pub directory: PathBuf,
+}
+
+/// The whole command line. `-h` is help wherever it is not the option for health checks.
+pub fn command() -> clap::Command {
+    let help = || {
+        Arg::new("help")
+            .long("help")
+            .short_alias('?')
+            .action(ArgAction::Help)
+            .help("Show help")
+    };
+    let command = Cli::command().arg(help().short('h')).max_term_width(100);
+    command.mut_subcommands(|sub| {
+        let taken = sub.get_arguments().any(|arg| arg.get_short() == Some('h'));
+        let later = sub.get_arguments().any(|arg| arg.get_id() == "rest");
+        let sub = sub.disable_help_flag(true);
+        match (later, taken) {
+            (true, _) | (_, true) => sub.arg(help()),
+            _ => sub.arg(help().short('h')),
+        }
+    })
+}
+
+/// Reads a command line, program name first.
+///
+/// # Errors
+/// What clap has to say, be it an error, help or version.
+pub fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(lower_command(args))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Commands are the same in any case.
+fn lower_command(mut args: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let word = args
+        .iter_mut()
+        .skip(1)
+        .find(|arg| !arg.to_string_lossy().starts_with('-'));
+    if let Some(word) = word {
+        word.make_ascii_lowercase();
+    }
+    args
+}

@@ -1,0 +1,304 @@
+//! `create-rule`, `delete-rule`, `enable-rule`, `disable-rule`, `show-rule`.
+
+use libilb::describe::{Description, RuleDescription, Status};
+use libilb::error::Item;
+use libilb::rule::{RuleSettings, Topology};
+
+use crate::action::{Action, Request, Show};
+use crate::cli::{CreateRule, DeleteRule, ShowRule};
+use crate::error::Error;
+use crate::keys::{HEALTH, INCOMING, Key, METHOD, OUTGOING, TIMERS};
+use crate::show;
+use crate::table::{self, Cell, Column, Style, Tone};
+
+/// Reads `create-rule`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn create(args: CreateRule) -> Result<Action, Error> {
+    let mut settings = RuleSettings {
+        enabled: args.enable,
+        ..RuleSettings::default()
+    };
+    let mut pairs = INCOMING.parse(&args.incoming)?;
+    pairs.extend(METHOD.parse(&args.method)?);
+    pairs.extend(TIMERS.parse(&args.timers)?);
+    pairs.extend(OUTGOING.parse(&args.outgoing)?);
+    let health = HEALTH.parse(&args.health)?;
+    for (key, value) in pairs {
+        match key {
+            Key::Vip => settings.vip = value,
+            Key::Port => settings.port = value,
+            Key::Protocol => settings.protocol = Some(value),
+            Key::ManageAddresses => settings.manage_addresses = Some(yes_or_no(&value)?),
+            Key::Lbalg => settings.algorithm = value,
+            Key::Type => settings.topology = value,
+            Key::ProxySrc => settings.proxy_src.push(value),
+            Key::Pmask => settings.pmask = Some(value),
+            Key::ConnDrain => settings.conn_drain = Some(seconds("conn-drain", &value)?),
+            Key::NatTimeout => settings.nat_timeout = Some(seconds("nat-timeout", &value)?),
+            Key::PersistTimeout => {
+                settings.persist_timeout = Some(seconds("persist-timeout", &value)?);
+            }
+            Key::Servergroup => settings.servergroup = value,
+            Key::HcName | Key::HcPort | Key::Server => {}
+        }
+    }
+    if args.persistent {
+        settings.pmask.get_or_insert_default();
+    }
+    for (missing, what) in [
+        (settings.vip.is_empty(), "-i vip=ADDRESS"),
+        (settings.port.is_empty(), "-i port=PORT"),
+        (settings.algorithm.is_empty(), "-m lbalg=ALGORITHM"),
+        (settings.topology.is_empty(), "-m type=TOPOLOGY"),
+        (settings.servergroup.is_empty(), "-o servergroup=NAME"),
+    ] {
+        if missing {
+            return Err(Error::Usage(format!(
+                "missing: {what} ('lbadm help create-rule' explains it)"
+            )));
+        }
+    }
+    if !health.is_empty() {
+        return Err(Error::not_supported(
+            "health checks (-h)",
+            Some("leave -h out"),
+        ));
+    }
+    settings
+        .check(&args.name)
+        .map_err(Error::from_command_line)?;
+    Ok(Action::Change(Request::CreateRule {
+        name: args.name,
+        settings: Box::new(settings),
+    }))
+}
+
+/// Reads `delete-rule`.
+///
+/// # Errors
+/// Neither names nor `-a`, or both.
+pub fn delete(args: DeleteRule) -> Result<Action, Error> {
+    match (args.all, args.names.is_empty()) {
+        (true, true) => Ok(Action::Change(Request::DeleteAllRules)),
+        (false, false) => Ok(Action::Change(Request::DeleteRules(args.names))),
+        (true, false) => Err(Error::Usage(
+            "-a deletes all rules: give either -a or names".to_string(),
+        )),
+        (false, true) => Err(Error::Usage(
+            "which rules? Give their names, or -a for all".to_string(),
+        )),
+    }
+}
+
+/// Reads `show-rule`.
+///
+/// # Errors
+/// Unknown fields.
+pub fn show(args: ShowRule) -> Result<Action, Error> {
+    table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    Ok(Action::Show(Show::Rules(args)))
+}
+
+fn seconds(key: &str, value: &str) -> Result<u32, Error> {
+    value.parse().map_err(|_| {
+        Error::Usage(format!(
+            "{key} '{value}' is not a number of seconds: use 0 to {}",
+            u32::MAX
+        ))
+    })
+}
+
+fn yes_or_no(value: &str) -> Result<bool, Error> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" => Ok(true),
+        "no" | "false" | "off" => Ok(false),
+        _ => Err(Error::Usage(format!(
+            "manage-addresses '{value}' is not known: use yes or no"
+        ))),
+    }
+}
+
+/// A rule with what is around it.
+struct Row<'a> {
+    rule: &'a RuleDescription,
+    servers: String,
+}
+
+/// The colour of a status.
+pub fn status_cell(status: Status) -> Cell {
+    Cell {
+        text: status.to_string(),
+        tone: match status {
+            Status::Enabled => Tone::Good,
+            Status::Disabled | Status::Draining => Tone::Notice,
+        },
+    }
+}
+
+fn column<'a>(name: &'static str, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
+    Column {
+        name,
+        default: true,
+        number: false,
+        value,
+    }
+}
+
+fn extra<'a>(name: &'static str, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
+    Column {
+        name,
+        default: false,
+        number: false,
+        value,
+    }
+}
+
+/// Every column.
+fn columns<'a>() -> Vec<Column<Row<'a>>> {
+    vec![
+        column("RULENAME", |r| r.rule.rule.name.as_str().into()),
+        column("STATUS", |r| status_cell(r.rule.status)),
+        column("LBALG", |r| r.rule.rule.algorithm.into()),
+        column("TYPE", |r| r.rule.rule.topology.into()),
+        column("PROTOCOL", |r| r.rule.rule.protocol.into()),
+        column("VIP", |r| r.rule.rule.vip.into()),
+        column("PORT", |r| r.rule.rule.ports.into()),
+        extra("SERVERGROUP", |r| r.rule.rule.servergroup.as_str().into()),
+        extra("SERVERS", |r| r.servers.as_str().into()),
+        extra("PROXY-SRC", |r| {
+            let all: Vec<String> = r
+                .rule
+                .rule
+                .proxy_src
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            all.join(",").into()
+        }),
+        extra("CONN-DRAIN", |r| r.rule.rule.conn_drain.into()),
+        extra("NAT-TIMEOUT", |r| r.rule.rule.idle_timeout().into()),
+        extra("MANAGE-ADDRESSES", |r| {
+            if r.rule.rule.manage_addresses {
+                "yes"
+            } else {
+                "no"
+            }
+            .into()
+        }),
+        extra("CONNECTIONS", |r| r.rule.connections.into()),
+        extra("PROBLEMS", |r| Cell {
+            text: r.rule.problems.join("; "),
+            tone: Tone::Bad,
+        }),
+    ]
+}
+
+/// The rules that `show-rule` is about.
+///
+/// # Errors
+/// A name that does not exist.
+pub fn select<'a>(
+    args: &ShowRule,
+    node: &'a Description,
+) -> Result<Vec<&'a RuleDescription>, Error> {
+    let known = || node.rules.iter().map(|r| r.rule.name.as_str());
+    show::check_names(Item::Rule, &args.names, known)?;
+    Ok(node
+        .rules
+        .iter()
+        .filter(|r| show::named(&args.names, &r.rule.name))
+        .filter(|r| !args.enabled || r.status == Status::Enabled)
+        .filter(|r| !args.disabled || r.status != Status::Enabled)
+        .collect())
+}
+
+/// Writes `show-rule`.
+///
+/// # Errors
+/// A name or field that does not exist.
+pub fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, Error> {
+    let rows: Vec<Row<'_>> = select(args, node)?
+        .into_iter()
+        .map(|rule| Row {
+            rule,
+            servers: node
+                .group(&rule.rule.servergroup)
+                .map_or(String::new(), |g| {
+                    let ids: Vec<&str> = g
+                        .servers
+                        .iter()
+                        .filter(|s| !s.removed)
+                        .map(|s| s.server.id.as_str())
+                        .collect();
+                    ids.join(",")
+                }),
+        })
+        .collect();
+    if args.full {
+        return Ok(full(&rows, style));
+    }
+    let columns = table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    if args.format.parsable {
+        return Ok(table::parsable(&columns, &rows));
+    }
+    if rows.is_empty() && args.names.is_empty() {
+        let which = match (args.enabled, args.disabled) {
+            (true, _) => "no rule is enabled; 'lbadm enable-rule' enables them\n",
+            (_, true) => "every rule is enabled\n",
+            _ => "there are no rules; 'lbadm help create-rule' shows how to create one\n",
+        };
+        return Ok(if node.rules.is_empty() {
+            "there are no rules; 'lbadm help create-rule' shows how to create one\n".to_string()
+        } else {
+            which.to_string()
+        });
+    }
+    let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
+    for row in &rows {
+        for problem in &row.rule.problems {
+            let line = format!("{}: {problem}", row.rule.rule.name);
+            out.push_str(&style.paint(Tone::Bad, &line));
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}
+
+/// `-f`: a line for each field, a blank line between rules.
+fn full(rows: &[Row<'_>], style: Style) -> String {
+    let blocks: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            columns()
+                .into_iter()
+                .filter(|c| c.name != "PROXY-SRC" || row.rule.rule.topology == Topology::Nat)
+                .filter(|c| c.name != "PROBLEMS" || !row.rule.problems.is_empty())
+                .map(|c| {
+                    let cell = (c.value)(row);
+                    let note = match (c.name, cell.text.as_str()) {
+                        ("CONN-DRAIN", "0") => " (until the last connection ends)",
+                        ("CONN-DRAIN" | "NAT-TIMEOUT", _) => " s",
+                        _ => "",
+                    };
+                    let text = if cell.text.is_empty() {
+                        "-"
+                    } else {
+                        &cell.text
+                    };
+                    format!("{:>16}: {}{note}\n", c.name, style.paint(cell.tone, text))
+                })
+                .collect()
+        })
+        .collect();
+    blocks.join("\n")
+}

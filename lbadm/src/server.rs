@@ -1,0 +1,178 @@
+//! `add-server`, `remove-server`, `enable-server`, `disable-server`, `show-server`.
+
+use libilb::describe::{Description, RuleDescription, ServerDescription};
+use libilb::error::Item;
+use libilb::server::{ServerSpec, Target};
+
+use crate::action::{Action, Request, Show};
+use crate::cli::{ChangeServers, ServerIds, ShowServer};
+use crate::error::Error;
+use crate::keys::SERVERS;
+use crate::rule::status_cell;
+use crate::show;
+use crate::table::{self, Cell, Column, Style};
+
+/// Reads `-s`: specifications, and ids if `ids` says so.
+///
+/// # Errors
+/// One that is neither.
+pub fn specs(texts: &[String], ids: bool) -> Result<Vec<String>, Error> {
+    let specs: Vec<String> = SERVERS
+        .parse(texts)?
+        .into_iter()
+        .map(|(_, value)| value)
+        .collect();
+    for spec in &specs {
+        if !(ids && spec.starts_with('_')) {
+            ServerSpec::parse(spec).map_err(Error::from_command_line)?;
+        }
+    }
+    Ok(specs)
+}
+
+/// Replaces host names by `name=address`, for the manager does not look names up. Blocks.
+///
+/// # Errors
+/// A name that has no address, or several.
+pub fn resolve(specs: Vec<String>) -> Result<Vec<String>, Error> {
+    specs
+        .into_iter()
+        .map(|text| {
+            let mut parsed = ServerSpec::parse(&text).map_err(Error::from_command_line)?;
+            match parsed.pop() {
+                Some(spec) if matches!(spec.target, Target::Host(_)) => {
+                    Ok(spec.resolve().map_err(Error::Model)?.to_string())
+                }
+                _ => Ok(text),
+            }
+        })
+        .collect()
+}
+
+/// Reads `add-server`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn add(args: ChangeServers) -> Result<Action, Error> {
+    Ok(Action::Change(Request::AddServers {
+        servers: specs(&args.servers, false)?,
+        group: args.group,
+    }))
+}
+
+/// Reads `remove-server`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn remove(args: ChangeServers) -> Result<Action, Error> {
+    Ok(Action::Change(Request::RemoveServers {
+        servers: specs(&args.servers, true)?,
+        group: args.group,
+    }))
+}
+
+/// Reads `enable-server` and `disable-server`.
+pub fn enable(args: ServerIds, enabled: bool) -> Action {
+    Action::Change(Request::EnableServers {
+        ids: args.ids,
+        enabled,
+    })
+}
+
+/// Reads `show-server`.
+///
+/// # Errors
+/// Unknown fields.
+pub fn show(args: ShowServer) -> Result<Action, Error> {
+    table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    Ok(Action::Show(Show::Servers(args)))
+}
+
+/// A server of a rule.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// The rule.
+    pub rule: &'a RuleDescription,
+    /// The server.
+    pub server: &'a ServerDescription,
+}
+
+fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
+    Column {
+        name,
+        default,
+        number: false,
+        value,
+    }
+}
+
+/// Every column.
+fn columns<'a>() -> Vec<Column<Row<'a>>> {
+    vec![
+        column("SERVERID", true, |r| r.server.server.id.as_str().into()),
+        column("ADDRESS", true, |r| r.server.server.address.into()),
+        column("PORT", true, |r| {
+            r.server.server.ports.unwrap_or(r.rule.rule.ports).into()
+        }),
+        column("RULENAME", true, |r| r.rule.rule.name.as_str().into()),
+        column("STATUS", true, |r| status_cell(r.server.status)),
+        column("SERVERGROUP", true, |r| {
+            r.rule.rule.servergroup.as_str().into()
+        }),
+        column("HOST", false, |r| {
+            r.server
+                .server
+                .host_name
+                .as_deref()
+                .unwrap_or_default()
+                .into()
+        }),
+        column("WEIGHT", false, |r| r.server.server.weight.into()),
+        column("CONNECTIONS", false, |r| r.server.connections.into()),
+    ]
+}
+
+/// The servers that `show-server` is about, rule by rule.
+///
+/// # Errors
+/// A rule that does not exist.
+pub fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a>>, Error> {
+    let rules = || node.rules.iter().filter(|r| !r.deleted);
+    let known = || rules().map(|r| r.rule.name.as_str());
+    show::check_names(Item::Rule, &args.rules, known)?;
+    Ok(rules()
+        .filter(|r| show::named(&args.rules, &r.rule.name))
+        .flat_map(|rule| {
+            node.group(&rule.rule.servergroup)
+                .into_iter()
+                .flat_map(move |g| g.servers.iter().map(move |server| Row { rule, server }))
+        })
+        .collect())
+}
+
+/// Writes `show-server`.
+///
+/// # Errors
+/// A rule or field that does not exist.
+pub fn render(args: &ShowServer, node: &Description, style: Style) -> Result<String, Error> {
+    let rows = select(args, node)?;
+    let columns = table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    if args.format.parsable {
+        return Ok(table::parsable(&columns, &rows));
+    }
+    if rows.is_empty() {
+        return Ok(
+            "no rule has servers; 'lbadm show-servergroup' shows servers without rule\n"
+                .to_string(),
+        );
+    }
+    Ok(table::table(&columns, &rows, style, true, &[]).0)
+}

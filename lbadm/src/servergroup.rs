@@ -1,0 +1,139 @@
+//! `create-servergroup`, `delete-servergroup`, `show-servergroup`.
+
+use libilb::describe::{Description, GroupDescription, ServerDescription};
+use libilb::error::Item;
+use libilb::rule::check_name;
+
+use crate::action::{Action, Request, Show};
+use crate::cli::{CreateServergroup, GroupNames, ShowServergroup};
+use crate::error::Error;
+use crate::rule::status_cell;
+use crate::server::specs;
+use crate::show;
+use crate::table::{self, Cell, Column, Style};
+
+/// Reads `create-servergroup`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn create(args: CreateServergroup) -> Result<Action, Error> {
+    check_name(Item::ServerGroup, &args.name).map_err(Error::from_command_line)?;
+    Ok(Action::Change(Request::CreateGroup {
+        name: args.name,
+        servers: specs(&args.servers, false)?,
+    }))
+}
+
+/// Reads `delete-servergroup`.
+pub fn delete(args: GroupNames) -> Action {
+    Action::Change(Request::DeleteGroups(args.names))
+}
+
+/// Reads `show-servergroup`.
+///
+/// # Errors
+/// Unknown fields.
+pub fn show(args: ShowServergroup) -> Result<Action, Error> {
+    table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    Ok(Action::Show(Show::Groups(args)))
+}
+
+/// A server in its group, or a group without servers.
+struct Row<'a> {
+    group: &'a str,
+    server: Option<&'a ServerDescription>,
+}
+
+impl Row<'_> {
+    fn of(&self, value: impl Fn(&ServerDescription) -> Cell) -> Cell {
+        self.server.map(value).unwrap_or_default()
+    }
+}
+
+fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
+    Column {
+        name,
+        default,
+        number: false,
+        value,
+    }
+}
+
+/// Every column.
+fn columns<'a>() -> Vec<Column<Row<'a>>> {
+    vec![
+        column("SGNAME", true, |r| r.group.into()),
+        column("SERVERID", true, |r| r.of(|s| s.server.id.as_str().into())),
+        column("MINPORT", true, |r| {
+            r.of(|s| s.server.ports.map(|p| p.first.into()).unwrap_or_default())
+        }),
+        column("MAXPORT", true, |r| {
+            r.of(|s| s.server.ports.map(|p| p.last.into()).unwrap_or_default())
+        }),
+        column("IP_ADDRESS", true, |r| r.of(|s| s.server.address.into())),
+        column("HOST", false, |r| {
+            r.of(|s| s.server.host_name.as_deref().unwrap_or_default().into())
+        }),
+        column("WEIGHT", false, |r| r.of(|s| s.server.weight.into())),
+        column("STATUS", false, |r| r.of(|s| status_cell(s.status))),
+        column("CONNECTIONS", false, |r| r.of(|s| s.connections.into())),
+    ]
+}
+
+/// The groups that `show-servergroup` is about.
+///
+/// # Errors
+/// A name that does not exist.
+pub fn select<'a>(
+    args: &ShowServergroup,
+    node: &'a Description,
+) -> Result<Vec<&'a GroupDescription>, Error> {
+    let known = || node.groups.iter().map(|g| g.name.as_str());
+    show::check_names(Item::ServerGroup, &args.names, known)?;
+    Ok(node
+        .groups
+        .iter()
+        .filter(|g| show::named(&args.names, &g.name))
+        .collect())
+}
+
+/// Writes `show-servergroup`.
+///
+/// # Errors
+/// A name or field that does not exist.
+pub fn render(args: &ShowServergroup, node: &Description, style: Style) -> Result<String, Error> {
+    let groups = select(args, node)?;
+    let columns = table::choose(
+        &columns(),
+        args.format.output.as_deref(),
+        args.format.parsable,
+    )?;
+    let rows: Vec<Row<'_>> = groups
+        .iter()
+        .flat_map(|g| {
+            let alone = g.servers.is_empty().then_some(Row {
+                group: &g.name,
+                server: None,
+            });
+            let servers = g.servers.iter().map(|s| Row {
+                group: &g.name,
+                server: Some(s),
+            });
+            alone.into_iter().chain(servers).collect::<Vec<_>>()
+        })
+        .collect();
+    if args.format.parsable {
+        return Ok(table::parsable(&columns, &rows));
+    }
+    if rows.is_empty() {
+        return Ok(
+            "there are no server groups; 'lbadm help create-servergroup' shows how to create one\n"
+                .to_string(),
+        );
+    }
+    Ok(table::table(&columns, &rows, style, true, &[]).0)
+}

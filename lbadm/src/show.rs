@@ -1,0 +1,36 @@
+//! What the show commands have in common.
+
+use libilb::ModelError;
+use libilb::error::Item;
+use libilb::words;
+
+use crate::error::Error;
+
+/// Whether `name` was asked for: it is among `names`, or there are none.
+pub fn named(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Checks that every one of `names` exists.
+///
+/// # Errors
+/// All names that do not, with the nearest one.
+pub fn check_names<'a, I: Iterator<Item = &'a str>>(
+    item: Item,
+    names: &[String],
+    known: impl Fn() -> I,
+) -> Result<(), Error> {
+    let missing: Vec<String> = names
+        .iter()
+        .filter(|name| !known().any(|k| k.eq_ignore_ascii_case(name)))
+        .cloned()
+        .collect();
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::Model(ModelError::NotFound {
+            item,
+            suggestion: words::nearest(first, known()),
+            names: missing,
+        })),
+    }
+}
