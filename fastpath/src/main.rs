@@ -1,47 +1,11 @@
-//! The fast path daemon of ilb: moves packets between AF_XDP rings as the service manager has configured it.
-//!
-//! This program owns AF_XDP sockets and their memory, worker threads, next-hop resolution, the control socket and the
-//! statistics. What happens to a packet is decided by `ilb-forwarder`; which packets come here, by `xdp-redirect`; the
-//! configuration comes from the service manager and is never made up here.
-//!
-//! ```text
-//!   main thread    engine: netlink, control socket, publishing            (engine.rs)
-//!   ilb-worker-N   one per queue: rings, forwarder                        (worker.rs)
-//!   ilb-sweeper    ends idle connections, counts the others               (sweeper.rs)
-//!   ilb-snapshot   writes the last applied snapshot                       (last_snapshot.rs)
-//! ```
-
-mod board;
-mod clock;
-mod control;
-mod counters;
-mod engine;
-mod error;
-mod frames;
-mod last_snapshot;
-mod netlink;
-mod notify;
-mod pending;
-mod picture;
-mod port;
-mod ports;
-mod queues;
-mod raw;
-mod reception;
-mod start;
-mod statistics;
-mod steering;
-mod sweeper;
-mod table_file;
-mod tun;
-mod umem;
-mod worker;
+//! The fast path daemon of ilb: reads the command line and the node settings, and starts what the library holds.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ilb_fastpath::{error, start};
 use ilb_node::settings::{DEFAULT_PATH, Settings};
 
 /// Fast path of the load balancer ilb.
