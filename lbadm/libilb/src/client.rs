@@ -47,6 +47,11 @@ pub enum ClientError {
 impl From<zbus::Error> for ClientError {
     fn from(error: zbus::Error) -> ClientError {
         match error {
+            zbus::Error::Connection(e, _) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                ClientError::NotAuthorized(format!(
+                    "not authorised to use the D-Bus system bus: {e}"
+                ))
+            }
             zbus::Error::Connection(..) | zbus::Error::Handshake(_) => {
                 ClientError::NotRunning(format!("no D-Bus system bus: {error}"))
             }

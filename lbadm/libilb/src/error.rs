@@ -128,6 +128,20 @@ pub enum ModelError {
         /// The existing name that is most like the first of them.
         suggestion: Option<String>,
     },
+    /// A server group has no such servers.
+    #[error(
+        "server group '{group}' has no server {}{}; 'lbadm show-servergroup {group}' lists those that it has",
+        quoted(servers),
+        did_you_mean(suggestion)
+    )]
+    NotInGroup {
+        /// The group.
+        group: String,
+        /// All ids and specifications that it does not have.
+        servers: Vec<String>,
+        /// The id that is most like the first of them.
+        suggestion: Option<String>,
+    },
     /// The name is taken.
     #[error("a {item} named '{name}' exists already: choose another name, or delete it first")]
     AlreadyExists {
@@ -138,9 +152,10 @@ pub enum ModelError {
     },
     /// A server group that rules use cannot be deleted.
     #[error(
-        "server group '{group}' is used by rule {}: delete {} first",
+        "server group '{group}' is used by {} {}: delete {} first",
+        if rules.len() == 1 { "rule" } else { "rules" },
         quoted(rules),
-        if rules.len() == 1 { "that rule" } else { "those rules" }
+        if rules.len() == 1 { "it" } else { "them" }
     )]
     GroupInUse {
         /// The group.
@@ -202,7 +217,7 @@ impl ModelError {
             ModelError::UnknownWord { .. }
             | ModelError::Invalid { .. }
             | ModelError::Missing { .. } => ErrorKind::InvalidArgument,
-            ModelError::NotFound { .. } => ErrorKind::NotFound,
+            ModelError::NotFound { .. } | ModelError::NotInGroup { .. } => ErrorKind::NotFound,
             ModelError::AlreadyExists { .. } => ErrorKind::AlreadyExists,
             ModelError::GroupInUse { .. } => ErrorKind::InUse,
             ModelError::Overlap { .. }

@@ -20,6 +20,7 @@ pub mod rule;
 pub mod server;
 pub mod servergroup;
 pub mod stats;
+mod validate;
 pub mod words;
 
 pub use error::{ErrorKind, ModelError};

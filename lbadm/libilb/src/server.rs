@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{self, Family, Purpose};
+use crate::address::{self, Purpose};
 use crate::error::ModelError;
 use crate::port::PortRange;
 use crate::rule::Protocol;
@@ -265,9 +265,4 @@ fn check_host_name(name: &str, whole: &str) -> Result<(), ModelError> {
         "is neither a host name nor an address"
     };
     Err(ModelError::invalid("server", whole, problem, SYNTAX))
-}
-
-/// The family of a server's address, for messages.
-pub fn family(server: &Server) -> Family {
-    Family::of(server.address)
 }

@@ -1,0 +1,129 @@
+//! The D-Bus side: names, paths, settings, errors.
+
+use std::collections::{HashMap, HashSet};
+
+use libilb::ErrorKind;
+use libilb::dbus::{
+    error_kind, error_name, escape, rule_path, server_path, settings_from_dbus, settings_to_dbus,
+    unescape,
+};
+use libilb::rule::RuleSettings;
+use libilb::stats::{Counter, Entry, Statistics};
+use proptest::prelude::*;
+use zbus::{OwnedVariant, Variant};
+
+#[test]
+fn paths_hold_only_what_d_bus_allows() {
+    assert_eq!(rule_path("Web-1"), "/org/ilb/Ilb1/rule/web_2d1");
+    assert_eq!(server_path("_web.0"), "/org/ilb/Ilb1/server/_5fweb_2e0");
+    assert_eq!(unescape("web_2d1").as_deref(), Some("web-1"));
+    assert_eq!(unescape("web_2"), None);
+    assert_eq!(unescape("web_zz"), None);
+}
+
+#[test]
+fn errors_have_names_of_their_own() {
+    let names: HashSet<String> = ErrorKind::ALL.into_iter().map(error_name).collect();
+    assert_eq!(names.len(), ErrorKind::ALL.len());
+    for kind in ErrorKind::ALL {
+        assert_eq!(error_kind(&error_name(kind)), Some(kind));
+    }
+    assert_eq!(error_kind("org.freedesktop.DBus.Error.Failed"), None);
+}
+
+fn owned(settings: HashMap<&'static str, Variant<'static>>) -> HashMap<String, OwnedVariant> {
+    settings
+        .into_iter()
+        .map(|(k, v)| (k.to_string(), OwnedVariant::try_from(v).unwrap()))
+        .collect()
+}
+
+#[test]
+fn settings_survive_the_bus() {
+    let full = RuleSettings {
+        enabled: true,
+        vip: "192.0.2.1".into(),
+        port: "80".into(),
+        protocol: Some("udp".into()),
+        algorithm: "rr".into(),
+        topology: "NAT".into(),
+        proxy_src: vec!["192.0.2.2".into(), "192.0.2.3-192.0.2.4".into()],
+        servergroup: "web".into(),
+        conn_drain: Some(5),
+        nat_timeout: Some(0),
+        persist_timeout: Some(7),
+        pmask: Some("/24".into()),
+        manage_addresses: Some(false),
+    };
+    assert_eq!(
+        settings_from_dbus(&owned(settings_to_dbus(&full))),
+        Ok(full)
+    );
+    let plain = RuleSettings::default();
+    assert_eq!(
+        settings_from_dbus(&owned(settings_to_dbus(&plain))),
+        Ok(plain)
+    );
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let one = |key: &'static str, value: Variant<'static>| {
+        settings_from_dbus(&owned(HashMap::from([(key, value)])))
+            .unwrap_err()
+            .to_string()
+    };
+    let unknown = one("algo", Variant::from("rr"));
+    assert!(
+        unknown.starts_with("setting 'algo' is not known: use enabled, vip, port"),
+        "{unknown}"
+    );
+    assert_eq!(
+        one("prot", Variant::from("tcp")).rsplit("; ").next(),
+        Some("did you mean 'port'?")
+    );
+    assert_eq!(
+        one("conn-drain", Variant::from("5")),
+        "setting 'conn-drain' has D-Bus type s: it has to be of type u"
+    );
+    assert_eq!(
+        one("proxy-src", Variant::from("192.0.2.1")),
+        "setting 'proxy-src' has D-Bus type s: it has to be of type as"
+    );
+}
+
+#[test]
+fn counters_are_found_by_name() {
+    let names: HashSet<&str> = Counter::all().map(Counter::name).collect();
+    assert_eq!(names.len(), Counter::all().count());
+    assert!(!names.contains("?"));
+    let mut entry = Entry {
+        rule: "Web".into(),
+        ..Entry::default()
+    };
+    entry.set(Counter::PacketsForwarded, 7);
+    entry.counters.insert("drop:no-route".into(), 2);
+    let all = Statistics {
+        entries: vec![entry],
+    };
+    let again = Statistics::from(all.to_raw());
+    assert_eq!(again, all);
+    let entry = again.get("web", "").unwrap();
+    assert_eq!(
+        (
+            entry.get(Counter::PacketsForwarded),
+            entry.get(Counter::BytesDropped)
+        ),
+        (7, 0)
+    );
+    assert_eq!(entry.drops().collect::<Vec<_>>(), [("no-route", 2)]);
+}
+
+proptest! {
+    #[test]
+    fn escaping_is_reversible_but_for_case(name in "[A-Za-z0-9._-]{1,63}") {
+        let element = escape(&name);
+        prop_assert!(element.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        prop_assert_eq!(unescape(&element), Some(name.to_ascii_lowercase()));
+    }
+}

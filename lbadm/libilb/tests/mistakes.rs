@@ -1,0 +1,235 @@
+//! Each mistake that an administrator can make: what was asked for, which kind of error it is, and its exact words. A
+//! refused request leaves the configuration as it was.
+
+use libilb::ErrorKind::{self, *};
+use libilb::ModelError;
+use libilb::model::{Configuration, RuleSettings};
+
+/// Groups `web` (two IPv4 servers), `web6` (IPv6), `ported` (a port and a range) and `empty`; rule `www` uses `web`.
+fn configured() -> Configuration {
+    let mut c = Configuration::default();
+    c.create_group("web", &["192.0.2.11", "192.0.2.12:8080"])
+        .unwrap();
+    c.create_group("web6", &["[2001:db8::11]"]).unwrap();
+    c.create_group("ported", &["192.0.2.21:8000-8002"]).unwrap();
+    c.create_group::<&str>("Empty", &[]).unwrap();
+    c.create_rule("www", &rule()).unwrap();
+    c
+}
+
+/// A good rule at another VIP than [`other`].
+fn rule() -> RuleSettings {
+    RuleSettings {
+        vip: "192.0.2.80".into(),
+        port: "80-90".into(),
+        algorithm: "roundrobin".into(),
+        topology: "HALF-NAT".into(),
+        servergroup: "web".into(),
+        ..RuleSettings::default()
+    }
+}
+
+fn other() -> RuleSettings {
+    RuleSettings {
+        vip: "192.0.2.81".into(),
+        port: "80".into(),
+        ..rule()
+    }
+}
+
+/// One case: what is done, which kind of error comes of it, and what a person reads.
+type Case = (
+    fn(&mut Configuration) -> Result<(), ModelError>,
+    ErrorKind,
+    &'static str,
+);
+
+fn create(c: &mut Configuration, change: impl FnOnce(&mut RuleSettings)) -> Result<(), ModelError> {
+    let mut settings = other();
+    change(&mut settings);
+    c.create_rule("new", &settings).map(drop)
+}
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    // Words.
+    (|c| create(c, |r| r.algorithm = "roundrobbin".into()), InvalidArgument,
+     "lbalg 'roundrobbin' is not known: use roundrobin (rr), hash-ip (hip), hash-ip-port (hipp) or hash-ip-vip (hipv); did you mean 'roundrobin'?"),
+    (|c| create(c, |r| r.topology = "HALFNAT".into()), InvalidArgument,
+     "type 'HALFNAT' is not known: use DSR (d), NAT (n) or HALF-NAT (h); did you mean 'HALF-NAT'?"),
+    (|c| create(c, |r| r.protocol = Some("tpc".into())), InvalidArgument,
+     "protocol 'tpc' is not known: use tcp or udp; did you mean 'tcp'?"),
+    (|c| create(c, |r| r.algorithm = "WLC".into()), NotSupported,
+     "not supported yet: lbalg wlc (this version has roundrobin (rr), hash-ip (hip), hash-ip-port (hipp) or hash-ip-vip (hipv))"),
+    (|c| create(c, |r| r.topology = "tun".into()), NotSupported,
+     "not supported yet: type tun (this version has DSR (d), NAT (n) or HALF-NAT (h))"),
+    (|c| create(c, |r| r.protocol = Some("sctp".into())), NotSupported,
+     "not supported yet: protocol sctp (this version has tcp or udp)"),
+    (|c| create(c, |r| r.pmask = Some("/24".into())), NotSupported,
+     "not supported yet: persistence (pmask, persist-timeout) (lbalg=hash-ip keeps a client on its server)"),
+    (|c| create(c, |r| r.persist_timeout = Some(60)), NotSupported,
+     "not supported yet: persistence (pmask, persist-timeout) (lbalg=hash-ip keeps a client on its server)"),
+    // VIP.
+    (|c| create(c, |r| r.vip = String::new()), InvalidArgument,
+     "vip is missing: say which address clients connect to, such as vip=192.0.2.1"),
+    (|c| create(c, |r| r.vip = "192.0.2.300".into()), InvalidArgument,
+     "vip '192.0.2.300' is not an IP address: use an address such as 192.0.2.1 or 2001:db8::1"),
+    (|c| create(c, |r| r.vip = "127.1.2.3".into()), InvalidArgument,
+     "vip '127.1.2.3' is a loopback address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "::1".into()), InvalidArgument,
+     "vip '::1' is a loopback address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "239.1.1.1".into()), InvalidArgument,
+     "vip '239.1.1.1' is a multicast address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "[ff02::1]".into()), InvalidArgument,
+     "vip 'ff02::1' is a multicast address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "::".into()), InvalidArgument,
+     "vip '::' is the unspecified address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "255.255.255.255".into()), InvalidArgument,
+     "vip '255.255.255.255' is the broadcast address: use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "0.1.2.3".into()), InvalidArgument,
+     "vip '0.1.2.3' is in 0.0.0.0/8, which means \"this network\": use a unicast address that other hosts can reach"),
+    (|c| create(c, |r| r.vip = "fe80::1".into()), InvalidArgument,
+     "vip 'fe80::1' is a link-local address, which is valid on one link only: use a global or unique local (fc00::/7) address"),
+    (|c| create(c, |r| r.vip = "::ffff:192.0.2.1".into()), InvalidArgument,
+     "vip '::ffff:192.0.2.1' is an IPv4-mapped IPv6 address: write 192.0.2.1"),
+    // Ports.
+    (|c| create(c, |r| r.port = "0".into()), InvalidArgument,
+     "port '0' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
+    (|c| create(c, |r| r.port = "1-65536".into()), InvalidArgument,
+     "port '1-65536' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
+    (|c| create(c, |r| r.port = "90-80".into()), InvalidArgument,
+     "port '90-80' ends before it begins: write 80-90"),
+    (|c| create(c, |r| r.port = "80;".into()), InvalidArgument,
+     "port '80;' is not a port: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
+    // Times.
+    (|c| create(c, |r| r.conn_drain = Some(0)), InvalidArgument,
+     "conn-drain '0' is out of range: use 1 or more seconds, or leave it out to wait for the last connection"),
+    // proxy-src.
+    (|c| create(c, |r| r.topology = "NAT".into()), InvalidArgument,
+     "proxy-src is missing: type=NAT needs 1 to 10 source addresses towards the servers, such as proxy-src=192.0.2.9"),
+    (|c| create(c, |r| r.proxy_src = vec!["192.0.2.9".into()]), InvalidArgument,
+     "proxy-src '192.0.2.9' is given, but type is HALF-NAT: only type=NAT has source addresses of its own; leave proxy-src out or use NAT"),
+    (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.1-192.0.2.10".into(), "192.0.2.20".into()] }), InvalidArgument,
+     "proxy-src '192.0.2.1 to 192.0.2.20' has 11 addresses: use 1 to 10"),
+    (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.9".into(), "192.0.2.9".into()] }), InvalidArgument,
+     "proxy-src '192.0.2.9' is given twice: give each address once"),
+    (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["2001:db8::9".into()] }), InvalidArgument,
+     "proxy-src '2001:db8::9' is IPv6, but the vip 192.0.2.81 is IPv4: use IPv4 addresses"),
+    (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.9-2001:db8::9".into()] }), InvalidArgument,
+     "proxy-src '192.0.2.9-2001:db8::9' begins in one address family and ends in the other: use two IPv4 or two IPv6 addresses"),
+    (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.11".into()] }), Conflict,
+     "server _web.0 (192.0.2.11) of server group 'web' does not fit rule 'new': its address is one of the rule's proxy-src addresses; these have to be the balancer's own"),
+    // Names.
+    (|c| c.create_rule("", &other()).map(drop), InvalidArgument,
+     "rule name '' is empty: use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_rule("_x", &other()).map(drop), InvalidArgument,
+     "rule name '_x' begins with '_': use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_rule("a b", &other()).map(drop), InvalidArgument,
+     "rule name 'a b' contains ' ': use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_rule("bücher", &other()).map(drop), InvalidArgument,
+     "rule name 'bücher' contains '\\u{fc}': use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_group::<&str>("0123456789012345678901234567890123456789012345678901234567890123", &[]).map(drop), InvalidArgument,
+     "server group name '0123456789012345678901234567890123456789012345678901234567890123' has 64 characters: use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_rule("WWW", &other()).map(drop), AlreadyExists,
+     "a rule named 'www' exists already: choose another name, or delete it first"),
+    (|c| c.create_group::<&str>("EMPTY", &[]).map(drop), AlreadyExists,
+     "a server group named 'Empty' exists already: choose another name, or delete it first"),
+    // Rules among others.
+    (|c| create(c, |r| { r.vip = "192.0.2.80".into(); r.port = "90-99".into() }), Conflict,
+     "rule 'new' would claim 192.0.2.80 tcp port 90, which rule 'www' has: use another vip, protocol or port, or delete rule 'www' first"),
+    (|c| create(c, |r| { r.vip = "192.0.2.80".into(); r.port = "1-65535".into() }), Conflict,
+     "rule 'new' would claim 192.0.2.80 tcp port 80-90, which rule 'www' has: use another vip, protocol or port, or delete rule 'www' first"),
+    (|c| create(c, |r| r.servergroup = "wbe".into()), NotFound,
+     "no server group is named 'wbe'; did you mean 'web'?"),
+    (|c| create(c, |r| r.servergroup = "zzz".into()), NotFound,
+     "no server group is named 'zzz'"),
+    (|c| create(c, |r| r.servergroup = "WEB6".into()), Conflict,
+     "server _web6.0 ([2001:db8::11]) of server group 'web6' does not fit rule 'new': it is IPv6, but the vip 192.0.2.81 is IPv4; use servers of the vip's address family"),
+    (|c| create(c, |r| r.topology = "dsr".into()), Conflict,
+     "server _web.1 (192.0.2.12:8080) of server group 'web' does not fit rule 'new': its port is 8080, but with DSR the packet keeps the rule's port 80; leave the server's port out, or use NAT or HALF-NAT"),
+    (|c| create(c, |r| { r.servergroup = "ported".into(); r.port = "80-81".into() }), Conflict,
+     "server _ported.0 (192.0.2.21:8000-8002) of server group 'ported' does not fit rule 'new': its 3 ports cannot stand for the 2 ports 80-81 of the rule; give no port, one port, or as many as the rule has"),
+    (|c| create(c, |r| r.vip = "192.0.2.11".into()), Conflict,
+     "server _web.0 (192.0.2.11) of server group 'web' does not fit rule 'new': its address is the rule's own vip; give the server's own address"),
+    // Servers.
+    (|c| c.add_servers("web", &["192.0.2.11"]).map(drop), Conflict,
+     "server 192.0.2.11 is in server group 'web' already, as _web.0: each address and port can be there once"),
+    (|c| c.add_servers("web", &["192.0.2.30", "192.0.2.30"]).map(drop), Conflict,
+     "server 192.0.2.30 is in server group 'web' already, as _web.2: each address and port can be there once"),
+    (|c| c.add_servers("web", &["192.0.2.11:80-90"]).map(drop), Conflict,
+     "server _web.2 (192.0.2.11:80-90) of server group 'web' does not fit rule 'www': with the rule's port 80-90 it is the same as _web.0; remove one of them"),
+    (|c| c.add_servers("web", &["[2001:db8::1]"]).map(drop), InvalidArgument,
+     "server address '2001:db8::1' is IPv6, but server group 'web' has IPv4 servers: all servers of a group are of one address family; make a group for each"),
+    (|c| c.add_servers("web", &["192.0.2.80"]).map(drop), Conflict,
+     "server _web.2 (192.0.2.80) of server group 'web' does not fit rule 'www': its address is the rule's own vip; give the server's own address"),
+    (|c| c.add_servers("web", &["192.0.2.30:1-5"]).map(drop), Conflict,
+     "server _web.2 (192.0.2.30:1-5) of server group 'web' does not fit rule 'www': its 5 ports cannot stand for the 11 ports 80-90 of the rule; give no port, one port, or as many as the rule has"),
+    (|c| c.add_servers::<&str>("web", &[]).map(drop), InvalidArgument,
+     "server is missing: name at least one, such as server=192.0.2.10:80"),
+    (|c| c.add_servers("nosuch", &["192.0.2.30"]).map(drop), NotFound,
+     "no server group is named 'nosuch'"),
+    (|c| c.add_servers("web", &["www.example.net:80"]).map(drop), InvalidArgument,
+     "server 'www.example.net:80' is a host name: give name=address; lbadm resolves names by itself"),
+    (|c| c.create_group("x", &["10.0.0.0-10.0.1.0"]).map(drop), InvalidArgument,
+     "server address '10.0.0.0-10.0.1.0' spans too many addresses: a range may span at most 256; split it"),
+    (|c| c.create_group("x", &["10.0.0.9-10.0.0.1"]).map(drop), InvalidArgument,
+     "server address '10.0.0.9-10.0.0.1' ends before it begins: write 10.0.0.1-10.0.0.9"),
+    (|c| c.create_group("x", &["10.0.0.1:0"]).map(drop), InvalidArgument,
+     "server port '0' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
+    (|c| c.create_group("x", &["2001:db8::1"]).map(drop), InvalidArgument,
+     "server '2001:db8::1' looks like an IPv6 address without brackets: write [2001:db8::1], and a port after it: [2001:db8::1]:80"),
+    (|c| c.create_group("x", &["[2001:db8::1"]).map(drop), InvalidArgument,
+     "server '[2001:db8::1' has no closing bracket: write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80"),
+    (|c| c.create_group("x", &["[2001:db8::1]80"]).map(drop), InvalidArgument,
+     "server '[2001:db8::1]80' goes on after the bracket: write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80"),
+    (|c| c.create_group("x", &["127.0.0.1"]).map(drop), InvalidArgument,
+     "server address '127.0.0.1' is a loopback address: use a unicast address that other hosts can reach"),
+    (|c| c.create_group("x", &[":80"]).map(drop), InvalidArgument,
+     "server ':80' has no host or address: write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80"),
+    (|c| c.create_group("x", &["a=10.0.0.1-10.0.0.2"]).map(drop), InvalidArgument,
+     "server 'a=10.0.0.1-10.0.0.2' gives one name to several addresses: write name=address"),
+    (|c| c.create_group("x", &["10.0.0.1", "223.255.255.255-224.0.0.0"]).map(drop), InvalidArgument,
+     "server address '224.0.0.0' is a multicast address: use a unicast address that other hosts can reach"),
+    // Names that do not exist, and what is in use.
+    (|c| c.delete_rules(&["www", "nosuch", "neither"]).map(drop), NotFound,
+     "no rule is named 'nosuch', 'neither'"),
+    (|c| c.enable_rules(&["www", "ww"], true).map(drop), NotFound,
+     "no rule is named 'ww'; did you mean 'www'?"),
+    (|c| c.delete_groups(&["empty", "nosuch"]).map(drop), NotFound,
+     "no server group is named 'nosuch'"),
+    (|c| c.delete_groups(&["empty", "WEB"]).map(drop), InUse,
+     "server group 'web' is used by rule 'www': delete it first"),
+    (|c| c.remove_servers("web", &["_web.0", "_web.7"]).map(drop), NotFound,
+     "server group 'web' has no server '_web.7'; did you mean '_web.0'?; 'lbadm show-servergroup web' lists those that it has"),
+    (|c| c.remove_servers("web", &["192.0.2.12:80"]).map(drop), NotFound,
+     "server group 'web' has no server '192.0.2.12:80'; 'lbadm show-servergroup web' lists those that it has"),
+    (|c| c.remove_servers("web", &["192.0.2.11-192.0.2.13"]).map(drop), NotFound,
+     "server group 'web' has no server '192.0.2.13'; 'lbadm show-servergroup web' lists those that it has"),
+    (|c| c.remove_servers("web", &["_web6.0"]).map(drop), NotFound,
+     "server group 'web' has no server '_web6.0'; did you mean '_web.0'?; 'lbadm show-servergroup web' lists those that it has"),
+    (|c| c.enable_servers(&["_web.0", "_web.9"], false).map(drop), NotFound,
+     "no server is named '_web.9'; did you mean '_web.0'?"),
+    (|c| c.enable_servers(&["web.0"], false).map(drop), NotFound,
+     "no server is named 'web.0'; did you mean '_web.0'?"),
+    (|c| c.enable_servers::<&str>(&[], false).map(drop), InvalidArgument,
+     "server id is missing: name at least one; 'lbadm show-servergroup' lists them"),
+];
+
+#[test]
+fn each_mistake_has_its_words_and_changes_nothing() {
+    let before = configured();
+    let mut wrong = Vec::new();
+    for (i, (request, kind, words)) in CASES.iter().enumerate() {
+        let mut c = before.clone();
+        match request(&mut c) {
+            Ok(()) => wrong.push(format!("case {i} was accepted, expected: {words}")),
+            Err(e) if e.to_string() != *words || e.kind() != *kind => wrong.push(format!(
+                "case {i}\n  expected {kind:?}: {words}\n  got      {:?}: {e}",
+                e.kind()
+            )),
+            Err(_) => {}
+        }
+        assert_eq!(c, before, "case {i} ({words}) changed something");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
