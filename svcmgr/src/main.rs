@@ -1,14 +1,36 @@
 //! The service manager of the ilb load balancer.
+//!
+//! This program owns the configuration: it takes changes over D-Bus, validates the whole, stores it durably, compiles it
+//! into the snapshot that the fast path forwards by, puts the addresses of rules on the node's interfaces, and shows state
+//! and counters. It never touches a packet, and forwarding goes on without it.
+
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 mod addresses;
+mod args;
 mod compile;
 mod dataplane;
+mod dbus;
+mod manager;
 mod retired;
+mod run;
 mod state;
 mod store;
 #[cfg(test)]
 mod test_folder;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    run::log_to_stderr();
+    match run::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -58,6 +58,7 @@ impl Retired {
     }
 
     /// All items.
+    #[cfg(test)]
     pub fn keys(&self) -> impl Iterator<Item = RetiredKey> {
         let rules = self.rules.keys().map(|id| RetiredKey::Rule(*id));
         let servers = self

@@ -52,7 +52,8 @@ pub fn open(database: &Path, snapshots: &Path) -> Result<Opened, OpenError> {
     fs::create_dir_all(parent).map_err(io_error("create", parent))?;
     let lock = Lock::take(database)?;
     let files = Snapshots::new(snapshots);
-    if !database.exists() {
+    let fresh = !database.exists();
+    if fresh {
         SledStore::create(database)?;
     }
     let damage = match SledStore::open(database) {
@@ -78,6 +79,9 @@ pub fn open(database: &Path, snapshots: &Path) -> Result<Opened, OpenError> {
         Err(error) => return Err(error.into()),
     };
     let Some((mut state, source)) = files.newest_good() else {
+        if fresh {
+            return begin_empty(database, lock, &files);
+        }
         return Err(OpenError::Hopeless {
             damage: Box::new(damage),
             database: database.to_owned(),
@@ -101,6 +105,23 @@ pub fn open(database: &Path, snapshots: &Path) -> Result<Opened, OpenError> {
         store,
         state,
         rebuilt: Some(rebuilt),
+        lock,
+    })
+}
+
+/// There is no database and no good snapshot: an empty configuration, numbered after everything that ever was.
+fn begin_empty(database: &Path, lock: Lock, files: &Snapshots) -> Result<Opened, OpenError> {
+    let (store, empty) = SledStore::open(database)?;
+    let state = State {
+        generation: files.newest_generation().unwrap_or(0) + 1,
+        ..State::default()
+    };
+    store.replace(&empty, &state)?;
+    tracing::warn!("no database and no good snapshot: beginning with an empty configuration");
+    Ok(Opened {
+        store,
+        state,
+        rebuilt: None,
         lock,
     })
 }
@@ -309,5 +330,33 @@ mod tests {
         );
         assert!(room.database().exists());
         assert_eq!(room.damaged_ones(), 0);
+    }
+
+    #[test]
+    fn a_lost_database_comes_back_from_its_snapshot() {
+        let state = full_state();
+        let room = Room::filled("lost", &state);
+        fs::remove_dir_all(room.database()).unwrap();
+        assert_eq!(
+            room.open().unwrap().state.configuration,
+            state.configuration
+        );
+    }
+
+    #[test]
+    fn bad_snapshots_do_not_keep_from_beginning_anew() {
+        let room = Room::filled("anew", &full_state());
+        fs::remove_dir_all(room.database()).unwrap();
+        fs::write(
+            room.snapshots()
+                .join("configuration-00000000000000000042.toml"),
+            "no",
+        )
+        .unwrap();
+        for _ in 0..2 {
+            let opened = room.open().unwrap();
+            assert_eq!((opened.state.generation, opened.rebuilt), (43, None));
+            assert!(opened.state.configuration.rules.is_empty());
+        }
     }
 }

@@ -1,0 +1,247 @@
+//! `org.ilb.Ilb1.Manager` at the root object.
+
+use std::collections::HashMap;
+
+use libilb::dbus::{self, group_path, rule_path};
+use libilb::stats::RawEntry;
+use zbus::message::Header;
+use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface};
+
+use super::access;
+use super::error::MethodError;
+use crate::manager::ManagerHandle;
+use crate::manager::change::Change;
+use crate::manager::error::ManagerError;
+
+/// See the module.
+pub struct ManagerObject {
+    handle: ManagerHandle,
+}
+
+impl ManagerObject {
+    /// Speaks for this manager.
+    pub fn new(handle: ManagerHandle) -> ManagerObject {
+        ManagerObject { handle }
+    }
+
+    async fn change(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        change: Change,
+    ) -> Result<Vec<String>, MethodError> {
+        access::check(connection, header).await?;
+        Ok(self.handle.change(change).await?)
+    }
+}
+
+fn object_path(path: String) -> Result<OwnedObjectPath, MethodError> {
+    ObjectPath::try_from(path)
+        .map(OwnedObjectPath::from)
+        .map_err(|error| ManagerError::Internal(error.to_string()).into())
+}
+
+#[interface(name = "org.ilb.Ilb1.Manager")]
+impl ManagerObject {
+    /// Creates a rule. Keys of settings: enabled (b), vip (s), port (s), protocol (s), algorithm (s), topology (s),
+    /// proxy-src (as), servergroup (s), conn-drain (u), nat-timeout (u), persist-timeout (u), pmask (s),
+    /// manage-addresses (b).
+    #[zbus(out_args("path"))]
+    async fn create_rule(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, MethodError> {
+        access::check(connection, &header).await?;
+        let settings = Box::new(dbus::settings_from_dbus(&settings)?);
+        let path = rule_path(&name);
+        self.handle
+            .change(Change::CreateRule { name, settings })
+            .await?;
+        object_path(path)
+    }
+
+    /// Deletes rules, all of them or none, and returns their names.
+    #[zbus(out_args("deleted"))]
+    async fn delete_rules(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::DeleteRules(names))
+            .await
+    }
+
+    /// Deletes all rules and returns their names.
+    #[zbus(out_args("deleted"))]
+    async fn delete_all_rules(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::DeleteAllRules)
+            .await
+    }
+
+    /// Enables rules, all if none is named, and returns those that were disabled.
+    #[zbus(out_args("changed"))]
+    async fn enable_rules(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = true;
+        self.change(connection, &header, Change::EnableRules { names, enabled })
+            .await
+    }
+
+    /// Disables rules, all if none is named, and returns those that were enabled. Their connections live on.
+    #[zbus(out_args("changed"))]
+    async fn disable_rules(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = false;
+        self.change(connection, &header, Change::EnableRules { names, enabled })
+            .await
+    }
+
+    /// Creates a server group with servers such as 192.0.2.10:80, [2001:db8::1] or 192.0.2.10-192.0.2.13:8080-8089.
+    #[zbus(out_args("path"))]
+    async fn create_server_group(
+        &self,
+        name: String,
+        servers: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, MethodError> {
+        let path = group_path(&name);
+        self.change(connection, &header, Change::CreateGroup { name, servers })
+            .await?;
+        object_path(path)
+    }
+
+    /// Deletes server groups that no rule uses, all of them or none, and returns their names.
+    #[zbus(out_args("deleted"))]
+    async fn delete_server_groups(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::DeleteGroups(names))
+            .await
+    }
+
+    /// Adds servers to a group and returns their ids.
+    #[zbus(out_args("ids"))]
+    async fn add_servers(
+        &self,
+        group: String,
+        servers: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::AddServers { group, servers })
+            .await
+    }
+
+    /// Removes servers from a group, named by id or as they were added, and returns their ids. Their connections live on.
+    #[zbus(out_args("ids"))]
+    async fn remove_servers(
+        &self,
+        group: String,
+        servers: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(
+            connection,
+            &header,
+            Change::RemoveServers { group, servers },
+        )
+        .await
+    }
+
+    /// Enables servers and returns the ids of those that were disabled.
+    #[zbus(out_args("changed"))]
+    async fn enable_servers(
+        &self,
+        ids: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = true;
+        self.change(connection, &header, Change::EnableServers { ids, enabled })
+            .await
+    }
+
+    /// Disables servers and returns the ids of those that were enabled. Their connections live on.
+    #[zbus(out_args("changed"))]
+    async fn disable_servers(
+        &self,
+        ids: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = false;
+        self.change(connection, &header, Change::EnableServers { ids, enabled })
+            .await
+    }
+
+    /// Counters: rule name, server id (empty: the whole rule), values by name. Both names empty: the node.
+    #[zbus(out_args("statistics"))]
+    async fn get_statistics(&self) -> Result<Vec<RawEntry>, MethodError> {
+        Ok(self.handle.statistics().await?.to_raw())
+    }
+
+    /// Configuration and state as JSON.
+    #[zbus(out_args("json"))]
+    async fn describe(&self) -> Result<String, MethodError> {
+        let description = self.handle.describe().await?;
+        description
+            .to_json()
+            .map_err(|error| ManagerError::Internal(error.to_string()).into())
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> String {
+        env!("CARGO_PKG_VERSION").to_owned()
+    }
+
+    #[zbus(property)]
+    async fn generation(&self) -> u64 {
+        self.handle.view().state.generation
+    }
+
+    #[zbus(property)]
+    async fn state(&self) -> String {
+        self.handle.view().health.to_string()
+    }
+
+    #[zbus(property)]
+    async fn state_reason(&self) -> String {
+        self.handle.view().health_reason.clone()
+    }
+
+    #[zbus(property)]
+    async fn fastpath(&self) -> String {
+        self.handle.view().fastpath.to_string()
+    }
+
+    #[zbus(property)]
+    async fn fastpath_generation(&self) -> u64 {
+        self.handle.view().fastpath_generation
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn database_path(&self) -> String {
+        self.handle.database().to_owned()
+    }
+}

@@ -1,0 +1,83 @@
+//! The D-Bus side: objects whose methods parse, ask the manager and map the error, and whose properties read the published
+//! view. Names are in [`libilb::dbus`].
+
+mod access;
+mod error;
+mod manager;
+mod publisher;
+mod rule;
+mod server;
+mod servergroup;
+
+use libilb::dbus::{BUS_NAME, ROOT_PATH};
+use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
+use zbus::{Connection, connection};
+
+use crate::manager::view::View;
+use crate::manager::{ManagerHandle, Publisher as _};
+use manager::ManagerObject;
+use publisher::ObjectPublisher;
+
+/// Why there is no D-Bus interface.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// There is no bus.
+    #[error(
+        "cannot connect to the D-Bus system bus: {0}; is dbus running? DBUS_SYSTEM_BUS_ADDRESS names another bus"
+    )]
+    Connect(zbus::Error),
+    /// The objects cannot be exported.
+    #[error("cannot export the D-Bus objects: {0}")]
+    Export(zbus::Error),
+    /// The name is taken.
+    #[error(
+        "the name {BUS_NAME} is taken on the bus: another ilb-svcmgr is running, stop it first"
+    )]
+    NameTaken,
+    /// The name is refused.
+    #[error(
+        "the bus does not let us have the name {BUS_NAME}: {0}; is /usr/share/dbus-1/system.d/{BUS_NAME}.conf installed, and do we run as root?"
+    )]
+    NameRefused(zbus::Error),
+}
+
+/// Connects to the system bus.
+///
+/// # Errors
+/// [`BusError::Connect`].
+pub async fn connect() -> Result<Connection, BusError> {
+    connection::Builder::system()
+        .build()
+        .await
+        .map_err(BusError::Connect)
+}
+
+/// Exports all objects, and only then takes the name: who sees the name sees the objects.
+///
+/// # Errors
+/// [`BusError`].
+pub async fn serve(
+    connection: &Connection,
+    handle: &ManagerHandle,
+) -> Result<ObjectPublisher, BusError> {
+    let server = connection.object_server();
+    let mut publisher = ObjectPublisher::new(connection.clone(), handle.clone());
+    // Objects first, their manager last: so nothing is announced one by one.
+    publisher.publish(&View::default(), &handle.view()).await;
+    let root = ManagerObject::new(handle.clone());
+    server.at(ROOT_PATH, root).await.map_err(BusError::Export)?;
+    server
+        .at(ROOT_PATH, ObjectManager)
+        .await
+        .map_err(BusError::Export)?;
+    let reply = connection
+        .request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE)
+        .await;
+    match reply {
+        Ok(RequestNameReply::PrimaryOwner | RequestNameReply::AlreadyOwner) => Ok(publisher),
+        Ok(RequestNameReply::Exists | RequestNameReply::InQueue) | Err(zbus::Error::NameTaken) => {
+            Err(BusError::NameTaken)
+        }
+        Err(error) => Err(BusError::NameRefused(error)),
+    }
+}

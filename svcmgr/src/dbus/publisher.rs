@@ -1,0 +1,167 @@
+//! Keeps the D-Bus objects in step with the view, and sends signals for what really changed.
+
+use std::collections::BTreeMap;
+
+use libilb::dbus::{ROOT_PATH, group_path, rule_path, server_path};
+use libilb::model::Configuration;
+use zbus::Connection;
+
+use super::manager::ManagerObject;
+use super::rule::RuleObject;
+use super::server::ServerObject;
+use super::servergroup::ServerGroupObject;
+use crate::manager::view::View;
+use crate::manager::{ManagerHandle, Publisher};
+
+/// See the module.
+pub struct ObjectPublisher {
+    connection: Connection,
+    handle: ManagerHandle,
+}
+
+impl ObjectPublisher {
+    /// Publishes on this connection.
+    pub fn new(connection: Connection, handle: ManagerHandle) -> ObjectPublisher {
+        ObjectPublisher { connection, handle }
+    }
+
+    async fn rules(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        for (key, old) in &before.rules {
+            if !after.rules.contains_key(key) {
+                server.remove::<RuleObject, _>(rule_path(&old.name)).await?;
+            }
+        }
+        for (key, new) in &after.rules {
+            let path = rule_path(&new.name);
+            match before.rules.get(key) {
+                None => {
+                    let object = RuleObject::new(self.handle.clone(), new.name.clone());
+                    server.at(path, object).await?;
+                }
+                Some(old) if old.enabled != new.enabled => {
+                    let object = server.interface::<_, RuleObject>(path).await?;
+                    let emitter = object.signal_emitter();
+                    object.get().await.enabled_changed(emitter).await?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn groups(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        for (key, old) in &before.groups {
+            if !after.groups.contains_key(key) {
+                server
+                    .remove::<ServerGroupObject, _>(group_path(&old.name))
+                    .await?;
+            }
+        }
+        for (key, new) in &after.groups {
+            let path = group_path(&new.name);
+            match before.groups.get(key) {
+                None => {
+                    let object = ServerGroupObject::new(self.handle.clone(), new.name.clone());
+                    server.at(path, object).await?;
+                }
+                Some(old) if old != new => {
+                    let ids = |group: &libilb::model::ServerGroup| -> Vec<u32> {
+                        group.servers.iter().map(|server| server.number).collect()
+                    };
+                    if ids(old) != ids(new) {
+                        let object = server.interface::<_, ServerGroupObject>(path).await?;
+                        let emitter = object.signal_emitter();
+                        object.get().await.servers_changed(emitter).await?;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn servers(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        let old = changed_servers(before, after);
+        let new = changed_servers(after, before);
+        for id in old.keys() {
+            if !new.contains_key(id) {
+                server.remove::<ServerObject, _>(server_path(id)).await?;
+            }
+        }
+        for (id, enabled) in &new {
+            match old.get(id) {
+                None => {
+                    let object = ServerObject::new(self.handle.clone(), (*id).to_owned());
+                    server.at(server_path(id), object).await?;
+                }
+                Some(was) if was != enabled => {
+                    let object = server.interface::<_, ServerObject>(server_path(id)).await?;
+                    let emitter = object.signal_emitter();
+                    object.get().await.enabled_changed(emitter).await?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn manager(&self, before: &View, after: &View) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        let Ok(object) = server.interface::<_, ManagerObject>(ROOT_PATH).await else {
+            // The first time, before it is exported.
+            return Ok(());
+        };
+        let emitter = object.signal_emitter();
+        let manager = object.get().await;
+        if before.state.generation != after.state.generation {
+            manager.generation_changed(emitter).await?;
+        }
+        if before.health != after.health {
+            manager.state_changed(emitter).await?;
+        }
+        if before.health_reason != after.health_reason {
+            manager.state_reason_changed(emitter).await?;
+        }
+        if before.fastpath != after.fastpath {
+            manager.fastpath_changed(emitter).await?;
+        }
+        if before.fastpath_generation != after.fastpath_generation {
+            manager.fastpath_generation_changed(emitter).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Publisher for ObjectPublisher {
+    async fn publish(&mut self, before: &View, after: &View) {
+        let old = &before.state.configuration;
+        let new = &after.state.configuration;
+        for result in [
+            self.rules(old, new).await,
+            self.groups(old, new).await,
+            self.servers(old, new).await,
+            self.manager(before, after).await,
+        ] {
+            if let Err(error) = result {
+                tracing::error!("D-Bus objects are out of step: {error}");
+            }
+        }
+    }
+}
+
+/// Id and enabled state of the servers of all groups that are not the same in `other`.
+fn changed_servers<'a>(
+    configuration: &'a Configuration,
+    other: &Configuration,
+) -> BTreeMap<&'a str, bool> {
+    configuration
+        .groups
+        .iter()
+        .filter(|(key, group)| other.groups.get(*key) != Some(*group))
+        .flat_map(|(_, group)| &group.servers)
+        .map(|server| (server.id.as_str(), server.enabled))
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! What an administrator can ask to be changed.
+
+use libilb::ModelError;
+use libilb::model::{Configuration, RuleSettings};
+
+/// One user action: done as a whole or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// See [`Configuration::create_rule`].
+    CreateRule {
+        /// Its name.
+        name: String,
+        /// All about it.
+        settings: Box<RuleSettings>,
+    },
+    /// See [`Configuration::delete_rules`].
+    DeleteRules(Vec<String>),
+    /// See [`Configuration::delete_all_rules`].
+    DeleteAllRules,
+    /// See [`Configuration::enable_rules`].
+    EnableRules {
+        /// None means all.
+        names: Vec<String>,
+        /// Or disable.
+        enabled: bool,
+    },
+    /// See [`Configuration::create_group`].
+    CreateGroup {
+        /// Its name.
+        name: String,
+        /// Its servers.
+        servers: Vec<String>,
+    },
+    /// See [`Configuration::delete_groups`].
+    DeleteGroups(Vec<String>),
+    /// See [`Configuration::add_servers`].
+    AddServers {
+        /// Name of the group.
+        group: String,
+        /// The servers.
+        servers: Vec<String>,
+    },
+    /// See [`Configuration::remove_servers`].
+    RemoveServers {
+        /// Name of the group.
+        group: String,
+        /// Ids or specifications.
+        servers: Vec<String>,
+    },
+    /// See [`Configuration::enable_servers`].
+    EnableServers {
+        /// Their ids.
+        ids: Vec<String>,
+        /// Or disable.
+        enabled: bool,
+    },
+}
+
+impl Change {
+    /// Does it, and returns the names or ids of what was created, deleted or changed.
+    ///
+    /// # Errors
+    /// Those of the method of [`Configuration`]; the configuration is as it was.
+    pub fn apply(&self, configuration: &mut Configuration) -> Result<Vec<String>, ModelError> {
+        Ok(match self {
+            Change::CreateRule { name, settings } => {
+                vec![configuration.create_rule(name, settings)?.name.clone()]
+            }
+            Change::DeleteRules(names) => configuration
+                .delete_rules(names)?
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
+            Change::DeleteAllRules => configuration
+                .delete_all_rules()
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
+            Change::EnableRules { names, enabled } => configuration
+                .enable_rules(names, *enabled)?
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
+            Change::CreateGroup { name, servers } => {
+                vec![configuration.create_group(name, servers)?.name.clone()]
+            }
+            Change::DeleteGroups(names) => configuration
+                .delete_groups(names)?
+                .iter()
+                .map(|group| group.name.clone())
+                .collect(),
+            Change::AddServers { group, servers } => {
+                ids(configuration.add_servers(group, servers)?)
+            }
+            Change::RemoveServers { group, servers } => {
+                ids(configuration.remove_servers(group, servers)?)
+            }
+            Change::EnableServers {
+                ids: names,
+                enabled,
+            } => ids(configuration.enable_servers(names, *enabled)?),
+        })
+    }
+}
+
+impl Change {
+    /// What it is, for the log.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Change::CreateRule { .. } => "create rule",
+            Change::DeleteRules(_) => "delete rules",
+            Change::DeleteAllRules => "delete all rules",
+            Change::EnableRules { enabled: true, .. } => "enable rules",
+            Change::EnableRules { enabled: false, .. } => "disable rules",
+            Change::CreateGroup { .. } => "create server group",
+            Change::DeleteGroups(_) => "delete server groups",
+            Change::AddServers { .. } => "add servers",
+            Change::RemoveServers { .. } => "remove servers",
+            Change::EnableServers { enabled: true, .. } => "enable servers",
+            Change::EnableServers { enabled: false, .. } => "disable servers",
+        }
+    }
+}
+
+fn ids(servers: Vec<libilb::model::Server>) -> Vec<String> {
+    servers.into_iter().map(|server| server.id).collect()
+}

@@ -1,0 +1,152 @@
+//! The answer to `Describe()`. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ilb_forwarder::verdict;
+use libilb::describe::{
+    Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, Status,
+};
+use libilb::model::{Rule, ServerGroup};
+
+use super::statistics::Ledger;
+use super::view::View;
+
+/// Everything about the node. `present` are the addresses on its interfaces, if they could be read.
+pub fn describe(
+    view: &View,
+    ledger: &Ledger,
+    database: &str,
+    present: Option<&BTreeSet<IpAddr>>,
+) -> Description {
+    let configuration = &view.state.configuration;
+    let retired = &view.state.retired;
+    let configured = configuration.rules.values().map(|rule| RuleDescription {
+        rule: rule.as_ref().clone(),
+        status: match (rule.enabled, retired.rules.contains_key(&rule.number)) {
+            (true, _) => Status::Enabled,
+            (false, true) => Status::Draining,
+            (false, false) => Status::Disabled,
+        },
+        deleted: false,
+        connections: ledger.counters(rule.number, 0).connections_open,
+        problems: problems(view, rule, present),
+    });
+    let numbers: BTreeSet<u32> = configuration.rules.values().map(|r| r.number).collect();
+    let deleted = retired
+        .rules
+        .values()
+        .filter(|record| !numbers.contains(&record.rule.number))
+        .map(|record| RuleDescription {
+            rule: Rule {
+                enabled: false,
+                ..record.rule.clone()
+            },
+            status: Status::Draining,
+            deleted: true,
+            connections: ledger.counters(record.rule.number, 0).connections_open,
+            problems: Vec::new(),
+        });
+    Description {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        generation: view.state.generation,
+        state: view.health,
+        state_reason: view.health_reason.clone(),
+        fastpath: view.fastpath,
+        fastpath_generation: view.fastpath_generation,
+        database_path: database.to_owned(),
+        rules: configured.chain(deleted).collect(),
+        groups: configuration
+            .groups
+            .values()
+            .map(|item| group(view, ledger, item))
+            .collect(),
+        drop_reasons: verdict::DropReason::ALL
+            .iter()
+            .map(|reason| DropReason {
+                label: reason.label().to_owned(),
+                words: reason.words().to_owned(),
+            })
+            .collect(),
+    }
+}
+
+fn group(view: &View, ledger: &Ledger, group: &ServerGroup) -> GroupDescription {
+    let prefix = format!("_{}.", group.name);
+    // A removed server may drain in several rules.
+    let draining: BTreeMap<u32, _> = view
+        .state
+        .retired
+        .servers
+        .values()
+        .filter(|record| record.server.id.starts_with(&prefix))
+        .map(|record| (record.server.number, &record.server))
+        .collect();
+    let there = group.servers.iter().map(|server| ServerDescription {
+        server: server.clone(),
+        status: match (server.enabled, draining.contains_key(&server.number)) {
+            (true, _) => Status::Enabled,
+            (false, true) => Status::Draining,
+            (false, false) => Status::Disabled,
+        },
+        removed: false,
+        connections: ledger.connections_of_server(server.number),
+    });
+    let numbers: BTreeSet<u32> = group.servers.iter().map(|s| s.number).collect();
+    let removed = draining
+        .values()
+        .filter(|server| !numbers.contains(&server.number))
+        .map(|server| ServerDescription {
+            server: (*server).clone(),
+            status: Status::Draining,
+            removed: true,
+            connections: ledger.connections_of_server(server.number),
+        });
+    GroupDescription {
+        name: group.name.clone(),
+        servers: there.chain(removed).collect(),
+    }
+}
+
+/// What keeps a rule from doing its work.
+fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !rule.enabled {
+        return problems;
+    }
+    let group = view.state.configuration.group_of(rule);
+    let servers = group.map_or(&[][..], |group| &group.servers);
+    if servers.is_empty() {
+        problems.push(format!(
+            "server group '{}' has no servers",
+            rule.servergroup
+        ));
+    } else if servers.iter().all(|server| !server.enabled) {
+        problems.push(format!(
+            "all servers of server group '{}' are disabled",
+            rule.servergroup
+        ));
+    }
+    match view.fastpath {
+        Fastpath::Connected => {}
+        Fastpath::Absent => problems.push(
+            "the fast path is not running: start it with 'systemctl start ilb-fastpath'".to_owned(),
+        ),
+        Fastpath::Behind => problems.push(format!(
+            "the fast path forwards by generation {}, not by this one: see its log",
+            view.fastpath_generation
+        )),
+    }
+    if let Some(present) = present {
+        let vip = std::iter::once(("vip", rule.vip));
+        let sources = rule.proxy_src.iter().map(|source| ("proxy-src", *source));
+        for (what, address) in vip.chain(sources) {
+            if !present.contains(&address) {
+                problems.push(format!(
+                    "the {what} {address} is on no interface of this node"
+                ));
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,54 @@
+//! Why the manager refused or failed.
+
+use libilb::{ErrorKind, ModelError};
+
+use crate::addresses::AddressError;
+
+/// See the module. The text is what a person reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManagerError {
+    /// What was asked for is wrong in itself or does not fit the configuration.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Nothing can be stored.
+    #[error("nothing can be changed, the manager is degraded: {0}")]
+    Degraded(String),
+    /// The fast path does not take it.
+    #[error("the fast path refused the change, nothing was changed: {0}")]
+    FastpathRejected(String),
+    /// An address could not be put on its interface.
+    #[error("{0}; nothing was changed")]
+    Address(AddressError),
+    /// The caller may not.
+    #[error("user {uid} may not change the load balancer: run it as root, for example with sudo")]
+    NotAuthorized {
+        /// Number of the caller's user.
+        uid: u32,
+    },
+    /// The bus does not say who the caller is.
+    #[error("cannot find out who asks, so nothing was changed: {0}")]
+    UnknownCaller(String),
+    /// The manager is on its way out.
+    #[error("the manager is stopping: try again when it has started")]
+    Stopping,
+    /// Something that never should happen.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl ManagerError {
+    /// The class, which decides the D-Bus error's name and the exit code of `lbadm`.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            ManagerError::Model(error) => error.kind(),
+            ManagerError::Degraded(_) => ErrorKind::Degraded,
+            ManagerError::FastpathRejected(_) => ErrorKind::FastpathRejected,
+            ManagerError::NotAuthorized { .. } | ManagerError::UnknownCaller(_) => {
+                ErrorKind::NotAuthorized
+            }
+            ManagerError::Address(_) | ManagerError::Stopping | ManagerError::Internal(_) => {
+                ErrorKind::Failed
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The one owner of the configuration. Everybody else sends it messages or reads the [`View`] that it publishes.
+//!
+//! ```text
+//!  D-Bus methods ──Command (mpsc, oneshot reply)──▶ ┌─────────┐ ──replace──▶ Store (blocking thread)
+//!                                                   │         │ ──State────▶ snapshot writer (watch, newest wins)
+//!  D-Bus properties ◀──View (watch)──────────────── │ Manager │ ──Request──▶ DataPlane (link task ◀─▶ ilb-fastpath)
+//!                                                   │         │ ◀─Event─────  "  (came, went)
+//!  D-Bus objects ◀──publish(before, after)───────── │         │ ──add/remove▶ Addresses (rtnetlink)
+//!                                                   └─────────┘ ◀─changed────  "
+//!                      timer, 1 s, only while something is retired ──▲
+//! ```
+//!
+//! A user action is answered when it is durable, the fast path has acknowledged it (if it is there), its addresses are on
+//! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
+//! says what is wanted, and a fast path gets it as soon as it comes.
+
+pub mod change;
+pub mod describe;
+pub mod error;
+mod snapshot_writer;
+pub mod statistics;
+mod steps;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ilb_node::control::{Hello, Request, Response};
+use libilb::describe::Description;
+use libilb::stats;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::addresses::Addresses;
+use crate::dataplane::{DataPlane, Event};
+use crate::retired::RetiredKey;
+use crate::state::State;
+use crate::store::Store;
+use crate::store::snapshots::Snapshots;
+use change::Change;
+use error::ManagerError;
+use snapshot_writer::SnapshotWriter;
+use statistics::Ledger;
+use view::View;
+
+/// How often retired rules and servers are looked after, while there are any.
+const SUPERVISION: Duration = Duration::from_secs(1);
+
+/// Commands that may wait; more senders wait for room.
+const QUEUE: usize = 64;
+
+/// What can be asked of the manager.
+#[derive(Debug)]
+pub enum Command {
+    /// Do this, durably.
+    Change {
+        /// What.
+        change: Change,
+        /// Names or ids of what was changed.
+        reply: oneshot::Sender<Result<Vec<String>, ManagerError>>,
+    },
+    /// Counters of this moment.
+    Statistics {
+        /// All of them.
+        reply: oneshot::Sender<stats::Statistics>,
+    },
+    /// Configuration and state of this moment.
+    Describe {
+        /// All of it.
+        reply: oneshot::Sender<Description>,
+    },
+}
+
+/// Sends commands. A clone is cheap.
+#[derive(Debug, Clone)]
+pub struct ManagerHandle {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+    database: Arc<str>,
+}
+
+impl ManagerHandle {
+    /// Does a change and waits until it is in force.
+    ///
+    /// # Errors
+    /// [`ManagerError`]; nothing was changed.
+    pub async fn change(&self, change: Change) -> Result<Vec<String>, ManagerError> {
+        self.ask(|reply| Command::Change { change, reply }).await?
+    }
+
+    /// The counters of this moment.
+    ///
+    /// # Errors
+    /// [`ManagerError::Stopping`].
+    pub async fn statistics(&self) -> Result<stats::Statistics, ManagerError> {
+        self.ask(|reply| Command::Statistics { reply }).await
+    }
+
+    /// Configuration and state of this moment.
+    ///
+    /// # Errors
+    /// [`ManagerError::Stopping`].
+    pub async fn describe(&self) -> Result<Description, ManagerError> {
+        self.ask(|reply| Command::Describe { reply }).await
+    }
+
+    /// What was published last.
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Where the configuration is stored.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ManagerError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| ManagerError::Stopping)?;
+        answer.await.map_err(|_| ManagerError::Stopping)
+    }
+}
+
+/// Shows changes to the world.
+pub trait Publisher: Send + 'static {
+    /// Called after each change, before its author gets an answer.
+    fn publish(&mut self, before: &View, after: &View) -> impl Future<Output = ()> + Send;
+}
+
+/// What the manager begins with.
+pub struct Start<D, A> {
+    /// Where states are stored, and what it holds; `None` when it is damaged beyond repair.
+    pub store: Option<Arc<dyn Store>>,
+    /// What the store holds.
+    pub state: State,
+    /// What a person should know about the store: why there is none, or that it was rebuilt. Usually empty.
+    pub notice: String,
+    /// Where the database is, for people.
+    pub database: String,
+    /// Where snapshots go; `None` with no store.
+    pub snapshots: Option<Snapshots>,
+    /// The fast path.
+    pub dataplane: D,
+    /// The interfaces' addresses.
+    pub addresses: A,
+    /// Whether addresses are managed at all.
+    pub manage_addresses: bool,
+}
+
+/// See the module.
+pub struct Manager<D, A> {
+    store: Option<Arc<dyn Store>>,
+    state: State,
+    database: String,
+    health: libilb::describe::State,
+    health_reason: String,
+    snapshots: Option<SnapshotWriter>,
+    dataplane: D,
+    addresses: A,
+    manage_addresses: bool,
+    link: Link,
+    ledger: Ledger,
+    /// How often in a row a retired item had no connections.
+    idle: BTreeMap<RetiredKey, u32>,
+    commands: mpsc::Receiver<Command>,
+    view: watch::Sender<Arc<View>>,
+}
+
+/// What is known of the fast path.
+#[derive(Debug, Default)]
+struct Link {
+    /// Who it is, while it is there.
+    peer: Option<Hello>,
+    /// The generation that it acknowledged last.
+    applied: u64,
+    /// It may have another configuration under the same generation: apply in any case.
+    doubtful: bool,
+}
+
+impl<D: DataPlane, A: Addresses> Manager<D, A> {
+    /// A manager that does nothing yet, and the handle to send it commands.
+    pub fn new(start: Start<D, A>) -> (Manager<D, A>, ManagerHandle) {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        let degraded = start.store.is_none();
+        let (view, viewer) = watch::channel(Arc::new(View::default()));
+        let manager = Manager {
+            link: Link {
+                doubtful: !start.notice.is_empty(),
+                ..Link::default()
+            },
+            snapshots: start
+                .snapshots
+                .map(|files| SnapshotWriter::start(files, &start.state)),
+            store: start.store,
+            state: start.state,
+            health: match degraded {
+                true => libilb::describe::State::Degraded,
+                false => libilb::describe::State::Ok,
+            },
+            health_reason: start.notice,
+            dataplane: start.dataplane,
+            addresses: start.addresses,
+            manage_addresses: start.manage_addresses,
+            ledger: Ledger::default(),
+            idle: BTreeMap::new(),
+            commands,
+            view,
+            database: start.database.clone(),
+        };
+        manager.view.send_replace(Arc::new(manager.look()));
+        let handle = ManagerHandle {
+            commands: sender,
+            view: viewer,
+            database: start.database.into(),
+        };
+        (manager, handle)
+    }
+
+    /// Works until `stop` resolves. Addresses and the fast path are left as they are, so that forwarding goes on.
+    pub async fn run<P: Publisher>(mut self, mut publisher: P, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut supervision = Instant::now() + SUPERVISION;
+        loop {
+            let supervise = !self.state.retired.is_empty();
+            tokio::select! {
+                () = &mut stop => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle(command, &mut publisher).await,
+                    None => break,
+                },
+                event = self.dataplane.event() => self.link_changed(event).await,
+                () = self.addresses.changed() => self.settle_addresses().await,
+                () = sleep_until(supervision), if supervise => {
+                    self.supervise().await;
+                    supervision = Instant::now() + SUPERVISION;
+                }
+            }
+            self.publish(&mut publisher).await;
+        }
+        if let Some(snapshots) = self.snapshots {
+            snapshots.finish().await;
+        }
+    }
+
+    async fn handle<P: Publisher>(&mut self, command: Command, publisher: &mut P) {
+        // A caller that has gone away does not need its answer.
+        match command {
+            Command::Change { change, reply } => {
+                let result = self.change(&change).await;
+                match &result {
+                    Ok(names) if names.is_empty() => tracing::debug!("{change:?}: nothing to do"),
+                    Ok(names) => tracing::info!("{}: {names:?}", change.words()),
+                    Err(error) => tracing::info!("{}: refused: {error}", change.words()),
+                }
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Statistics { reply } => {
+                self.read_statistics().await;
+                drop(reply.send(self.ledger.report(&self.state.configuration)));
+            }
+            Command::Describe { reply } => {
+                self.read_statistics().await;
+                let present = self.present_addresses().await;
+                drop(reply.send(describe::describe(
+                    &self.look(),
+                    &self.ledger,
+                    &self.database,
+                    present.as_ref(),
+                )));
+            }
+        }
+    }
+
+    async fn present_addresses(&mut self) -> Option<BTreeSet<IpAddr>> {
+        match self.addresses.present().await {
+            Ok(present) => Some(present.into_iter().map(|item| item.address).collect()),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Asks the fast path for its counters; without an answer the last ones stay.
+    async fn read_statistics(&mut self) -> Option<ilb_node::control::Statistics> {
+        self.link.peer.as_ref()?;
+        match self.dataplane.request(Request::Statistics).await {
+            Ok(Response::Statistics(statistics)) => {
+                self.ledger.enter(&statistics);
+                let state = &self.state;
+                self.ledger.prune(&state.configuration, &state.retired);
+                Some(statistics)
+            }
+            Ok(other) => {
+                tracing::warn!("{}", crate::dataplane::unexpected(&other));
+                None
+            }
+            Err(error) => {
+                tracing::warn!("no statistics: {error}");
+                self.link_lost();
+                None
+            }
+        }
+    }
+
+    async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
+        let after = Arc::new(self.look());
+        let before = self.view.borrow().clone();
+        if before != after {
+            self.view.send_replace(after.clone());
+            publisher.publish(&before, &after).await;
+        }
+    }
+
+    fn look(&self) -> View {
+        use libilb::describe::Fastpath;
+        View {
+            state: self.state.clone(),
+            health: self.health,
+            health_reason: self.health_reason.clone(),
+            fastpath: match self.link.peer {
+                None => Fastpath::Absent,
+                Some(_) if self.in_step() => Fastpath::Connected,
+                Some(_) => Fastpath::Behind,
+            },
+            fastpath_generation: self.link.applied,
+        }
+    }
+
+    /// Whether the fast path is there and forwards by the present state.
+    fn in_step(&self) -> bool {
+        self.link.peer.is_some()
+            && self.link.applied == self.state.generation
+            && !self.link.doubtful
+    }
+
+    async fn link_changed(&mut self, event: Event) {
+        match event {
+            Event::Down(reason) => {
+                tracing::warn!("{reason}");
+                self.link_lost();
+            }
+            Event::Up(hello) => {
+                tracing::info!(
+                    "fast path connected: process {}, generation {}; ours is {}",
+                    hello.pid,
+                    hello.generation,
+                    self.state.generation
+                );
+                self.link.applied = hello.generation;
+                self.link.peer = Some(hello);
+                self.idle.clear();
+                if self.store.is_some() {
+                    self.catch_up().await;
+                }
+            }
+        }
+    }
+
+    fn link_lost(&mut self) {
+        self.link.peer = None;
+        self.idle.clear();
+        self.ledger.close_page();
+    }
+}

@@ -1,0 +1,49 @@
+//! Writes snapshots of the configuration beside the manager: when changes come faster than the disk, only the newest counts.
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::state::State;
+use crate::store::snapshots::Snapshots;
+
+/// The writer's task.
+pub(super) struct SnapshotWriter {
+    states: watch::Sender<State>,
+    task: JoinHandle<()>,
+}
+
+impl SnapshotWriter {
+    /// Starts the task, and writes `state` if its snapshot is missing. Needs a running tokio runtime.
+    pub(super) fn start(files: Snapshots, state: &State) -> SnapshotWriter {
+        let (states, mut receiver) = watch::channel(state.clone());
+        if files.newest_generation() != Some(state.generation) {
+            receiver.mark_changed();
+        }
+        let task = tokio::spawn(async move {
+            while receiver.changed().await.is_ok() {
+                let state = receiver.borrow_and_update().clone();
+                let files = files.clone();
+                let written = tokio::task::spawn_blocking(move || files.write(&state)).await;
+                match written {
+                    Ok(Ok(path)) => tracing::debug!("wrote {}", path.display()),
+                    Ok(Err(error)) => tracing::error!("no snapshot of the configuration: {error}"),
+                    Err(error) => tracing::error!("no snapshot of the configuration: {error}"),
+                }
+            }
+        });
+        SnapshotWriter { states, task }
+    }
+
+    /// Has this state written, soon.
+    pub(super) fn write(&self, state: &State) {
+        self.states.send_replace(state.clone());
+    }
+
+    /// Waits until the newest state is written.
+    pub(super) async fn finish(self) {
+        drop(self.states);
+        if let Err(error) = self.task.await {
+            tracing::error!("the snapshot writer failed: {error}");
+        }
+    }
+}

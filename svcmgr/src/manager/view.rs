@@ -1,0 +1,20 @@
+//! What the manager shows: the state that everybody may read at any time without asking it.
+
+use libilb::describe;
+
+use crate::state::State;
+
+/// One moment. A clone is cheap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Configuration and what belongs to it.
+    pub state: State,
+    /// Whether changes can be stored.
+    pub health: describe::State,
+    /// Why not, or what else a person should know; empty when all is well.
+    pub health_reason: String,
+    /// Whether the fast path forwards by this state.
+    pub fastpath: describe::Fastpath,
+    /// The generation that it acknowledged last; 0 when there was none.
+    pub fastpath_generation: u64,
+}
