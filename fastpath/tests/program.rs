@@ -1,0 +1,235 @@
+//! The real program between real interfaces. Needs root, and says so without it.
+
+mod lab;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use ilb_forwarder::spec::Topology;
+use ilb_node::control::{Request, Response, XdpMode};
+use lab::{Lab, SERVERS4, SERVERS6, VIP4, VIP6, echo, rule, run, wait};
+
+/// Shorter than the second after which TCP repeats a lost SYN.
+const WITHOUT_REPETITION: Duration = Duration::from_millis(900);
+
+fn both_families(topology4: Topology) -> Vec<ilb_forwarder::spec::RuleSpec> {
+    vec![
+        rule(1, VIP4, topology4, &SERVERS4),
+        rule(2, VIP6, Topology::HalfNat, &SERVERS6),
+    ]
+}
+
+/// Thirty connections by each VIP; every server gets its share.
+fn shares(lab: &Lab) {
+    for vip in [VIP4, VIP6] {
+        let mut answers: BTreeMap<String, u32> = BTreeMap::new();
+        for _ in 0..30 {
+            let (mut stream, name) = lab.connect(vip, WITHOUT_REPETITION).unwrap();
+            echo(&mut stream, 5000);
+            *answers.entry(name).or_default() += 1;
+        }
+        assert_eq!(answers.len(), 3, "{answers:?}");
+        assert!(answers.values().all(|n| *n == 10), "{answers:?}");
+    }
+}
+
+#[test]
+fn traffic_flows_at_once_in_both_families() {
+    for topology in [Topology::HalfNat, Topology::Nat] {
+        let mut lab = Lab::new(2);
+        lab.serve();
+        lab.start();
+        assert_eq!(lab.hello().generation, 0);
+        // Nobody knows anybody's Ethernet address: the first packet has to wait and must not be lost.
+        lab.apply(1, both_families(topology));
+        shares(&lab);
+        let status = lab.status();
+        assert_eq!((status.generation, status.workers), (1, 2));
+        for interface in &status.interfaces {
+            assert_eq!(interface.mode, XdpMode::Native);
+            assert_eq!(interface.queues, 2);
+            assert!(!interface.zero_copy && !interface.copy_reason.is_empty());
+            assert!(interface.rx_packets > 60 && interface.tx_packets > 60);
+        }
+        let statistics = lab.statistics();
+        assert_eq!(statistics.totals.new_connections, 60);
+        let drops: u64 = statistics.drops.values().sum();
+        assert_eq!(drops, 0, "{:?}", statistics.drops);
+        assert!(!lab.log().contains("ERROR"), "{}", lab.log());
+    }
+}
+
+#[test]
+fn connections_outlive_the_process() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    lab.apply(7, both_families(Topology::Nat));
+    let (mut nat, _) = lab.connect(VIP4, WITHOUT_REPETITION).unwrap();
+    let (mut half_nat, _) = lab.connect(VIP6, WITHOUT_REPETITION).unwrap();
+    let first = lab.hello();
+    for signal in [libc::SIGKILL, libc::SIGKILL, libc::SIGTERM] {
+        echo(&mut nat, 3000);
+        echo(&mut half_nat, 3000);
+        let began = Instant::now();
+        let status = lab.end(signal);
+        if signal == libc::SIGTERM {
+            assert!(status.success(), "{status}");
+            assert!(began.elapsed() < Duration::from_secs(1));
+        }
+        // Silence, not a reset: the kernel has this address and no such port.
+        let error = lab
+            .connect(VIP4, Duration::from_millis(300))
+            .map(|(_, name)| name)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        lab.start();
+        let hello = lab.hello();
+        assert_eq!(hello.generation, 7);
+        assert_ne!(hello.start_id, first.start_id);
+        assert_eq!(hello.version, first.version);
+    }
+    echo(&mut nat, 3000);
+    echo(&mut half_nat, 3000);
+    shares(&lab);
+    let open: u64 = lab
+        .statistics()
+        .rules
+        .iter()
+        .map(|rule| rule.counters.connections_open)
+        .sum();
+    assert!(open >= 2, "{open}");
+}
+
+#[test]
+fn a_bad_snapshot_is_refused_and_changes_nothing() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::Nat));
+    let mut twice = both_families(Topology::Nat);
+    twice.push(rule(3, VIP4, Topology::HalfNat, &SERVERS4));
+    let answer = lab.ask(&Request::Apply(ilb_forwarder::spec::SnapshotSpec {
+        generation: 2,
+        rules: twice,
+    }));
+    match answer {
+        Response::Rejected { generation, reason } => {
+            assert_eq!(generation, 2);
+            assert!(reason.contains(VIP4), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(lab.hello().generation, 1);
+    shares(&lab);
+}
+
+#[test]
+fn what_is_none_of_ours_reaches_the_kernel() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    let mut rules = both_families(Topology::Nat);
+    for rule in &mut rules {
+        rule.accepting = false;
+    }
+    lab.apply(1, rules);
+    for vip in [VIP4, VIP6] {
+        let error = lab
+            .connect(vip, WITHOUT_REPETITION)
+            .map(|(_, name)| name)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    }
+    assert_eq!(lab.statistics().totals.unprocessed_packets, 2);
+}
+
+#[test]
+fn two_workers_send_through_an_interface_with_one_queue() {
+    let mut lab = Lab::new(1);
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::Nat));
+    shares(&lab);
+    let queues: Vec<u32> = lab.status().interfaces.iter().map(|i| i.queues).collect();
+    assert_eq!(queues, [2, 1]);
+}
+
+#[test]
+fn a_dead_next_hop_costs_its_own_packets_only() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    let mut rules = both_families(Topology::Nat);
+    let mut dead = rule(3, VIP4, Topology::Nat, &["10.2.0.99"]);
+    dead.vips[0].ports = ilb_forwarder::spec::PortRange::single(lab::PORT + 1);
+    rules.push(dead);
+    lab.apply(1, rules);
+    let address = (VIP4.parse::<std::net::IpAddr>().unwrap(), lab::PORT + 1).into();
+    let error = lab
+        .within("client", || {
+            std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))
+        })
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    shares(&lab);
+    wait("the drop to be counted", || {
+        let drops = lab.statistics().drops;
+        (drops["neighbour-unresolved"] >= 1).then_some(())
+    });
+}
+
+#[test]
+fn an_interface_that_comes_back_is_served_again() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::HalfNat));
+    shares(&lab);
+    let balancer = lab.namespace("balancer");
+    // Up and down is no reason to open anything anew.
+    run(&format!("ip -n {balancer} link set cl down"));
+    run(&format!("ip -n {balancer} link set cl up"));
+    run(&format!(
+        "ip -n {balancer} addr add {VIP6}/128 dev cl nodad"
+    ));
+    run(&format!(
+        "ip -n {balancer} addr add fd01::1/64 dev cl nodad"
+    ));
+    shares(&lab);
+    // The first interface of the settings is the one that the packet memory was made with.
+    run(&format!("ip -n {balancer} link del cl"));
+    wait("the interface's absence", || {
+        let status = lab.status();
+        (!status.interfaces[0].mode_reason.is_empty()).then_some(())
+    });
+    lab.join("client", "cl", 2, "10.1.0", "fd01:");
+    wait("the interface's return", || {
+        lab.connect(VIP4, Duration::from_millis(200)).ok()
+    });
+    shares(&lab);
+}
+
+#[test]
+fn a_second_fast_path_is_told_so_and_decommissioning_leaves_nothing() {
+    let mut lab = Lab::new(2);
+    lab.start();
+    for arguments in [&[][..], &["--detach"]] {
+        let output = lab.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains("another ilb-fastpath"), "{said}");
+    }
+    lab.end(libc::SIGTERM);
+    assert!(lab.pins().exists());
+    let output = lab.command(&["--detach"]).output().unwrap();
+    assert!(output.status.success());
+    assert!(!lab.pins().exists());
+    let link = lab.namespace("balancer");
+    let shown = std::process::Command::new("ip")
+        .args(["-n", &link, "link", "show", "cl"])
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("xdp"));
+}
