@@ -38,9 +38,9 @@
 //! ```
 //!
 //! # Privileges
-//! CAP_BPF and CAP_NET_ADMIN. Before Linux 6.17 also CAP_PERFMON, without which the verifier refuses packet offsets that
-//! are not constant; later kernels take them but make the program slower, so that CAP_PERFMON is worth giving anyway.
-//! Mounting the BPF file system, where nobody has, needs CAP_SYS_ADMIN.
+//! CAP_BPF and CAP_NET_ADMIN. With CAP_PERFMON, the program reads packets directly; without it, the verifier allows that
+//! at constant offsets only, and a variant is loaded that reads by helper functions: it needs Linux 5.18 instead of 5.10
+//! and takes longer. Mounting the BPF file system, where nobody has, needs CAP_SYS_ADMIN.
 
 mod abi;
 mod error;

@@ -1,7 +1,8 @@
 //! Loading the program, with the maps that an earlier process left or with new ones.
 
+use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Once;
 
@@ -31,57 +32,74 @@ pub(crate) struct Loaded {
 /// Loads the program with the pinned maps if they fit, otherwise with new ones that get the contents of those there were.
 pub(crate) fn load(options: &LoadOptions, directory: &Path) -> Result<Loaded, Error> {
     log_libbpf();
-    let pinned = match Maps::open(directory) {
-        Ok(maps) => Some(maps),
+    let old = match Maps::open(directory) {
+        Ok(old) => old,
         Err(error) => {
             tracing::debug!("no complete set of pinned maps: {error}");
-            None
+            let loaded = instantiate(options, |_| None)?;
+            pin_all(&loaded.maps, directory)?;
+            return Ok(loaded);
         }
     };
-    if let Some(maps) = &pinned {
-        match instantiate(options, Some(maps)) {
-            Ok(loaded) => return Ok(loaded),
-            Err(Instantiate::Failed(error)) => return Err(error),
-            Err(Instantiate::Unsuitable(name)) => {
-                tracing::info!(
-                    "the pinned map {name} has another size than is needed now: making new maps"
-                );
-            }
-        }
-    }
-
-    let loaded = match instantiate(options, None) {
-        Ok(loaded) => loaded,
+    match instantiate(options, |name| old.get(name)) {
+        Ok(loaded) => return Ok(loaded),
         Err(Instantiate::Failed(error)) => return Err(error),
+        Err(Instantiate::Unsuitable(name)) => tracing::info!(
+            "the pinned map {name} has another size than is needed now: making new steering maps"
+        ),
+    }
+    let others = |name: &str| old.get(name).filter(|_| !maps::STEERING.contains(&name));
+    let loaded = match instantiate(options, others) {
         Err(Instantiate::Unsuitable(name)) => {
-            return Err(Error::Load {
-                reason: format!("the kernel made the map {name} other than it was asked to"),
-            });
+            tracing::warn!("the pinned map {name} is not what it should be: making all maps new");
+            instantiate(options, |_| None)?
         }
+        other => other?,
     };
-    if let Some(old) = pinned {
-        match old.current() {
-            Ok(steering) => drop(loaded.maps.apply(&steering)?),
-            Err(error) => tracing::warn!(%error, "the steering of the earlier process is lost"),
-        }
+    match old.current() {
+        Ok(steering) => drop(loaded.maps.apply(&steering)?),
+        Err(error) => tracing::warn!(%error, "the steering of the earlier process is lost"),
     }
-    for map in loaded.maps.all() {
-        pins::pin(map.fd(), &directory.join(map.name()))?;
-    }
+    pin_all(&loaded.maps, directory)?;
     Ok(loaded)
 }
 
+fn pin_all(maps: &Maps, directory: &Path) -> Result<(), Error> {
+    for map in maps.all() {
+        pins::pin(map.fd(), &directory.join(map.name()))?;
+    }
+    Ok(())
+}
+
+/// Why there is no program.
 enum Instantiate {
     /// This map is not what the program needs.
     Unsuitable(&'static str),
     Failed(Error),
 }
 
+impl From<Instantiate> for Error {
+    fn from(reason: Instantiate) -> Error {
+        match reason {
+            Instantiate::Failed(error) => error,
+            Instantiate::Unsuitable(name) => Error::Load {
+                reason: format!("the map {name} is not what the program needs"),
+            },
+        }
+    }
+}
+
+impl From<Error> for Instantiate {
+    fn from(error: Error) -> Instantiate {
+        Instantiate::Failed(error)
+    }
+}
+
 impl From<LibbpfError> for Instantiate {
     fn from(error: LibbpfError) -> Instantiate {
         let hint = match error.kind() {
             ErrorKind::PermissionDenied => {
-                ": the capabilities CAP_BPF and CAP_NET_ADMIN are needed, before Linux 6.17 also CAP_PERFMON"
+                ": the capabilities CAP_BPF and CAP_NET_ADMIN are needed, before Linux 5.18 also CAP_PERFMON"
             }
             ErrorKind::OutOfMemory => {
                 ": the kernel has no memory for it, or a memory limit of the service is reached"
@@ -94,56 +112,63 @@ impl From<LibbpfError> for Instantiate {
     }
 }
 
-impl From<Error> for Instantiate {
-    fn from(error: Error) -> Instantiate {
-        Instantiate::Failed(error)
-    }
-}
-
-fn instantiate(options: &LoadOptions, pinned: Option<&Maps>) -> Result<Loaded, Instantiate> {
+/// Loads the program with the maps that `reuse` gives, and with new ones in the place of the others.
+fn instantiate<'a>(
+    options: &LoadOptions,
+    reuse: impl Fn(&str) -> Option<&'a Map>,
+) -> Result<Loaded, Instantiate> {
+    let failed = |reason: String| Error::Load { reason };
     let mut storage = MaybeUninit::uninit();
     let mut open = skeleton::XdpRedirectSkelBuilder::default().open(&mut storage)?;
     for mut map in open.open_object_mut().maps_mut() {
-        let name = map_name(&map.name().to_string_lossy())?;
+        let name = map.name().to_string_lossy().into_owned();
+        let known = maps::NAMES.into_iter().find(|known| *known == name);
+        let name = known.ok_or_else(|| failed(format!("nobody knows its map {name}")))?;
         if maps::STEERING.contains(&name) {
             map.set_max_entries(maps::entries_for(options.max_addresses))?;
         }
-        let Some(pinned) =
-            pinned.and_then(|maps| maps.all().into_iter().find(|map| map.name() == name))
-        else {
-            continue;
-        };
-        if pinned.info() != sys::map_definition(&map) {
-            return Err(Instantiate::Unsuitable(name));
+        if let Some(pinned) = reuse(name) {
+            if pinned.info() != sys::map_definition(&map) {
+                return Err(Instantiate::Unsuitable(name));
+            }
+            map.reuse_fd(pinned.fd().as_fd())?;
         }
-        map.reuse_fd(pinned.fd().as_fd())?;
     }
+    let direct = may_read_directly();
+    open.progs.ilb_steer.set_autoload(direct);
+    open.progs.ilb_steer_h.set_autoload(!direct);
 
     let skel = open.load()?;
-    let copy = |fd: std::os::fd::BorrowedFd<'_>| {
-        fd.try_clone_to_owned().map_err(|error| Error::Load {
-            reason: format!("cannot copy a descriptor: {error}"),
-        })
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(|error| failed(format!("cannot copy a descriptor: {error}")))
     };
     let maps = Maps::gather(|name| {
         let found = skel.object().maps().find(|map| map.name() == name);
-        let map = found.ok_or_else(|| Error::Load {
-            reason: format!("the program has no map {name}"),
-        })?;
+        let map = found.ok_or_else(|| failed(format!("it has no map {name}")))?;
         Map::new(name, copy(map.as_fd())?)
     })?;
+    let program = if direct {
+        &skel.progs.ilb_steer
+    } else {
+        &skel.progs.ilb_steer_h
+    };
     Ok(Loaded {
-        program: copy(skel.progs.ilb_steer.as_fd())?,
+        program: copy(program.as_fd())?,
         maps,
     })
 }
 
-/// The name as a constant of ours.
-fn map_name(name: &str) -> Result<&'static str, Error> {
-    let known = maps::NAMES.into_iter().find(|known| *known == name);
-    known.ok_or_else(|| Error::Load {
-        reason: format!("the program has the map {name}, which the library does not know"),
-    })
+/// Whether this thread may load a program that reads a packet at any offset: CAP_PERFMON (38) or, as everything that
+/// CAP_BPF and CAP_PERFMON allow, CAP_SYS_ADMIN (21). True if nobody can tell.
+fn may_read_directly() -> bool {
+    let Ok(status) = fs::read_to_string("/proc/thread-self/status") else {
+        return true;
+    };
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_none_or(|set| set & (1 << 38 | 1 << 21) != 0)
 }
 
 /// libbpf writes to standard error unless told otherwise.

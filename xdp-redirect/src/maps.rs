@@ -131,6 +131,11 @@ impl Maps {
         ]
     }
 
+    /// The map of this name.
+    pub fn get(&self, name: &str) -> Option<&Map> {
+        self.all().into_iter().find(|map| map.name() == name)
+    }
+
     fn tables(&self) -> [&Map; 4] {
         [
             &self.destinations4,

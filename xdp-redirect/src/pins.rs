@@ -10,12 +10,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::explain;
 use crate::{Error, abi, sys};
 
 /// Where systemd and everybody else mount the BPF file system.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+
+static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// Beginning of the names of pinned links.
 const LINK: &str = "link-";
@@ -30,6 +33,8 @@ pub(crate) fn prepare(pin_dir: &Path) -> Result<PathBuf, Error> {
         return Err(wrong("it must be an absolute path without `..`".to_owned()));
     }
     let mount_point = Path::new(MOUNT_POINT);
+    // Two threads that both find nothing would mount twice, and the second mount would hide the first one's pins.
+    let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
     if pin_dir.starts_with(mount_point) && !sys::is_bpf_file_system(mount_point).unwrap_or(false) {
         sys::mount_bpf_file_system(mount_point).map_err(|error| {
             let why = match error.raw_os_error() {

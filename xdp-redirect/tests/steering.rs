@@ -646,3 +646,8 @@ fn every_frame_is_counted_once() {
     assert_eq!(after.fragments - before.fragments, 1);
     assert_eq!(after.icmp_errors - before.icmp_errors, 1);
 }
+
+#[test]
+fn the_same_without_cap_perfmon() {
+    common::again_without_perfmon("the_same_without_cap_perfmon");
+}

@@ -2,8 +2,12 @@
 /*
  * Where things are in a packet. Nothing here knows what is ours.
  *
- * Two limits hold for every read: `data_end`, the end of the frame, which the verifier insists on, and the number of
- * bytes that the IP header says the packet has, so that Ethernet padding is never taken for a port number.
+ * Two limits hold for every read: the end of the frame, which the verifier insists on, and the number of bytes that the
+ * IP header says the packet has, so that Ethernet padding is never taken for a port number.
+ *
+ * Everything behind the first IP header stands at an offset that differs from packet to packet. To read there directly,
+ * whoever loads the program needs CAP_PERFMON. Helpers do without, from Linux 5.18 on, and take a little longer. So all
+ * of this is compiled twice, and `frame.by_helper`, a constant in each, says which way to read.
  */
 #ifndef ILB_PARSE_H
 #define ILB_PARSE_H
@@ -50,6 +54,7 @@ struct frame {
 	struct xdp_md *ctx;
 	void *data;
 	void *data_end;
+	__u8 by_helper;
 };
 
 /* What follows the IP header and its extensions. */
@@ -82,12 +87,50 @@ struct extension {
 	__be32 identification;
 };
 
+static __always_inline struct frame open_frame(struct xdp_md *ctx, __u8 by_helper)
+{
+	struct frame frame = {
+		.ctx = ctx,
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.by_helper = by_helper,
+	};
+
+	return frame;
+}
+
+/* Whether the frame has at least `length` bytes, of 16 bits and a little. */
+static __always_inline int is_as_long_as(const struct frame *frame, __u32 length)
+{
+	if (frame->by_helper)
+		return bpf_xdp_get_buff_len(frame->ctx) >= length;
+	return frame->data + length <= frame->data_end;
+}
+
+/* `size` bytes at `offset`, in the frame or copied to `buffer`; 0 if they are not there. */
+static __always_inline void *read(const struct frame *frame, __u64 offset, void *buffer, __u32 size)
+{
+	void *start;
+
+	if (offset > MAX_OFFSET)
+		return 0;
+	if (frame->by_helper)
+		return bpf_xdp_load_bytes(frame->ctx, offset, buffer, size) ? 0 : buffer;
+	/* The verifier has to see the limit once more, and the compiler would leave it out because it changes nothing. */
+	barrier_var(offset);
+	start = frame->data + (offset & MAX_OFFSET);
+	return start + size <= frame->data_end ? start : 0;
+}
+
 static __always_inline struct ports read_ports(const struct frame *frame, const struct payload *payload)
 {
-	struct ports_header *header = frame->data + payload->offset;
 	struct ports ports = { .later = payload->later };
+	struct ports_header buffer, *header;
 
-	if (!ports.later && payload->length >= sizeof(*header) && (void *)(header + 1) <= frame->data_end) {
+	if (ports.later || payload->length < sizeof(*header))
+		return ports;
+	header = read(frame, payload->offset, &buffer, sizeof(buffer));
+	if (header) {
 		ports.source = bpf_ntohs(header->source);
 		ports.destination = bpf_ntohs(header->destination);
 		ports.present = 1;
@@ -96,15 +139,11 @@ static __always_inline struct ports read_ports(const struct frame *frame, const 
 }
 
 /* The payload of the IPv4 packet `ip` at `offset`, of which `length` bytes are there; 0 if the header is not sound. */
-static __always_inline int parse_ipv4(const struct frame *frame, struct iphdr *ip, __u32 offset, __u32 length,
-				      struct payload *payload)
+static __always_inline int parse_ipv4(const struct iphdr *ip, __u32 offset, __u32 length, struct payload *payload)
 {
-	__u32 header;
+	__u32 header = ip->ihl * 4;
 
-	if ((void *)(ip + 1) > frame->data_end || ip->version != 4)
-		return 0;
-	header = ip->ihl * 4;
-	if (header < sizeof(*ip) || header > length)
+	if (ip->version != 4 || header < sizeof(*ip) || header > length)
 		return 0;
 	payload->offset = offset + header;
 	payload->length = length - header;
@@ -119,37 +158,22 @@ static __always_inline int is_extension(__u8 next)
 	       next == EXTENSION_AUTHENTICATION || next == EXTENSION_DESTINATION;
 }
 
-/* What walk_extensions() found, in one number because that is all that a global function may return. */
+/* What walk() found, in one number because that is all that a global function may return. */
 #define WALKED(offset, protocol, later) (1ULL << 32 | (later) << 24 | (protocol) << 16 | (offset))
 #define WALKED_OFFSET(walked) ((walked) & MAX_OFFSET)
 #define WALKED_PROTOCOL(walked) ((walked) >> 16 & 0xff)
 #define WALKED_LATER(walked) ((walked) >> 24 & 1)
 
-/* The offset, which is known to be at most MAX_OFFSET, in a form in which the verifier knows it too. */
-static __always_inline __u64 bounded(__u64 offset)
+/* Walks the IPv6 extension headers from `offset` up to the transport header or into a later fragment; 0 if they do not
+ * end before `end` or are too many. */
+static __always_inline __u64 walk(const struct frame *frame, __u32 offset, __u32 end, __u8 next)
 {
-	barrier_var(offset); /* the compiler would leave out the mask because it changes nothing */
-	return offset & MAX_OFFSET;
-}
-
-/*
- * Walks the IPv6 extension headers from `offset` up to the transport header or into a later fragment; 0 if they do not
- * end before `end` or are too many. A global function, because the verifier then looks at it once, for all arguments.
- */
-__noinline __u64 walk_extensions(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 protocol)
-{
-	void *data = (void *)(long)ctx->data;
-	void *data_end = (void *)(long)ctx->data_end;
-	__u8 next = protocol;
-
 	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
-		struct extension *extension;
+		struct extension buffer, *extension;
 		__u32 size;
 
-		if (offset > MAX_OFFSET)
-			return 0;
-		extension = data + bounded(offset);
-		if (offset + sizeof(*extension) > end || (void *)(extension + 1) > data_end)
+		extension = read(frame, offset, &buffer, sizeof(buffer));
+		if (!extension || offset + sizeof(*extension) > end)
 			return 0;
 		if (next == EXTENSION_FRAGMENT) {
 			size = sizeof(*extension);
@@ -170,13 +194,29 @@ __noinline __u64 walk_extensions(struct xdp_md *ctx, __u32 offset, __u32 end, __
 	return 0;
 }
 
+/* Global functions, because the verifier looks at such a one once, for all arguments. */
+__noinline __u64 walk_directly(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 next)
+{
+	struct frame frame = open_frame(ctx, 0);
+
+	return walk(&frame, offset, end, next);
+}
+
+__noinline __u64 walk_by_helper(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 next)
+{
+	struct frame frame = open_frame(ctx, 1);
+
+	return walk(&frame, offset, end, next);
+}
+
 /* The payload of the IPv6 packet `ip` at `offset`, of which `length` bytes are there; 0 if its headers are not sound. */
-static __always_inline int parse_ipv6(const struct frame *frame, struct ipv6hdr *ip, __u32 offset, __u32 length,
+static __always_inline int parse_ipv6(const struct frame *frame, const struct ipv6hdr *ip, __u32 offset, __u32 length,
 				      struct payload *payload)
 {
+	__u32 end = offset + length;
 	__u64 walked;
 
-	if ((void *)(ip + 1) > frame->data_end || ip->version != 6 || length < sizeof(*ip))
+	if (ip->version != 6 || length < sizeof(*ip))
 		return 0;
 	payload->offset = offset + sizeof(*ip);
 	payload->length = length - sizeof(*ip);
@@ -185,11 +225,14 @@ static __always_inline int parse_ipv6(const struct frame *frame, struct ipv6hdr 
 	if (!is_extension(ip->nexthdr))
 		return 1;
 
-	walked = walk_extensions(frame->ctx, payload->offset, offset + length, ip->nexthdr);
+	if (frame->by_helper)
+		walked = walk_by_helper(frame->ctx, payload->offset, end, ip->nexthdr);
+	else
+		walked = walk_directly(frame->ctx, payload->offset, end, ip->nexthdr);
 	if (!walked)
 		return 0;
 	payload->offset = WALKED_OFFSET(walked);
-	payload->length = offset + length - payload->offset;
+	payload->length = end - payload->offset;
 	payload->protocol = WALKED_PROTOCOL(walked);
 	payload->later = WALKED_LATER(walked);
 	return 1;
@@ -206,19 +249,17 @@ static __always_inline int is_icmpv6_error(__u8 type)
 	return type >= ICMPV6_DESTINATION_UNREACHABLE && type <= ICMPV6_PARAMETER_PROBLEM;
 }
 
-/* Finds the packet that the ICMP or ICMPv6 message in `payload` would be about, if it is an error. 0 if the message is too
- * short to be one. */
-static __always_inline int read_icmp(const struct frame *frame, const struct payload *payload, __u8 *type, __u32 *offset,
-				     __u32 *length)
+/* The type of the ICMP or ICMPv6 message in `payload`; -1 if it is too short to be one. */
+static __always_inline int read_icmp_type(const struct frame *frame, const struct payload *payload)
 {
-	__u8 *message = frame->data + payload->offset;
+	__u64 buffer;
+	__u8 *type;
 
-	if (payload->length < ICMP_ERROR_HEADER || (void *)(message + ICMP_ERROR_HEADER) > frame->data_end)
-		return 0;
-	*type = *message;
-	*offset = payload->offset + ICMP_ERROR_HEADER;
-	*length = payload->length - ICMP_ERROR_HEADER;
-	return 1;
+	_Static_assert(sizeof(buffer) == ICMP_ERROR_HEADER, "the whole header has to be there");
+	if (payload->length < ICMP_ERROR_HEADER)
+		return -1;
+	type = read(frame, payload->offset, &buffer, sizeof(buffer));
+	return type ? *type : -1;
 }
 
 #endif

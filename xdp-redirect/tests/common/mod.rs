@@ -74,6 +74,24 @@ fn is_root() -> bool {
     uids.and_then(|uids| uids.split_whitespace().nth(1)) == Some("0")
 }
 
+/// Runs all tests of this test binary but `this` once more in a process that has no capabilities but those that the
+/// crate's documentation asks for. It lacks CAP_PERFMON, so another variant of the program is loaded.
+pub fn again_without_perfmon(this: &str) {
+    let program = std::env::current_exe().expect("the test knows its program");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set=-all,+bpf,+net_admin", "--no-new-privs"]);
+    command.arg(program).args(["--exact", "--skip", this]);
+    let output = command
+        .output()
+        .expect("setpriv (package util-linux) can be run");
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words}");
+    assert!(
+        words.contains("running ") && !words.contains(" 0 passed"),
+        "{words}"
+    );
+}
+
 /// Runs the program on a frame.
 pub fn run(redirect: &Redirect, frame: &[u8]) -> Action {
     redirect
