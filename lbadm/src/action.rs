@@ -224,7 +224,7 @@ impl Show {
     fn json(&self, node: &Description) -> Result<String, Error> {
         let value = match self {
             Show::Rules(args) => json!(rule::select(args, node)?),
-            Show::Groups(args) => json!(servergroup::select(args, node)?),
+            Show::Groups(args) => servergroup::json(args, node)?,
             Show::Servers(args) => server::select(args, node)?
                 .into_iter()
                 .map(|row| {

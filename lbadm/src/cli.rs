@@ -116,7 +116,8 @@ Examples:
     #[command(
         alias = "show-sg",
         after_help = "\
-Fields: sgname serverid minport maxport ip_address, and host weight status connections.
+Fields: sgname serverid minport maxport ip_address, and host weight status
+connections.
 
 Examples:
   lbadm show-servergroup
@@ -175,7 +176,8 @@ Examples:
     ShowStatistics(ShowStatistics),
     /// Show whether manager and fast path are well
     #[command(after_help = "\
-The exit code is 5 when the manager cannot store changes, 3 when it is not running.
+The exit code is 5 when the manager cannot store changes, 3 when it is not
+running.
 
 Examples:
   lbadm status
@@ -354,6 +356,9 @@ pub struct ShowRule {
     /// Everything about them
     #[arg(short, conflicts_with_all = ["parsable", "output"])]
     pub full: bool,
+    /// Also deleted ones that still have connections
+    #[arg(long)]
+    pub deleted: bool,
     /// Table.
     #[command(flatten)]
     pub format: Format,
@@ -383,6 +388,9 @@ pub struct GroupNames {
 /// `show-servergroup`.
 #[derive(Debug, Args)]
 pub struct ShowServergroup {
+    /// Also removed servers that still have connections
+    #[arg(long)]
+    pub removed: bool,
     /// Table.
     #[command(flatten)]
     pub format: Format,
@@ -413,6 +421,9 @@ pub struct ServerIds {
 /// `show-server`.
 #[derive(Debug, Args)]
 pub struct ShowServer {
+    /// Also removed servers that still have connections
+    #[arg(long)]
+    pub removed: bool,
     /// Table.
     #[command(flatten)]
     pub format: Format,

@@ -61,10 +61,7 @@ pub fn create(args: CreateRule) -> Result<Action, Error> {
         }
     }
     if !health.is_empty() {
-        return Err(Error::not_supported(
-            "health checks (-h)",
-            Some("leave -h out"),
-        ));
+        return Err(Error::not_supported("health checks", Some("leave -h out")));
     }
     settings
         .check(&args.name)
@@ -108,8 +105,7 @@ pub fn show(args: ShowRule) -> Result<Action, Error> {
 fn seconds(key: &str, value: &str) -> Result<u32, Error> {
     value.parse().map_err(|_| {
         Error::Usage(format!(
-            "{key} '{value}' is not a number of seconds: use 0 to {}",
-            u32::MAX
+            "{key} '{value}' is not a number of seconds: write it like {key}=60"
         ))
     })
 }
@@ -207,11 +203,10 @@ pub fn select<'a>(
     args: &ShowRule,
     node: &'a Description,
 ) -> Result<Vec<&'a RuleDescription>, Error> {
-    let known = || node.rules.iter().map(|r| r.rule.name.as_str());
+    let rules = || node.rules.iter().filter(|r| args.deleted || !r.deleted);
+    let known = || rules().map(|r| r.rule.name.as_str());
     show::check_names(Item::Rule, &args.names, known)?;
-    Ok(node
-        .rules
-        .iter()
+    Ok(rules()
         .filter(|r| show::named(&args.names, &r.rule.name))
         .filter(|r| !args.enabled || r.status == Status::Enabled)
         .filter(|r| !args.disabled || r.status != Status::Enabled)
@@ -264,6 +259,13 @@ pub fn render(args: &ShowRule, node: &Description, style: Style) -> Result<Strin
         });
     }
     let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
+    if !args.deleted && !args.enabled && !args.disabled && args.names.is_empty() {
+        let gone = node.rules.iter().filter(|r| r.deleted);
+        out.push_str(&show::draining(
+            "deleted, with connections that live on",
+            gone.map(|r| (r.rule.name.as_str(), r.connections)),
+        ));
+    }
     for row in &rows {
         for problem in &row.rule.problems {
             let line = format!("{}: {problem}", row.rule.rule.name);
@@ -286,6 +288,7 @@ fn full(rows: &[Row<'_>], style: Style) -> String {
                 .map(|c| {
                     let cell = (c.value)(row);
                     let note = match (c.name, cell.text.as_str()) {
+                        ("STATUS", _) if row.rule.deleted => " (deleted)",
                         ("CONN-DRAIN", "0") => " (until the last connection ends)",
                         ("CONN-DRAIN" | "NAT-TIMEOUT", _) => " s",
                         _ => "",

@@ -12,6 +12,9 @@ use crate::rule::status_cell;
 use crate::show;
 use crate::table::{self, Cell, Column, Style};
 
+/// How removed servers are introduced.
+pub const REMOVED: &str = "removed, with connections that live on";
+
 /// Reads `-s`: specifications, and ids if `ids` says so.
 ///
 /// # Errors
@@ -149,7 +152,8 @@ pub fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a
         .flat_map(|rule| {
             node.group(&rule.rule.servergroup)
                 .into_iter()
-                .flat_map(move |g| g.servers.iter().map(move |server| Row { rule, server }))
+                .flat_map(|g| g.servers.iter().filter(|s| args.removed || !s.removed))
+                .map(move |server| Row { rule, server })
         })
         .collect())
 }
@@ -174,5 +178,18 @@ pub fn render(args: &ShowServer, node: &Description, style: Style) -> Result<Str
                 .to_string(),
         );
     }
-    Ok(table::table(&columns, &rows, style, true, &[]).0)
+    let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
+    if !args.removed {
+        let shown = |group: &str| {
+            rows.iter()
+                .any(|r| r.rule.rule.servergroup.eq_ignore_ascii_case(group))
+        };
+        let groups = node.groups.iter().filter(|g| shown(&g.name));
+        let gone = groups.flat_map(|g| &g.servers).filter(|s| s.removed);
+        out.push_str(&show::draining(
+            REMOVED,
+            gone.map(|s| (s.server.id.as_str(), s.connections)),
+        ));
+    }
+    Ok(out)
 }

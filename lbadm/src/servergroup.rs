@@ -8,7 +8,7 @@ use crate::action::{Action, Request, Show};
 use crate::cli::{CreateServergroup, GroupNames, ShowServergroup};
 use crate::error::Error;
 use crate::rule::status_cell;
-use crate::server::specs;
+use crate::server::{self, specs};
 use crate::show;
 use crate::table::{self, Cell, Column, Style};
 
@@ -88,7 +88,7 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
 ///
 /// # Errors
 /// A name that does not exist.
-pub fn select<'a>(
+fn select<'a>(
     args: &ShowServergroup,
     node: &'a Description,
 ) -> Result<Vec<&'a GroupDescription>, Error> {
@@ -99,6 +99,18 @@ pub fn select<'a>(
         .iter()
         .filter(|g| show::named(&args.names, &g.name))
         .collect())
+}
+
+/// Writes `show-servergroup --json`.
+///
+/// # Errors
+/// A name that does not exist.
+pub fn json(args: &ShowServergroup, node: &Description) -> Result<serde_json::Value, Error> {
+    let mut groups: Vec<GroupDescription> = select(args, node)?.into_iter().cloned().collect();
+    for group in &mut groups {
+        group.servers.retain(|s| args.removed || !s.removed);
+    }
+    Ok(serde_json::json!(groups))
 }
 
 /// Writes `show-servergroup`.
@@ -115,11 +127,12 @@ pub fn render(args: &ShowServergroup, node: &Description, style: Style) -> Resul
     let rows: Vec<Row<'_>> = groups
         .iter()
         .flat_map(|g| {
-            let alone = g.servers.is_empty().then_some(Row {
+            let shown = || g.servers.iter().filter(|s| args.removed || !s.removed);
+            let alone = shown().next().is_none().then_some(Row {
                 group: &g.name,
                 server: None,
             });
-            let servers = g.servers.iter().map(|s| Row {
+            let servers = shown().map(|s| Row {
                 group: &g.name,
                 server: Some(s),
             });
@@ -135,5 +148,13 @@ pub fn render(args: &ShowServergroup, node: &Description, style: Style) -> Resul
                 .to_string(),
         );
     }
-    Ok(table::table(&columns, &rows, style, true, &[]).0)
+    let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
+    if !args.removed {
+        let gone = groups.iter().flat_map(|g| &g.servers).filter(|s| s.removed);
+        out.push_str(&show::draining(
+            server::REMOVED,
+            gone.map(|s| (s.server.id.as_str(), s.connections)),
+        ));
+    }
+    Ok(out)
 }

@@ -11,6 +11,17 @@ pub fn named(names: &[String], name: &str) -> bool {
     names.is_empty() || names.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
+/// A line about what is gone but for its connections; nothing if there is none.
+pub fn draining<'a>(what: &str, gone: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let gone: Vec<String> = gone
+        .map(|(name, count)| format!("{name} ({count})"))
+        .collect();
+    match gone.is_empty() {
+        true => String::new(),
+        false => format!("{what}: {}\n", gone.join(", ")),
+    }
+}
+
 /// Checks that every one of `names` exists.
 ///
 /// # Errors

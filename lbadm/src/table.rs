@@ -92,9 +92,11 @@ pub fn choose<R>(
     let names: Vec<String> = all.iter().map(|c| c.name.to_ascii_lowercase()).collect();
     let Some(fields) = fields else {
         if parsable {
+            let usual = all.iter().filter(|c| c.default).take(2);
+            let usual: Vec<String> = usual.map(|c| c.name.to_ascii_lowercase()).collect();
             return Err(Error::Usage(format!(
                 "-p needs -o: say which fields, in which order, such as -o {}; there are {}",
-                names[..2.min(names.len())].join(","),
+                usual.join(","),
                 words::one_of(&names)
             )));
         }

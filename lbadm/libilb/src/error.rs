@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::words;
+
 /// The class of an error. It decides the D-Bus error name and, in `lbadm`, the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -119,7 +121,7 @@ pub enum ModelError {
         allowed: String,
     },
     /// No such rule, server group or server.
-    #[error("no {item} is named {}{}", quoted(names), did_you_mean(suggestion))]
+    #[error("no {item} is named {}{}", words::one_of(&quote(names)), did_you_mean(suggestion))]
     NotFound {
         /// What was looked for.
         item: Item,
@@ -130,8 +132,8 @@ pub enum ModelError {
     },
     /// A server group has no such servers.
     #[error(
-        "server group '{group}' has no server {}{}; 'lbadm show-servergroup {group}' lists those that it has",
-        quoted(servers),
+        "server group '{group}' has no server {}; 'lbadm show-servergroup {group}' lists those that it has{}",
+        words::one_of(&quote(servers)),
         did_you_mean(suggestion)
     )]
     NotInGroup {
@@ -154,7 +156,7 @@ pub enum ModelError {
     #[error(
         "server group '{group}' is used by {} {}: delete {} first",
         if rules.len() == 1 { "rule" } else { "rules" },
-        quoted(rules),
+        quote(rules).join(", "),
         if rules.len() == 1 { "it" } else { "them" }
     )]
     GroupInUse {
@@ -250,7 +252,6 @@ fn did_you_mean(suggestion: &Option<String>) -> String {
     }
 }
 
-fn quoted(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|n| format!("'{n}'")).collect();
-    names.join(", ")
+fn quote(names: &[String]) -> Vec<String> {
+    names.iter().map(|n| format!("'{n}'")).collect()
 }

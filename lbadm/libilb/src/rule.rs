@@ -257,8 +257,11 @@ impl RuleSettings {
         }
         if self.pmask.is_some() || self.persist_timeout.is_some() {
             return Err(ModelError::NotSupported {
-                what: "persistence (pmask, persist-timeout)".to_string(),
-                hint: Some("lbalg=hash-ip keeps a client on its server".to_string()),
+                what: "persistence".to_string(),
+                hint: Some(
+                    "leave pmask and persist-timeout out; lbalg=hash-ip keeps a client on its server"
+                        .to_string(),
+                ),
             });
         }
         if self.conn_drain == Some(0) {
