@@ -564,7 +564,17 @@ fn truncation_at_every_length() {
     };
     let inner4 = packet_with(&options, f4.vip, f4.client, TCP, &ports(80, 5000)[..8]);
     let inner6 = packet_with(&chain, f6.vip, f6.client, TCP, &ports(80, 5000)[..8]);
+    let later4 = Header {
+        fragment: 1,
+        ..Header::default()
+    };
+    let later6 = Header {
+        extensions: vec![extension(0, 8), fragment_header(1, false)],
+        ..Header::default()
+    };
     let packets = [
+        packet_with(&later4, f4.client, f4.vip, TCP, &[0; 8]),
+        packet_with(&later6, f6.client, f6.vip, TCP, &[0; 8]),
         packet(f4.client, f4.vip, TCP, &ports(5000, 80)),
         packet_with(&options, f4.server, f4.client, TCP, &ports(8080, 5000)),
         packet_with(&options, f4.other, f4.vip, 1, &icmp(3, 4, &inner4)),
