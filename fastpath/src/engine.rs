@@ -83,6 +83,8 @@ pub struct Engine {
     due: Option<Instant>,
     relist: Relist,
     reopen: bool,
+    /// Whether the picture differs from what the workers have.
+    outdated: bool,
     asked: HashMap<(PortIndex, IpAddr), Instant>,
 }
 
@@ -106,6 +108,7 @@ impl Engine {
             due: None,
             relist: Relist::default(),
             reopen: false,
+            outdated: false,
             asked: HashMap::new(),
         }
     }
@@ -149,27 +152,35 @@ impl Engine {
 
     fn hear(&mut self, event: Event) {
         let picture = &mut self.parts.picture;
-        match event {
+        let matters = match event {
             Event::Link(link) => {
                 let change = picture.link_is(&link);
-                self.link_changed(change);
+                self.link_changed(change)
             }
             Event::LinkGone(ifindex) => {
                 let change = picture.link_is_gone(ifindex);
-                self.link_changed(change);
+                self.link_changed(change)
             }
-            Event::Routes => self.relist.routes = true,
+            Event::Routes => {
+                self.relist.routes = true;
+                true
+            }
             Event::Neighbour(neighbour) => picture.neighbour_is(&neighbour),
             Event::NeighbourGone(neighbour) => picture.neighbour_is_gone(&neighbour),
             Event::Overrun => {
                 tracing::warn!("the kernel had more to say than we could hear: asking it anew");
                 self.relist.all = true;
+                true
             }
+        };
+        if matters {
+            self.outdated = true;
+            self.soon();
         }
-        self.soon();
     }
 
-    fn link_changed(&mut self, change: LinkChange) {
+    /// True if something has to be done about it.
+    fn link_changed(&mut self, change: LinkChange) -> bool {
         let Parts {
             picture,
             board,
@@ -177,7 +188,7 @@ impl Engine {
             ..
         } = &self.parts;
         match change {
-            LinkChange::None => return,
+            LinkChange::None => return false,
             LinkChange::Appeared(port) => {
                 let ifindex = picture.link(port).map_or(0, |link| link.ifindex);
                 board.set_ifindex(port, ifindex);
@@ -196,6 +207,7 @@ impl Engine {
         }
         // The kernel takes IPv4 routes away with their link without a word about them.
         self.relist.routes = true;
+        true
     }
 
     /// Lists anew what has to be, opens sockets that have to be, and gives the workers the new picture.
@@ -203,6 +215,7 @@ impl Engine {
         if let Err(error) = self.list().await {
             tracing::error!("{error}; trying again");
             self.relist.all = true;
+            self.outdated = true;
             self.due = Some(Instant::now() + Duration::from_secs(1));
         }
         if std::mem::take(&mut self.reopen) {
@@ -225,6 +238,7 @@ impl Engine {
             self.due = Some(earliest);
             return Ok(());
         }
+        self.outdated = true;
         self.relist = Relist::default();
         if all {
             self.list_links_and_neighbours().await?;
@@ -278,6 +292,9 @@ impl Engine {
     }
 
     fn publish_network(&mut self) {
+        if !std::mem::take(&mut self.outdated) {
+            return;
+        }
         let input = self.parts.picture.input();
         if input == self.parts.input {
             return;
@@ -301,9 +318,8 @@ impl Engine {
 
     fn attend(&mut self, ask: Ask) {
         let Ask::Resolve { port, next_hop } = ask;
+        // If the answer has come while the worker asked, a view with it is published, or about to be.
         self.resolve(port, next_hop, REPEAT);
-        // The answer may have come while the worker asked.
-        self.soon();
     }
 
     fn resolve(&mut self, port: PortIndex, address: IpAddr, repeat: Duration) {

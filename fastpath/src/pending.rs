@@ -42,16 +42,18 @@ pub struct Pending<F> {
     waiting: VecDeque<Waiting<F>>,
 }
 
-impl<F> Pending<F> {
+impl<F> Default for Pending<F> {
     /// An empty list; allocates all that it will ever need.
-    pub fn new() -> Pending<F> {
+    fn default() -> Pending<F> {
         Pending {
             waiting: VecDeque::with_capacity(CAPACITY),
         }
     }
+}
 
+impl<F> Pending<F> {
     /// Number of waiting packets.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.waiting.len()
     }
 
@@ -111,17 +113,17 @@ mod tests {
 
     #[test]
     fn the_first_packet_for_a_next_hop_asks_and_the_others_wait() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         assert_eq!(pending.push(1, 0, hop(1), 0), Pushed::First);
         assert_eq!(pending.push(2, 0, hop(1), 0), Pushed::Waits);
         assert_eq!(pending.push(3, 1, hop(1), 0), Pushed::First);
         assert_eq!(pending.push(4, 0, hop(2), 0), Pushed::First);
-        assert_eq!(pending.len(), 4);
+        assert_eq!(pending.count(), 4);
     }
 
     #[test]
     fn one_next_hop_cannot_take_all_the_room() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         for frame in 0..PER_NEXT_HOP {
             assert!(!matches!(
                 pending.push(frame, 0, hop(1), 0),
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         for n in 0..CAPACITY {
             assert_eq!(pending.push(n, 0, hop(n as u32), 0), Pushed::First);
         }
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn packets_expire_in_order_and_not_early() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         pending.push('a', 0, hop(1), 0);
         pending.push('b', 0, hop(2), 10);
         assert_eq!(pending.next_deadline(), Some(PATIENCE_MS));
@@ -159,11 +161,11 @@ mod tests {
 
     #[test]
     fn going_through_the_list_once_keeps_its_order() {
-        let mut pending = Pending::new();
+        let mut pending = Pending::default();
         for frame in 0..5 {
             pending.push(frame, 0, hop(frame), u64::from(frame));
         }
-        for _ in 0..pending.len() {
+        for _ in 0..pending.count() {
             let waiting = pending.pop().unwrap();
             if waiting.frame % 2 == 0 {
                 pending.put_back(waiting);

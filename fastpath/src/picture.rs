@@ -8,7 +8,7 @@ use ilb_forwarder::network::{Hop, Interface, MacAddr, Neighbour, PortIndex, Rout
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHopFlags,
@@ -51,6 +51,13 @@ pub enum LinkChange {
 struct Entry {
     state: NeighbourState,
     mac: Option<MacAddr>,
+}
+
+impl Entry {
+    /// The address that packets may be sent to.
+    fn usable(self) -> Option<MacAddr> {
+        self.mac.filter(|_| is_usable(self.state))
+    }
 }
 
 /// Where a route leads, with the kernel's index of the interface.
@@ -171,24 +178,27 @@ impl Picture {
         self.routes = routes;
     }
 
-    /// A neighbour is there or has changed its state.
-    pub fn neighbour_is(&mut self, message: &NeighbourMessage) {
+    /// A neighbour is there or has changed its state. True if the forwarder has to know.
+    pub fn neighbour_is(&mut self, message: &NeighbourMessage) -> bool {
         let Some((address, mac)) = neighbour(message) else {
-            return;
+            return false;
         };
         let entry = Entry {
             state: message.header.state,
             mac,
         };
-        self.neighbours
-            .insert((message.header.ifindex, address), entry);
+        let key = (message.header.ifindex, address);
+        let old = self.neighbours.insert(key, entry);
+        old.and_then(Entry::usable) != entry.usable()
     }
 
-    /// A neighbour is gone.
-    pub fn neighbour_is_gone(&mut self, message: &NeighbourMessage) {
-        if let Some((address, _)) = neighbour(message) {
-            self.neighbours.remove(&(message.header.ifindex, address));
-        }
+    /// A neighbour is gone. True if the forwarder has to know.
+    pub fn neighbour_is_gone(&mut self, message: &NeighbourMessage) -> bool {
+        let Some((address, _)) = neighbour(message) else {
+            return false;
+        };
+        let old = self.neighbours.remove(&(message.header.ifindex, address));
+        old.and_then(Entry::usable).is_some()
     }
 
     /// Forgets all neighbours, before they are listed anew.
@@ -234,12 +244,11 @@ impl Picture {
         let mut neighbours: Vec<Neighbour> = self
             .neighbours
             .iter()
-            .filter(|(_, entry)| is_usable(entry.state))
             .filter_map(|((ifindex, address), entry)| {
                 Some(Neighbour {
+                    mac: entry.usable()?,
                     port: self.port_of(*ifindex)?,
                     address: *address,
-                    mac: entry.mac?,
                 })
             })
             .collect();
@@ -287,6 +296,10 @@ fn mac(bytes: &[u8]) -> Option<MacAddr> {
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Option<MacAddr>)> {
+    // An address that we answer for others is no neighbour.
+    if message.header.flags.contains(NeighbourFlags::Proxy) {
+        return None;
+    }
     let mut address = None;
     let mut link_layer = None;
     for attribute in &message.attributes {

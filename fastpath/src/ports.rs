@@ -32,7 +32,8 @@ pub enum CopyMode {
 pub struct Ports {
     // Dropped in this order: sockets before the memory that they use.
     ports: Vec<Port>,
-    area: Area,
+    /// None when closed.
+    area: Option<Area>,
     ledger: Ledger,
     free: Vec<FrameDesc>,
     /// For each interface the number of the socket that sends to it.
@@ -117,7 +118,7 @@ impl Ports {
         }
         let mut opened = Ports {
             ports,
-            area,
+            area: Some(area),
             ledger: Ledger::new(total),
             free,
             egress,
@@ -130,13 +131,15 @@ impl Ports {
     /// Gives all queues back. What was in the rings is lost; the books begin anew with the next [`Ports::open`].
     pub fn close(&mut self) {
         self.ports.clear();
+        // The first socket of a UMEM is closed with it and not before.
+        self.area = None;
         self.egress.fill(None);
         self.ledger = Ledger::new(0);
         self.free.clear();
     }
 
     /// Number of sockets.
-    pub fn len(&self) -> usize {
+    pub fn sockets(&self) -> usize {
         self.ports.len()
     }
 
@@ -193,8 +196,11 @@ impl Ports {
     /// As [`Area::frame`].
     #[inline]
     pub unsafe fn frame<'a>(&self, frame: &FrameDesc) -> (&'a mut [u8], usize) {
-        // SAFETY: passed on.
-        unsafe { self.area.frame(frame) }
+        match &self.area {
+            // SAFETY: passed on.
+            Some(area) => unsafe { area.frame(frame) },
+            None => (&mut [], 0),
+        }
     }
 
     /// Posts a packet of `length` bytes for `interface`; it leaves with the next [`Ports::send`]. False, and the frame
@@ -207,10 +213,11 @@ impl Ports {
         length: usize,
         from: Place,
     ) -> bool {
-        let Some(Some(number)) = self.egress.get(usize::from(interface)).copied() else {
+        let egress = self.egress.get(usize::from(interface)).copied();
+        let (Some(Some(number)), Some(area)) = (egress, &self.area) else {
             return false;
         };
-        self.area.set_length(&mut frame, length);
+        area.set_length(&mut frame, length);
         self.ports[number].post(&mut self.ledger, frame, from);
         true
     }

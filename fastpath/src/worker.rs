@@ -91,7 +91,7 @@ impl Worker {
             doors,
             opener,
             ports,
-            pending: Pending::new(),
+            pending: Pending::default(),
             view,
             version,
             batch: ArrayVec::new(),
@@ -121,6 +121,7 @@ impl Worker {
                 self.sleep();
             }
         }
+        self.audit();
     }
 
     /// One round over all sockets; gives the number of packets received.
@@ -130,7 +131,7 @@ impl Worker {
         self.ports.reap();
         self.ports.refill();
         let mut received = 0;
-        for socket in 0..self.ports.len() {
+        for socket in 0..self.ports.sockets() {
             received += self.receive_and_forward(socket);
         }
         self.give_up_waiting();
@@ -233,7 +234,7 @@ impl Worker {
 
     /// Looks through the waiting packets: some next hops may be known now.
     fn retry_waiting(&mut self) {
-        for _ in 0..self.pending.len() {
+        for _ in 0..self.pending.count() {
             let Some(waiting) = self.pending.pop() else {
                 return;
             };
@@ -322,10 +323,14 @@ impl Worker {
     fn audit_now_and_then(&mut self) {
         if self.now.milliseconds() - self.audited >= AUDIT_MS {
             self.audited = self.now.milliseconds();
-            self.ports.audit(self.pending.len());
-            let misplaced = self.misplaced + self.ports.violations();
-            self.counters.misplaced_frames.set(misplaced);
+            self.audit();
         }
+    }
+
+    fn audit(&mut self) {
+        self.ports.audit(self.pending.count());
+        let misplaced = self.misplaced + self.ports.violations();
+        self.counters.misplaced_frames.set(misplaced);
     }
 
     /// Waits for packets, for the bell, or for the next thing that has a time.
@@ -359,7 +364,7 @@ impl Worker {
     /// Silences the bell and looks after sockets that report an error.
     fn answer_wakeup(&mut self) {
         let complaint = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
-        let sockets = self.ports.len();
+        let sockets = self.ports.sockets();
         if self.waits[sockets].revents != 0 {
             self.board.silence(self.number);
         }

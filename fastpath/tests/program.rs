@@ -199,16 +199,28 @@ fn an_interface_that_comes_back_is_served_again() {
     ));
     shares(&lab);
     // The first interface of the settings is the one that the packet memory was made with.
-    run(&format!("ip -n {balancer} link del cl"));
-    wait("the interface's absence", || {
-        let status = lab.status();
-        (!status.interfaces[0].mode_reason.is_empty()).then_some(())
-    });
-    lab.join("client", "cl", 2, "10.1.0", "fd01:");
-    wait("the interface's return", || {
+    for (at, name) in ["cl", "sv"].into_iter().enumerate() {
+        run(&format!("ip -n {balancer} link del {name}"));
+        wait("the interface's absence", || {
+            let status = lab.status();
+            (!status.interfaces[at].mode_reason.is_empty()).then_some(())
+        });
+        lab.join(name, 2);
+        wait("the interface's return", || {
+            lab.connect(VIP4, Duration::from_millis(200)).ok()
+        });
+        shares(&lab);
+    }
+    // And one that is not there at the start.
+    lab.end(libc::SIGTERM);
+    run(&format!("ip -n {balancer} link del sv"));
+    lab.start();
+    lab.join("sv", 2);
+    wait("the interface's arrival", || {
         lab.connect(VIP4, Duration::from_millis(200)).ok()
     });
     shares(&lab);
+    assert!(!lab.log().contains("ERROR"), "{}", lab.log());
 }
 
 #[test]

@@ -144,10 +144,25 @@ fn a_neighbour_that_fails_is_taken_away() {
 #[test]
 fn a_change_of_state_alone_changes_nothing_for_the_forwarder() {
     let mut picture = picture();
-    picture.neighbour_is(&neighbour(10, "10.0.0.1", NeighbourState::Reachable));
+    assert!(picture.neighbour_is(&neighbour(10, "10.0.0.1", NeighbourState::Reachable)));
     let before = picture.input();
-    picture.neighbour_is(&neighbour(10, "10.0.0.1", NeighbourState::Stale));
+    assert!(!picture.neighbour_is(&neighbour(10, "10.0.0.1", NeighbourState::Stale)));
     assert_eq!(picture.input(), before);
+    assert!(!picture.neighbour_is(&neighbour(10, "10.0.0.2", NeighbourState::Incomplete)));
+    assert_eq!(picture.input(), before);
+    assert!(picture.neighbour_is(&neighbour(10, "10.0.0.1", NeighbourState::Failed)));
+}
+
+#[test]
+fn proxied_addresses_are_no_neighbours() {
+    let mut picture = picture();
+    let real = neighbour(10, "10.0.0.1", NeighbourState::Reachable);
+    let mut proxy = neighbour(10, "10.0.0.1", NeighbourState::None);
+    proxy.header.flags = NeighbourFlags::Proxy;
+    picture.neighbour_is(&real);
+    assert!(!picture.neighbour_is(&proxy));
+    assert!(!picture.neighbour_is_gone(&proxy));
+    assert_eq!(picture.input().neighbours.len(), 1);
 }
 
 #[test]

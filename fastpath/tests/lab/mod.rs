@@ -98,11 +98,8 @@ impl Lab {
             run(&format!("ip netns add {}", lab.namespace(side)));
             run(&format!("ip -n {} link set lo up", lab.namespace(side)));
         }
-        lab.join("client", "cl", 2, "10.1.0", "fd01:");
-        lab.join("servers", "sv", server_queues, "10.2.0", "fd02:");
-        for address in SERVERS4.iter().chain(&SERVERS6) {
-            lab.address("servers", "outer", address);
-        }
+        lab.join("cl", 2);
+        lab.join("sv", server_queues);
         lab.settings();
         lab
     }
@@ -112,8 +109,13 @@ impl Lab {
         format!("{}-{side}", self.prefix)
     }
 
-    /// A veth pair between a side, where it is called `outer`, and the balancer.
-    pub fn join(&self, side: &str, name: &str, queues: u32, net4: &str, net6: &str) {
+    /// The veth pair that is called `name` at the balancer, `cl` or `sv`, and `outer` at the other end; with all its
+    /// addresses and routes.
+    pub fn join(&self, name: &str, queues: u32) {
+        let (side, net4, net6) = match name {
+            "cl" => ("client", "10.1.0", "fd01:"),
+            _ => ("servers", "10.2.0", "fd02:"),
+        };
         let (outer, balancer) = (self.namespace(side), self.namespace("balancer"));
         run(&format!(
             "ip link add outer netns {outer} numrxqueues {queues} numtxqueues {queues} type veth \
@@ -140,6 +142,11 @@ impl Lab {
         let ours: &[&str] = if name == "cl" { &[VIP4, VIP6] } else { &[NAT4] };
         for address in ours {
             self.address("balancer", name, address);
+        }
+        if name == "sv" {
+            for address in SERVERS4.iter().chain(&SERVERS6) {
+                self.address("servers", "outer", address);
+            }
         }
     }
 
@@ -305,13 +312,19 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        let mut misplaced = false;
         if thread::panicking() {
             eprintln!("what ilb-fastpath said:\n{}", self.log());
+            if let Some(mut child) = self.fastpath.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        } else if self.fastpath.is_some() {
+            // At its end it looks for every frame once more.
+            self.end(libc::SIGTERM);
+            misplaced = self.log().contains("a fault in ilb");
         }
-        if let Some(mut child) = self.fastpath.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let log = self.log();
         let _ = self.command(&["--detach"]).output();
         for side in ["client", "balancer", "servers"] {
             let _ = Command::new("ip")
@@ -319,6 +332,7 @@ impl Drop for Lab {
                 .output();
         }
         let _ = std::fs::remove_dir_all(&self.dir);
+        assert!(!misplaced, "{log}");
     }
 }
 
