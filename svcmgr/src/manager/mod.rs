@@ -230,6 +230,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Works until `stop` resolves. Addresses and the fast path are left as they are, so that forwarding goes on.
     pub async fn run<P: Publisher>(mut self, mut publisher: P, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        // What an earlier run has left behind goes even if no fast path ever comes.
+        self.settle_addresses().await;
         let mut supervision = Instant::now() + SUPERVISION;
         loop {
             let supervise = !self.state.retired.is_empty();
