@@ -2,7 +2,8 @@
 
 use crate::address::Addr;
 
-/// Sum of 16-bit words in ones' complement, not yet folded. Counts what changed: `HC' = ~(~HC + ~m + m')`.
+/// What changed, as a ones' complement sum that is not folded yet: `HC' = ~(~HC + ~m + m')`. Words of 32 bits may be
+/// added as they are, because 2^16 is congruent to 1 modulo 2^16 - 1 (RFC 1071 section 2 C).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Delta(u64);
 
@@ -16,20 +17,27 @@ impl Delta {
         self.0 += !old as u64 + new as u64;
     }
 
+    /// Two neighbouring 16-bit words changed.
+    #[inline(always)]
+    pub fn words(&mut self, old: u32, new: u32) {
+        self.0 += !old as u64 + new as u64;
+    }
+
     /// An address of either family changed; both must be of one family.
     #[inline(always)]
     pub fn address(&mut self, old: Addr, new: Addr) {
-        if new.is_v4() {
-            self.0 += sum32(!(old.0 as u32)) + sum32(new.0 as u32);
-        } else {
-            self.0 += sum128(!old.0) + sum128(new.0);
+        self.words(old.0 as u32, new.0 as u32);
+        if !new.is_v4() {
+            for shift in [32, 64, 96] {
+                self.words((old.0 >> shift) as u32, (new.0 >> shift) as u32);
+            }
         }
     }
 
-    /// Both changes.
+    /// That changed, too.
     #[inline(always)]
-    pub fn and(self, other: Delta) -> Delta {
-        Delta(self.0 + other.0)
+    pub fn add(&mut self, other: Delta) {
+        self.0 += other.0;
     }
 
     /// The checksum after the change.
@@ -53,23 +61,20 @@ impl Delta {
 }
 
 #[inline(always)]
-fn sum32(value: u32) -> u64 {
-    (value >> 16) as u64 + (value & 0xffff) as u64
-}
-
-#[inline(always)]
 fn sum128(value: u128) -> u64 {
-    sum32((value >> 96) as u32)
-        + sum32((value >> 64) as u32)
-        + sum32((value >> 32) as u32)
-        + sum32(value as u32)
+    [0, 32, 64, 96]
+        .iter()
+        .map(|shift| (value >> shift) as u32 as u64)
+        .sum()
 }
 
+/// Folds to 16 bits. Sums of fewer than 2^16 words of 32 bits need no more steps than these.
 #[inline(always)]
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
+fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
     sum as u16
 }
 
@@ -89,11 +94,11 @@ pub fn of(bytes: &[u8], initial: u64) -> u16 {
 /// Sum of the pseudo-header of either family (RFC 9293 section 3.1, RFC 8200 section 8.1).
 pub fn pseudo_header(src: Addr, dst: Addr, protocol: u8, len: usize) -> u64 {
     let addresses = if src.is_v4() {
-        sum32(src.0 as u32) + sum32(dst.0 as u32)
+        (src.0 as u32 as u64) + (dst.0 as u32 as u64)
     } else {
         sum128(src.0) + sum128(dst.0)
     };
-    addresses + protocol as u64 + sum32(len as u32)
+    addresses + protocol as u64 + len as u64
 }
 
 #[cfg(test)]

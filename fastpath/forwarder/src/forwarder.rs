@@ -28,19 +28,27 @@ const HALF_NAT_CHOICES: usize = 4;
 
 /// See the module's text.
 pub struct Forwarder {
+    path: Path,
+    parsed: Box<[Parsed; BATCH]>,
+}
+
+/// Everything that a packet meets on its way.
+struct Path {
     worker: usize,
     table: Arc<Table>,
     hasher: FlowHasher,
     fragments: Fragments,
     counters: Arc<WorkerCounters>,
-    parsed: Box<[Parsed; BATCH]>,
 }
 
 /// A packet on its way through the batch.
 #[derive(Clone, Copy)]
 struct Parsed {
-    headers: Result<Headers, DropReason>,
+    headers: Headers,
+    outcome: Result<(), DropReason>,
     hash: u64,
+    /// Entry that probably belongs to it.
+    candidate: Option<u32>,
 }
 
 /// A packet with a connection.
@@ -50,111 +58,110 @@ struct Hit<'v> {
 }
 
 impl Forwarder {
-    /// For worker number `worker`, below [`crate::table::MAX_WORKERS`] and the number of workers that snapshots are compiled for.
+    /// For worker number `worker`, below [`crate::table::MAX_WORKERS`] and the number of workers that snapshots are
+    /// compiled for.
     pub fn new(worker: usize, table: Arc<Table>) -> Forwarder {
         let nothing = Parsed {
-            headers: Err(DropReason::Malformed),
+            headers: Headers::default(),
+            outcome: Err(DropReason::Malformed),
             hash: 0,
+            candidate: None,
         };
         Forwarder {
-            worker,
-            hasher: table.hasher(),
-            table,
-            fragments: Fragments::default(),
-            counters: Arc::default(),
+            path: Path {
+                worker,
+                hasher: table.hasher(),
+                table,
+                fragments: Fragments::default(),
+                counters: Arc::default(),
+            },
             parsed: Box::new([nothing; BATCH]),
         }
     }
 
     /// This worker's counters, to be read by anybody.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
-        &self.counters
+        &self.path.counters
     }
 
     /// Gives every packet its verdict and changes those that are to be sent. `now` is in seconds since boot, the same
     /// clock for all workers and for [`crate::table::Sweeper`].
     pub fn process(&mut self, view: &View, packets: &mut [Packet<'_>], now: u32) {
         for batch in packets.chunks_mut(BATCH) {
-            self.table.enter(self.worker);
+            self.path.table.enter(self.path.worker);
             self.parse(batch);
-            self.prefetch(batch.len());
-            for (n, packet) in batch.iter_mut().enumerate() {
-                let Parsed { headers, hash } = self.parsed[n];
-                packet.verdict = match headers {
-                    Ok(headers) => self.one(view, packet.frame_mut(), &headers, hash, now),
+            self.look_ahead(batch.len());
+            for (packet, parsed) in batch.iter_mut().zip(self.parsed.iter()) {
+                packet.verdict = match parsed.outcome {
+                    Ok(()) => self.path.one(view, packet.frame_mut(), parsed, now),
                     Err(reason) => Verdict::Drop(reason),
                 };
-                self.count(packet);
             }
-            self.table.quiesce(self.worker);
+            self.path.count(batch);
+            self.path.table.quiesce(self.path.worker);
         }
     }
 
+    #[inline(always)]
     fn parse(&mut self, batch: &[Packet<'_>]) {
         for (packet, parsed) in batch.iter().zip(self.parsed.iter_mut()) {
-            parsed.headers = packet::parse(packet.frame());
-            if let Ok(headers) = &parsed.headers {
-                parsed.hash = hash(&self.hasher, &headers.tuple);
-                if headers.kind == Kind::Transport {
-                    self.table.prefetch_bucket(parsed.hash as u32);
-                }
+            parsed.outcome = packet::parse_into(packet.frame(), &mut parsed.headers);
+            parsed.hash = hash(&self.path.hasher, &parsed.headers.tuple);
+            self.path.table.prefetch_bucket(parsed.hash as u32);
+        }
+    }
+
+    #[inline(always)]
+    fn look_ahead(&mut self, count: usize) {
+        for parsed in &mut self.parsed[..count] {
+            parsed.candidate = self.path.table.candidate(parsed.hash as u32);
+            if let Some(index) = parsed.candidate {
+                self.path.table.prefetch(index);
             }
         }
     }
+}
 
-    fn prefetch(&self, count: usize) {
-        for parsed in &self.parsed[..count] {
-            if matches!(
-                parsed.headers,
-                Ok(Headers {
-                    kind: Kind::Transport,
-                    ..
-                })
-            ) {
-                self.table.prefetch_entry(parsed.hash as u32);
+impl Path {
+    #[inline(always)]
+    fn count(&self, batch: &[Packet<'_>]) {
+        let (mut bytes, mut transmitted) = (0, 0);
+        for packet in batch {
+            bytes += packet.len();
+            match packet.verdict {
+                Verdict::Transmit(_) => transmitted += 1,
+                Verdict::Unresolved { .. } => self.counters.unresolved.add(1),
+                Verdict::Kernel => self.counters.kernel.add(1),
+                Verdict::Drop(reason) => self.counters.dropped(reason),
             }
         }
+        self.counters.packets.add(batch.len() as u64);
+        self.counters.bytes.add(bytes as u64);
+        self.counters.transmitted.add(transmitted);
     }
 
-    fn count(&self, packet: &Packet<'_>) {
-        self.counters.packets.add(1);
-        self.counters.bytes.add(packet.len() as u64);
-        match packet.verdict {
-            Verdict::Transmit(_) => self.counters.transmitted.add(1),
-            Verdict::Unresolved { .. } => self.counters.unresolved.add(1),
-            Verdict::Kernel => self.counters.kernel.add(1),
-            Verdict::Drop(reason) => self.counters.dropped(reason),
-        }
-    }
-
-    #[inline]
-    fn one(
-        &mut self,
-        view: &View,
-        frame: &mut [u8],
-        headers: &Headers,
-        hash: u64,
-        now: u32,
-    ) -> Verdict {
+    #[inline(always)]
+    fn one(&mut self, view: &View, frame: &mut [u8], parsed: &Parsed, now: u32) -> Verdict {
+        let headers = &parsed.headers;
         match headers.kind {
-            Kind::Transport => self.transport(view, frame, headers, hash, now),
+            Kind::Transport => self.transport(view, frame, parsed, now),
             Kind::LaterFragment => self.later_fragment(view, frame, headers, now),
             Kind::IcmpError => self.icmp_error(view, frame, headers),
             Kind::Other => Verdict::Kernel,
         }
     }
 
-    #[inline]
-    fn transport(
-        &mut self,
-        view: &View,
-        frame: &mut [u8],
-        headers: &Headers,
-        hash: u64,
-        now: u32,
-    ) -> Verdict {
+    #[inline(always)]
+    fn transport(&mut self, view: &View, frame: &mut [u8], parsed: &Parsed, now: u32) -> Verdict {
+        let Parsed {
+            headers,
+            hash,
+            candidate,
+            ..
+        } = parsed;
+        let hash = *hash;
         for _ in 0..RACES {
-            let connected = match self.find(view, &headers.tuple, hash) {
+            let connected = match self.find(view, &headers.tuple, hash, *candidate) {
                 Some(hit) => self.go_on(hit, headers, now),
                 None => None,
             };
@@ -177,13 +184,21 @@ impl Forwarder {
         Verdict::Drop(DropReason::InsertRace)
     }
 
+    /// The connection that a packet belongs to; `candidate` is looked at first.
     #[inline(always)]
-    fn find<'v>(&self, view: &'v View, tuple: &Tuple, hash: u64) -> Option<Hit<'v>> {
+    fn find<'v>(
+        &self,
+        view: &'v View,
+        tuple: &Tuple,
+        hash: u64,
+        candidate: Option<u32>,
+    ) -> Option<Hit<'v>> {
         let mut recognised = None;
-        let found = self.table.find(hash as u32, |connection, direction| {
+        let is_it = |connection: &Connection, direction| {
             recognised = view.recognise(tuple, connection, direction);
             recognised.is_some()
-        })?;
+        };
+        let found = self.table.find_from(candidate, hash as u32, is_it)?;
         Some(Hit {
             found,
             recognised: recognised?,
@@ -360,7 +375,7 @@ impl Forwarder {
     /// Makes way for a client that uses its port anew: a finished connection with the same reverse key, made through
     /// another VIP, has no claim to it any more.
     fn end_finished(&self, view: &View, tuple: &Tuple, hash: u64) {
-        if let Some(hit) = self.find(view, tuple, hash)
+        if let Some(hit) = self.find(view, tuple, hash, None)
             && state::is_over_for_client(hit.found.connection.state)
         {
             self.table.kill(hit.found.index);
@@ -382,11 +397,8 @@ impl Forwarder {
         let Some(new) = flow.translated(direction) else {
             return drop_for(traffic, headers, DropReason::ServerGone);
         };
-        if flow.rule.topology != Topology::Dsr {
-            if !rewrite::decrement_ttl(frame, headers) {
-                return drop_for(traffic, headers, DropReason::TtlExpired);
-            }
-            rewrite::tuple(frame, headers, &new);
+        if flow.rule.topology != Topology::Dsr && !rewrite::hop(frame, headers, &new) {
+            return drop_for(traffic, headers, DropReason::TtlExpired);
         }
         let hop = match direction {
             Direction::Forward => view.hop(flow.target_index),
@@ -443,7 +455,7 @@ impl Forwarder {
         let Some(Hit {
             found,
             recognised: Recognised::Flow(flow),
-        }) = self.find(view, &tuple, hash)
+        }) = self.find(view, &tuple, hash, None)
         else {
             return Verdict::Kernel;
         };

@@ -48,10 +48,6 @@ pub fn rewrite(
         return Ok(headers.tuple.dst);
     }
     let new = flow.translated(direction).ok_or(DropReason::ServerGone)?;
-    if !rewrite::decrement_ttl(frame, headers) {
-        return Err(DropReason::TtlExpired);
-    }
-    rewrite::tuple(frame, quoted, &new.reversed());
     // The error comes from somewhere on the path. The client may know nothing behind the VIP, and under NAT the
     // server nothing before our own address; under HALF-NAT the server may see who complains.
     let src = match (direction, flow.rule.topology) {
@@ -63,7 +59,10 @@ pub fn rewrite(
         dst: new.dst,
         ..headers.tuple
     };
-    rewrite::tuple(frame, headers, &outer);
+    if !rewrite::hop(frame, headers, &outer) {
+        return Err(DropReason::TtlExpired);
+    }
+    rewrite::tuple(frame, quoted, &new.reversed());
     rewrite::recompute_icmp(
         frame,
         &Headers {

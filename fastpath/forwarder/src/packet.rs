@@ -220,14 +220,20 @@ impl Headers {
 }
 
 /// Finds the headers of a frame. Never panics, whatever the bytes.
-#[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
+    let mut headers = Headers::default();
+    parse_into(frame, &mut headers).map(|()| headers)
+}
+
+/// As [`parse`], into a place that is there already.
+#[inline(always)]
+pub fn parse_into(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
     if frame.len() < ETHERNET || frame.len() > u16::MAX as usize {
         return Err(DropReason::Malformed);
     }
     let packet = match get16(frame, 12) {
-        ETHERTYPE_IPV4 => parse_v4(frame, ETHERNET, Strictness::Whole),
-        ETHERTYPE_IPV6 => parse_v6(frame, ETHERNET, Strictness::Whole),
+        ETHERTYPE_IPV4 => parse_v4(frame, ETHERNET, Strictness::Whole, headers),
+        ETHERTYPE_IPV6 => parse_v6(frame, ETHERNET, Strictness::Whole, headers),
         _ => return Err(DropReason::NotIp),
     };
     packet.ok_or(DropReason::Malformed)
@@ -236,11 +242,13 @@ pub fn parse(frame: &[u8]) -> Result<Headers, DropReason> {
 /// Finds the headers of the packet that an ICMP error quotes at `at`. It may be cut anywhere behind the first eight
 /// bytes of its transport header (RFC 792), so its own length fields are not held against it.
 pub fn parse_quoted(frame: &[u8], at: usize, v4: bool) -> Option<Headers> {
+    let mut headers = Headers::default();
     if v4 {
-        parse_v4(frame, at, Strictness::Quoted)
+        parse_v4(frame, at, Strictness::Quoted, &mut headers)?;
     } else {
-        parse_v6(frame, at, Strictness::Quoted)
+        parse_v6(frame, at, Strictness::Quoted, &mut headers)?;
     }
+    Some(headers)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -250,7 +258,7 @@ enum Strictness {
 }
 
 #[inline(always)]
-fn parse_v4(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> {
+fn parse_v4(frame: &[u8], l3: usize, strictness: Strictness, headers: &mut Headers) -> Option<()> {
     let ip = frame.get(l3..)?;
     if ip.len() < field::IP4_HEADER || ip[0] >> 4 != 4 {
         return None;
@@ -266,7 +274,7 @@ fn parse_v4(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> 
     let end = l3 + total.min(ip.len());
     let fragment = get16(ip, field::IP4_FRAGMENT);
     let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
-    let mut headers = Headers {
+    *headers = Headers {
         tuple: Tuple {
             src: Addr::v4(array(ip, field::IP4_SRC)),
             dst: Addr::v4(array(ip, field::IP4_DST)),
@@ -279,15 +287,14 @@ fn parse_v4(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> 
         fragment: (more || offset != 0).then(|| get16(ip, field::IP4_ID) as u32),
         ..Headers::default()
     };
-    parse_transport(frame, &mut headers, offset != 0, strictness)?;
-    Some(headers)
+    parse_transport(frame, headers, offset != 0, strictness)
 }
 
 /// Extension headers that we walk before we give up; real packets have at most three or four.
 const MAX_EXTENSIONS: usize = 8;
 
 #[inline(always)]
-fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> {
+fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness, headers: &mut Headers) -> Option<()> {
     let ip = frame.get(l3..)?;
     if ip.len() < field::IP6_HEADER || ip[0] >> 4 != 6 {
         return None;
@@ -327,7 +334,7 @@ fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> 
                 if at > end {
                     return None;
                 }
-                let mut headers = Headers {
+                *headers = Headers {
                     tuple: Tuple {
                         src: Addr::v6(array(ip, field::IP6_SRC)),
                         dst: Addr::v6(array(ip, field::IP6_DST)),
@@ -344,8 +351,7 @@ fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness) -> Option<Headers> 
                 if headers.tuple.src.is_v4() || headers.tuple.dst.is_v4() {
                     return None;
                 }
-                parse_transport(frame, &mut headers, later, strictness)?;
-                return Some(headers);
+                return parse_transport(frame, headers, later, strictness);
             }
         }
     }

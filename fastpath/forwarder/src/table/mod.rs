@@ -165,20 +165,17 @@ impl Table {
         memory::prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// Fetches the entry that probably belongs to `hash`.
+    /// The entry that probably belongs to `hash`: the first in its own bucket with the same tag.
     #[inline(always)]
-    pub fn prefetch_entry(&self, hash: u32) {
+    pub fn candidate(&self, hash: u32) -> Option<u32> {
         let tag = hash << self.tag_shift;
         let mask = (1u32 << self.tag_shift) - 1;
-        for slot in &self.bucket(self.home(hash), 0).slots {
-            let value = slot.load(Ordering::Relaxed);
-            if value & !mask == tag && value != 0 {
-                if let Some(index) = self.slot_index(value) {
-                    memory::prefetch(&self.entries[index as usize]);
-                }
-                return;
-            }
-        }
+        let slots = &self.bucket(self.home(hash), 0).slots;
+        let value = slots
+            .iter()
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .find(|value| value & !mask == tag && *value != 0)?;
+        self.slot_index(value)
     }
 
     /// Finds the connection whose forward or reverse key has this hash and that `is_it` recognises.
@@ -189,18 +186,58 @@ impl Table {
         mut is_it: impl FnMut(&Connection, Direction) -> bool,
     ) -> Option<Found> {
         self.each_candidate(hash, |index, entry| {
-            let (connection, meta) = entry.read();
-            if meta.status() != Status::Live {
-                return None;
-            }
-            let direction = Table::matching_direction(entry, hash, meta, |direction| {
-                is_it(&connection, direction)
-            })?;
-            Some(Found {
-                index,
-                connection,
-                direction,
-            })
+            Table::examine(index, entry, hash, &mut is_it)
+        })
+    }
+
+    /// As [`Table::find`], with a look at `candidate` first, which spares the search in most cases.
+    #[inline(always)]
+    pub fn find_from(
+        &self,
+        candidate: Option<u32>,
+        hash: u32,
+        mut is_it: impl FnMut(&Connection, Direction) -> bool,
+    ) -> Option<Found> {
+        if let Some(index) = candidate
+            && let Some(entry) = self.entries.get(index as usize)
+            && let Some(found) = Table::examine(index, entry, hash, &mut is_it)
+        {
+            return Some(found);
+        }
+        self.find_slowly(hash, &mut is_it)
+    }
+
+    #[inline(never)]
+    fn find_slowly(
+        &self,
+        hash: u32,
+        is_it: &mut dyn FnMut(&Connection, Direction) -> bool,
+    ) -> Option<Found> {
+        self.find(hash, is_it)
+    }
+
+    #[inline(always)]
+    fn examine(
+        index: u32,
+        entry: &Entry,
+        hash: u32,
+        is_it: &mut impl FnMut(&Connection, Direction) -> bool,
+    ) -> Option<Found> {
+        let (forward, reverse) = entry.hashes();
+        if forward != hash && reverse != hash {
+            return None;
+        }
+        let (connection, meta) = entry.read();
+        if meta.status() != Status::Live {
+            return None;
+        }
+        let direction = Table::matching_direction(entry, hash, meta, |direction| {
+            is_it(&connection, direction)
+        })?;
+        Some(Found {
+            index,
+            connection,
+            direction,
         })
     }
 
