@@ -10,7 +10,11 @@ use ilb_node::settings::{DEFAULT_PATH, Settings};
 
 /// Fast path of the load balancer ilb.
 #[derive(Debug, Parser)]
-#[command(name = "ilb-fastpath", version)]
+#[command(
+    name = "ilb-fastpath",
+    version,
+    after_help = "ILB_LOG sets what is logged to stderr: error, warn, info (the default), debug or trace."
+)]
 struct Arguments {
     /// Node settings.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]

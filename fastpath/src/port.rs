@@ -78,6 +78,8 @@ pub struct Port {
     /// Frames to be sent with the next flush.
     outbox: Vec<FrameDesc>,
     scratch: ArrayVec<FrameDesc, BATCH>,
+    /// Where the rings write what they give, never read beyond that.
+    taken: Box<[FrameDesc; BATCH]>,
     dead: bool,
 }
 
@@ -133,6 +135,7 @@ impl Port {
             stalled: false,
             outbox: Vec::with_capacity(outbox),
             scratch: ArrayVec::new(),
+            taken: Box::new([FrameDesc::default(); BATCH]),
             dead: false,
         })
     }
@@ -162,11 +165,10 @@ impl Port {
     pub fn reap(&mut self, ledger: &mut Ledger, free: &mut Vec<FrameDesc>) -> usize {
         let mut reaped = 0;
         while self.sending > 0 {
-            let mut sent = [FrameDesc::default(); BATCH];
             // SAFETY: the descriptors are used with this port's UMEM only.
-            let n = unsafe { self.completion.consume(&mut sent) };
+            let n = unsafe { self.completion.consume(&mut self.taken[..]) };
             self.sending -= n.min(self.sending);
-            for frame in &sent[..n] {
+            for frame in &self.taken[..n] {
                 if ledger.move_frame(
                     Area::index(frame),
                     Place::transmit(self.number),
@@ -216,11 +218,10 @@ impl Port {
     /// Receives up to [`BATCH`] packets into `batch`, which must be empty.
     #[inline]
     pub fn receive(&mut self, ledger: &mut Ledger, batch: &mut ArrayVec<FrameDesc, BATCH>) {
-        let mut received = [FrameDesc::default(); BATCH];
         // SAFETY: the descriptors are used with this port's UMEM only.
-        let n = unsafe { self.rx.consume(&mut received) };
+        let n = unsafe { self.rx.consume(&mut self.taken[..]) };
         self.given -= n.min(self.given);
-        for frame in &received[..n] {
+        for frame in &self.taken[..n] {
             if ledger.move_frame(Area::index(frame), Place::fill(self.number), Place::BATCH) {
                 batch.push(*frame);
             }

@@ -222,7 +222,9 @@ impl Worker {
             }
             Pushed::First => {
                 if !self.board.ask(Ask::Resolve { port, next_hop }) {
-                    tracing::warn!("too many unresolved next hops at once: {next_hop} has to wait");
+                    tracing::debug!(
+                        "too many unresolved next hops at once: {next_hop} has to wait"
+                    );
                 }
             }
             Pushed::Waits => {}

@@ -146,6 +146,51 @@ fn what_is_none_of_ours_reaches_the_kernel() {
 }
 
 #[test]
+fn one_worker_serves_all_queues_and_sleeps_when_there_is_nothing_to_do() {
+    let mut lab = Lab::new(2);
+    lab.settings("queues = 1");
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::HalfNat));
+    shares(&lab);
+    let status = lab.status();
+    assert_eq!(status.workers, 1);
+    assert!(status.interfaces.iter().all(|i| i.queues == 2));
+    let before = lab.ticks();
+    std::thread::sleep(Duration::from_secs(4));
+    let used = lab.ticks() - before;
+    assert!(used <= 4, "{used} % of a processor while idle");
+}
+
+#[test]
+fn generic_mode_works_and_excludes_zero_copy() {
+    let mut lab = Lab::new(2);
+    lab.settings("mode = \"generic\"");
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::Nat));
+    shares(&lab);
+    for interface in lab.status().interfaces {
+        assert_eq!(interface.mode, XdpMode::Generic);
+        assert!(
+            interface.copy_reason.contains("generic"),
+            "{}",
+            interface.copy_reason
+        );
+    }
+    lab.end(libc::SIGTERM);
+    // What is attached stays as it is, and after decommissioning the driver is asked.
+    lab.settings("zero-copy = \"require\"");
+    for reason in ["runs in generic mode", "does not offer"] {
+        let output = lab.command(&[]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(said.contains(reason), "{said}");
+        assert!(lab.command(&["--detach"]).status().unwrap().success());
+    }
+}
+
+#[test]
 fn two_workers_send_through_an_interface_with_one_queue() {
     let mut lab = Lab::new(1);
     lab.serve();

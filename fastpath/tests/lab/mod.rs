@@ -100,7 +100,7 @@ impl Lab {
         }
         lab.join("cl", 2);
         lab.join("sv", server_queues);
-        lab.settings();
+        lab.settings("");
         lab
     }
 
@@ -165,10 +165,11 @@ impl Lab {
         ));
     }
 
-    fn settings(&self) {
+    /// Writes the node settings, with these further lines for the fast path.
+    pub fn settings(&self, further: &str) {
         let text = format!(
             "[node]\nruntime-dir = \"{dir}/run\"\nstate-dir = \"{dir}/state\"\nbpf-dir = \"{pins}\"\n\
-             [fastpath]\ninterfaces = [\"cl\", \"sv\"]\ntable-size = 4096\nframes = 1024\nring-size = 512\n",
+             [fastpath]\ninterfaces = [\"cl\", \"sv\"]\ntable-size = 4096\nframes = 1024\nring-size = 512\n{further}\n",
             dir = self.dir.display(),
             pins = self.pins.display(),
         );
@@ -215,6 +216,19 @@ impl Lab {
 
     fn socket(&self) -> PathBuf {
         self.dir.join("run/fastpath.sock")
+    }
+
+    /// Processor time that the program has used, in hundredths of a second (proc_pid_stat(5)).
+    pub fn ticks(&self) -> u64 {
+        let pid = self.fastpath.as_ref().expect("the program runs").id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
     /// Sends a signal to the program and waits for its end.
