@@ -11,6 +11,7 @@
 //! say what they tried, unless they return a `Result`.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod capture;
 pub mod lab;
 pub mod load;

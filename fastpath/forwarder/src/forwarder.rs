@@ -215,10 +215,10 @@ impl Path {
     ) -> Option<Result<(Flow<'v>, Direction), Verdict>> {
         let Found {
             index,
-            connection,
+            state,
             direction,
         } = hit.found;
-        let tcp = connection.identity.protocol == Protocol::Tcp;
+        let tcp = headers.tuple.protocol == packet::protocol::TCP;
         let begins = !tcp || state::begins(headers.tcp_flags);
         let flow = match hit.recognised {
             Recognised::Flow(flow) => flow,
@@ -234,10 +234,8 @@ impl Path {
                 )));
             }
         };
-        let begins_anew = tcp
-            && begins
-            && direction == Direction::Forward
-            && state::is_over_for_client(connection.state);
+        let begins_anew =
+            tcp && begins && direction == Direction::Forward && state::is_over_for_client(state);
         if begins_anew {
             self.table.kill(index);
             return None;
@@ -376,7 +374,7 @@ impl Path {
     /// another VIP, has no claim to it any more.
     fn end_finished(&self, view: &View, tuple: &Tuple, hash: u64) {
         if let Some(hit) = self.find(view, tuple, hash, None)
-            && state::is_over_for_client(hit.found.connection.state)
+            && state::is_over_for_client(hit.found.state)
         {
             self.table.kill(hit.found.index);
         }

@@ -80,8 +80,8 @@ pub struct Table {
 pub struct Found {
     /// Number of its entry.
     pub index: u32,
-    /// What it holds.
-    pub connection: Connection,
+    /// Where in its life the connection is.
+    pub state: State,
     /// Which of its two keys matched.
     pub direction: Direction,
 }
@@ -236,7 +236,7 @@ impl Table {
         })?;
         Some(Found {
             index,
-            connection,
+            state: connection.state,
             direction,
         })
     }

@@ -1,0 +1,27 @@
+//! Compiles the source and the sink of the benchmarks.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use libbpf_cargo::SkeletonBuilder;
+
+const PROGRAM: &str = "src/bpf/bench.bpf.c";
+
+fn main() {
+    println!("cargo:rerun-if-changed={PROGRAM}");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut args: Vec<OsString> = ["-Wall", "-Werror"].map(OsString::from).into();
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    let include = format!("/usr/include/{architecture}-linux-gnu");
+    if Path::new(&include).join("asm/types.h").exists() {
+        args.extend(["-idirafter".into(), include.into()]);
+    }
+    SkeletonBuilder::new()
+        .source(PROGRAM)
+        .clang_args(args)
+        .obj(out.join("bench.bpf.o"))
+        .build()
+        .unwrap_or_else(|error| panic!("cannot compile {PROGRAM}: {error:#}"));
+}
