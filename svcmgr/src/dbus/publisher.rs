@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use libilb::dbus::{ROOT_PATH, group_path, rule_path, server_path};
-use libilb::model::Configuration;
+use libilb::model::{Configuration, Server};
 use zbus::Connection;
 
 use super::manager::ManagerObject;
@@ -91,13 +91,14 @@ impl ObjectPublisher {
                 server.remove::<ServerObject, _>(server_path(id)).await?;
             }
         }
-        for (id, enabled) in &new {
+        for (id, (group, item)) in &new {
             match old.get(id) {
                 None => {
-                    let object = ServerObject::new(self.handle.clone(), (*id).to_owned());
+                    let group = (*group).to_owned();
+                    let object = ServerObject::new(self.handle.clone(), group, (*item).clone());
                     server.at(server_path(id), object).await?;
                 }
-                Some(was) if was != enabled => {
+                Some((_, was)) if was.enabled != item.enabled => {
                     let object = server.interface::<_, ServerObject>(server_path(id)).await?;
                     let emitter = object.signal_emitter();
                     object.get().await.enabled_changed(emitter).await?;
@@ -152,16 +153,16 @@ impl Publisher for ObjectPublisher {
     }
 }
 
-/// Id and enabled state of the servers of all groups that are not the same in `other`.
+/// The servers, with the names of their groups, of all groups that are not the same in `other`.
 fn changed_servers<'a>(
     configuration: &'a Configuration,
     other: &Configuration,
-) -> BTreeMap<&'a str, bool> {
+) -> BTreeMap<&'a str, (&'a str, &'a Server)> {
     configuration
         .groups
         .iter()
         .filter(|(key, group)| other.groups.get(*key) != Some(*group))
-        .flat_map(|(_, group)| &group.servers)
-        .map(|server| (server.id.as_str(), server.enabled))
+        .flat_map(|(_, group)| group.servers.iter().map(|item| (group.name.as_str(), item)))
+        .map(|(group, item)| (item.id.as_str(), (group, item)))
         .collect()
 }

@@ -15,35 +15,40 @@ use crate::manager::error::ManagerError;
 /// See the module.
 pub struct ServerObject {
     handle: ManagerHandle,
-    id: String,
+    group: String,
+    /// As it was when the object was made. Nothing but `enabled` ever changes.
+    server: Server,
 }
 
 impl ServerObject {
-    /// Speaks for the server of this id.
-    pub fn new(handle: ManagerHandle, id: String) -> ServerObject {
-        ServerObject { handle, id }
+    /// Speaks for this server of the group of this name.
+    pub fn new(handle: ManagerHandle, group: String, server: Server) -> ServerObject {
+        ServerObject {
+            handle,
+            group,
+            server,
+        }
     }
 
-    /// The server and the name of its group.
-    fn server(&self) -> fdo::Result<(Server, String)> {
+    /// Servers of a group are in the order of their numbers, so that thousands of them are no trouble.
+    fn is_enabled(&self) -> Option<bool> {
         let view = self.handle.view();
-        let found = view.state.configuration.server(&self.id);
-        found
-            .map(|(group, server)| (server.clone(), group.name.clone()))
-            .ok_or_else(|| fdo::Error::UnknownObject(format!("server {} is removed", self.id)))
+        let servers = &view.state.configuration.group(&self.group)?.servers;
+        let found = servers.binary_search_by_key(&self.server.number, |item| item.number);
+        Some(servers[found.ok()?].enabled)
     }
 
     fn gone(&self) -> ManagerError {
         ModelError::NotFound {
             item: Item::Server,
-            names: vec![self.id.clone()],
+            names: vec![self.server.id.clone()],
             suggestion: None,
         }
         .into()
     }
 
     async fn enable_or_disable(&self, enabled: bool) -> Result<bool, ManagerError> {
-        let ids = vec![self.id.clone()];
+        let ids = vec![self.server.id.clone()];
         let changed = self
             .handle
             .change(Change::EnableServers { ids, enabled })
@@ -83,8 +88,7 @@ impl ServerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), MethodError> {
         access::check(connection, &header).await?;
-        let (server, group) = self.server().map_err(|_| self.gone())?;
-        let servers = vec![server.id];
+        let (group, servers) = (self.group.clone(), vec![self.server.id.clone()]);
         self.handle
             .change(Change::RemoveServers { group, servers })
             .await?;
@@ -97,7 +101,7 @@ impl ServerObject {
         let description = self.handle.describe().await?;
         let mut servers = description.groups.iter().flat_map(|group| &group.servers);
         let server = servers
-            .find(|item| !item.removed && item.server.id == self.id)
+            .find(|item| !item.removed && item.server.number == self.server.number)
             .ok_or_else(|| self.gone())?;
         serde_json::to_string(server)
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
@@ -105,39 +109,41 @@ impl ServerObject {
 
     #[zbus(property(emits_changed_signal = "const"))]
     async fn id(&self) -> String {
-        self.id.clone()
+        self.server.id.clone()
     }
 
     #[zbus(property)]
     async fn enabled(&self) -> fdo::Result<bool> {
-        Ok(self.server()?.0.enabled)
+        self.is_enabled().ok_or_else(|| {
+            fdo::Error::UnknownObject(format!("server {} is removed", self.server.id))
+        })
     }
 
     #[zbus(property(emits_changed_signal = "const"), name = "ServerGroup")]
-    async fn server_group(&self) -> fdo::Result<String> {
-        Ok(self.server()?.1)
+    async fn server_group(&self) -> String {
+        self.group.clone()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn address(&self) -> fdo::Result<String> {
-        Ok(self.server()?.0.address.to_string())
+    async fn address(&self) -> String {
+        self.server.address.to_string()
     }
 
     /// A port or range; empty means the ports of the rule.
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn port(&self) -> fdo::Result<String> {
-        let ports = self.server()?.0.ports;
-        Ok(ports.map_or(String::new(), |ports| ports.to_string()))
+    async fn port(&self) -> String {
+        let ports = self.server.ports;
+        ports.map_or(String::new(), |ports| ports.to_string())
     }
 
     /// The host name that the server was given by, or empty.
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn host_name(&self) -> fdo::Result<String> {
-        Ok(self.server()?.0.host_name.unwrap_or_default())
+    async fn host_name(&self) -> String {
+        self.server.host_name.clone().unwrap_or_default()
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
-    async fn weight(&self) -> fdo::Result<u16> {
-        Ok(self.server()?.0.weight)
+    async fn weight(&self) -> u16 {
+        self.server.weight
     }
 }

@@ -45,7 +45,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The database said no.
-    #[error("the database {path} failed: {source}")]
+    #[error("the database {path} {}", database_words(source))]
     Database {
         /// The database.
         path: PathBuf,
@@ -72,6 +72,15 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+}
+
+/// Without the backtrace that sled prints.
+fn database_words(error: &sled::Error) -> String {
+    match error {
+        sled::Error::Corruption { at: Some(at), .. } => format!("is damaged at offset {at:?}"),
+        sled::Error::Corruption { at: None, .. } => "is damaged".to_owned(),
+        other => format!("failed: {other}"),
+    }
 }
 
 impl StoreError {

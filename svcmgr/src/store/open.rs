@@ -3,12 +3,15 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::sled_store::{SledStore, io_error};
 use super::snapshots::Snapshots;
 use super::{Store, StoreError};
 use crate::state::State;
+
+/// How long to wait for another process to give the database free.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A store that is open, and what it holds.
 pub struct Opened {
@@ -164,7 +167,7 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(io_error("open", &path))?;
-        match file.try_lock() {
+        match try_for(&file, LOCK_PATIENCE) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -184,6 +187,19 @@ impl Lock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io_error("write", &path))?;
         Ok(Lock { _file: file })
+    }
+}
+
+/// A process that was just killed may hold its lock for a moment longer, until the disk has answered it.
+fn try_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
+    let end = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
     }
 }
 

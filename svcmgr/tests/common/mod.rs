@@ -1,0 +1,418 @@
+//! What the tests of the whole program share: a private bus, the program, a fast path that only talks. Everything ends and
+//! is deleted with its value, also when a test fails.
+
+#![allow(dead_code)] // Each test file uses its part.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ilb_forwarder::spec::SnapshotSpec;
+use ilb_node::control::{
+    Counters, Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics,
+    Statistics, Status, read_frame, write_frame,
+};
+use libilb::client::Client;
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A folder of its own for each test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("ilb-svcmgr-test-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("the temporary folder can be written");
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("the test's folder can be deleted");
+    }
+}
+
+/// A process that is killed with its value.
+pub struct Process(Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Process {
+        let child = command.stdin(Stdio::null()).spawn();
+        Process(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        self.0.kill().expect("the process can be killed");
+        self.0.wait().expect("the process can be waited for");
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(status.expect("kill can be run").success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().expect("the process can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A bus with the rules of a system bus and our policy file.
+pub struct Bus {
+    folder: Folder,
+    _daemon: Process,
+}
+
+impl Bus {
+    pub fn start() -> Bus {
+        let folder = Folder::new();
+        let socket = folder.path().join("bus");
+        let policy =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/dbus/org.ilb.Ilb1.conf");
+        let uid = fs::metadata("/proc/self").expect("/proc is there").uid();
+        let config = folder.path().join("bus.conf");
+        let text = format!(
+            r#"<busconfig>
+  <listen>unix:path={}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <policy user="{uid}"><allow own="org.ilb.Ilb1"/></policy>
+  <include>{}</include>
+</busconfig>"#,
+            socket.display(),
+            policy.display()
+        );
+        fs::write(&config, text).expect("the bus configuration can be written");
+        let daemon = Process::start(
+            Command::new("dbus-daemon")
+                .arg(format!("--config-file={}", config.display()))
+                .args(["--nofork", "--nopidfile"])
+                .stderr(Stdio::null()),
+        );
+        wait_until("the bus listens", || UnixStream::connect(&socket).is_ok());
+        Bus {
+            folder,
+            _daemon: daemon,
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("unix:path={}", self.folder.path().join("bus").display())
+    }
+
+    /// A connection of the test's own.
+    pub async fn connection(&self) -> zbus::Connection {
+        zbus::connection::Builder::address(self.address().as_str())
+            .build()
+            .await
+            .expect("the private bus can be reached")
+    }
+
+    /// The real `busctl`.
+    pub fn busctl(&self, arguments: &[&str]) -> Output {
+        Command::new("busctl")
+            .arg(format!("--address={}", self.address()))
+            .args(arguments)
+            .output()
+            .expect("busctl can be run")
+    }
+}
+
+/// Where a node's settings and state are.
+pub struct Node {
+    folder: Folder,
+}
+
+impl Node {
+    pub fn new() -> Node {
+        let node = Node {
+            folder: Folder::new(),
+        };
+        fs::create_dir_all(node.path("run")).expect("the runtime folder can be created");
+        node.configure("");
+        node
+    }
+
+    /// Writes the settings, with these lines at the end.
+    pub fn configure(&self, more: &str) {
+        let folder = self.folder.path().display();
+        let text = format!(
+            "[node]\nruntime-dir = \"{folder}/run\"\nstate-dir = \"{folder}/state\"\n\
+             [fastpath]\ninterfaces = [\"eth0\"]\n{more}\n"
+        );
+        fs::write(self.path("ilb.toml"), text).expect("the settings can be written");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command that starts the manager.
+    pub fn command(&self, bus: &Bus) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ilb-svcmgr"));
+        self.complete(&mut command, bus);
+        command
+    }
+
+    /// The same within a network namespace.
+    pub fn command_in(&self, bus: &Bus, namespace: &str) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", namespace])
+            .arg(env!("CARGO_BIN_EXE_ilb-svcmgr"));
+        self.complete(&mut command, bus);
+        command
+    }
+
+    fn complete(&self, command: &mut Command, bus: &Bus) {
+        command
+            .arg("--config")
+            .arg(self.path("ilb.toml"))
+            .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+            .env("ILB_LOG", "warn");
+    }
+
+    /// Starts the manager with `--sim` and waits until it answers.
+    pub async fn start_sim(&self, bus: &Bus) -> (Process, Client) {
+        let process = Process::start(self.command(bus).arg("--sim"));
+        let client = answering(bus).await;
+        (process, client)
+    }
+}
+
+/// A client, once the manager answers.
+pub async fn answering(bus: &Bus) -> Client {
+    let client = Client::on(&bus.connection().await)
+        .await
+        .expect("a proxy needs no manager");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.describe().await {
+            Ok(_) => return client,
+            Err(error) => assert!(Instant::now() < deadline, "no answer: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until something is so.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a description is so, and returns it.
+pub async fn wait_for(
+    client: &Client,
+    what: &str,
+    condition: impl Fn(&libilb::describe::Description) -> bool,
+) -> libilb::describe::Description {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let description = client.describe().await.expect("the manager answers");
+        if condition(&description) {
+            return description;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "in vain: {what}: {description:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Settings of a rule as the tests need them.
+pub fn rule(vip: &str, group: &str) -> libilb::model::RuleSettings {
+    libilb::model::RuleSettings {
+        enabled: true,
+        vip: vip.into(),
+        port: "80".into(),
+        algorithm: "rr".into(),
+        topology: "HALF-NAT".into(),
+        servergroup: group.into(),
+        ..libilb::model::RuleSettings::default()
+    }
+}
+
+/// A fast path that takes snapshots and forwards nothing.
+pub struct FakeFastpath {
+    path: PathBuf,
+    pub mind: Arc<Mutex<Mind>>,
+    ending: Arc<Mutex<Vec<UnixStream>>>,
+}
+
+/// What it knows and how it shall behave.
+#[derive(Default)]
+pub struct Mind {
+    pub spec: SnapshotSpec,
+    pub applied: Vec<u64>,
+    pub refuse: Option<String>,
+    pub connections: u64,
+    pub packets: u64,
+    start_id: u64,
+}
+
+impl FakeFastpath {
+    /// Listens on the control socket of this node.
+    pub fn start(node: &Node) -> FakeFastpath {
+        static STARTS: AtomicU64 = AtomicU64::new(1);
+        let path = node.path("run/fastpath.sock");
+        let listener = UnixListener::bind(&path).expect("the control socket is free");
+        let mind = Arc::new(Mutex::new(Mind {
+            start_id: STARTS.fetch_add(1, Ordering::Relaxed),
+            ..Mind::default()
+        }));
+        let ending = Arc::new(Mutex::new(Vec::new()));
+        let fastpath = FakeFastpath {
+            path,
+            mind: mind.clone(),
+            ending: ending.clone(),
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.expect("the control socket accepts");
+                let copy = stream.try_clone().expect("a descriptor is left");
+                ending.lock().unwrap().push(copy);
+                // The first message of the value's end is nobody's.
+                if Arc::strong_count(&ending) == 1 {
+                    return;
+                }
+                let mind = mind.clone();
+                std::thread::spawn(move || serve(stream, &mind));
+            }
+        });
+        fastpath
+    }
+
+    /// Waits until it has this many rules.
+    pub fn wait_for_rules(&self, count: usize) {
+        wait_until("the fast path has its rules", || {
+            self.mind.lock().unwrap().spec.rules.len() == count
+        });
+    }
+}
+
+impl Drop for FakeFastpath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        for stream in self.ending.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn serve(mut stream: UnixStream, mind: &Mutex<Mind>) {
+    while let Ok(Some(request)) = read_frame::<_, Request>(&mut stream) {
+        let response = answer(request, &mut mind.lock().unwrap());
+        if write_frame(&mut stream, &response).is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(request: Request, mind: &mut Mind) -> Response {
+    match request {
+        Request::Hello { .. } => Response::Hello(Hello {
+            version: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            start_id: mind.start_id,
+            generation: mind.spec.generation,
+        }),
+        Request::Apply(spec) => match &mind.refuse {
+            Some(reason) => Response::Rejected {
+                generation: spec.generation,
+                reason: reason.clone(),
+            },
+            None => {
+                let generation = spec.generation;
+                mind.applied.push(generation);
+                mind.spec = spec;
+                Response::Applied { generation }
+            }
+        },
+        Request::Status => Response::Status(Status::default()),
+        Request::Statistics => {
+            let counters = Counters {
+                packets: mind.packets,
+                connections_open: mind.connections,
+                connections_total: mind.connections,
+                ..Counters::default()
+            };
+            let rules = mind.spec.rules.iter().map(|rule| RuleStatistics {
+                id: rule.id,
+                counters,
+                servers: rule
+                    .servers
+                    .iter()
+                    .map(|server| ServerStatistics {
+                        id: server.id,
+                        counters,
+                    })
+                    .collect(),
+            });
+            Response::Statistics(Statistics {
+                start_id: mind.start_id,
+                totals: counters,
+                rules: rules.collect(),
+                ..Statistics::default()
+            })
+        }
+    }
+}
+
+/// Ends a test that needs root with a message that says so.
+pub fn need_root() {
+    let uid = fs::metadata("/proc/self").expect("/proc is there").uid();
+    assert_eq!(uid, 0, "this test needs root: run `sudo make test`");
+}

@@ -1,0 +1,245 @@
+//! The manager and a fast path that comes, goes, refuses and begins anew, over a real control socket.
+
+mod common;
+
+use common::{Bus, FakeFastpath, Node, Process, answering, rule, wait_for};
+use libilb::ErrorKind;
+use libilb::client::{Client, ClientError};
+use libilb::describe::Fastpath;
+use libilb::stats::Counter;
+
+/// Without `--sim`, but with no addresses to manage: needs no root.
+async fn start(bus: &Bus, node: &Node) -> (Process, Client) {
+    node.configure("[manager]\nmanage-addresses = false");
+    let manager = Process::start(&mut node.command(bus));
+    let client = answering(bus).await;
+    (manager, client)
+}
+
+async fn fill(client: &Client) {
+    client
+        .create_group("web", &["192.0.2.10", "192.0.2.11"])
+        .await
+        .unwrap();
+    client
+        .create_rule("shop", &rule("198.51.100.1", "web"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_rule_is_in_force_when_create_rule_returns() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (_manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    let mind = fastpath.mind.lock().unwrap();
+    assert_eq!(mind.spec.rules.len(), 1);
+    assert_eq!(mind.spec.rules[0].servers.len(), 2);
+    assert_eq!(mind.applied, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_fast_path_that_comes_later_or_again_gets_everything() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (_manager, client) = start(&bus, &node).await;
+    fill(&client).await;
+    let description = client.describe().await.unwrap();
+    assert_eq!(description.fastpath, Fastpath::Absent);
+    assert!(description.rules[0].problems[0].contains("fast path is not running"));
+    for round in 0..5 {
+        let fastpath = FakeFastpath::start(&node);
+        fastpath.wait_for_rules(1);
+        wait_for(&client, "it is connected", |d| {
+            d.fastpath == Fastpath::Connected
+        })
+        .await;
+        client
+            .create_group(&format!("g{round}"), &[])
+            .await
+            .unwrap();
+        drop(fastpath);
+        wait_for(&client, "it is gone", |d| d.fastpath == Fastpath::Absent).await;
+        // A change without it is accepted all the same.
+        client.delete_groups(&[&format!("g{round}")]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_manager_leaves_a_fast_path_in_step_alone() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (mut manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    let applied = fastpath.mind.lock().unwrap().applied.clone();
+    for _ in 0..10 {
+        manager.kill();
+        let (again, client) = start(&bus, &node).await;
+        manager = again;
+        wait_for(&client, "it is connected", |d| {
+            d.fastpath == Fastpath::Connected
+        })
+        .await;
+        assert!(client.describe().await.unwrap().rule("shop").is_some());
+    }
+    assert_eq!(fastpath.mind.lock().unwrap().applied, applied);
+}
+
+#[tokio::test]
+async fn a_refused_change_is_taken_back() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (mut manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    fastpath.mind.lock().unwrap().refuse = Some("no memory for it".into());
+    match client
+        .create_rule("more", &rule("198.51.100.2", "web"))
+        .await
+    {
+        Err(ClientError::Refused { kind, message }) => {
+            assert_eq!(kind, ErrorKind::FastpathRejected);
+            assert!(message.contains("no memory for it"), "{message}");
+        }
+        other => panic!("a refusal was expected: {other:?}"),
+    }
+    assert!(client.describe().await.unwrap().rule("more").is_none());
+    manager.kill();
+    fastpath.mind.lock().unwrap().refuse = None;
+    let (_manager, client) = start(&bus, &node).await;
+    let description = wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    assert!(description.rule("more").is_none());
+    client
+        .create_rule("more", &rule("198.51.100.2", "web"))
+        .await
+        .unwrap();
+    fastpath.wait_for_rules(2);
+}
+
+#[tokio::test]
+async fn deleted_rules_drain_over_restarts_of_the_manager() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (mut manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    fastpath.mind.lock().unwrap().connections = 5;
+    client.delete_all_rules().await.unwrap();
+    // Its VIP is free for a new rule at once, and its old connections stay with it.
+    client
+        .create_rule("again", &rule("198.51.100.1", "web"))
+        .await
+        .unwrap();
+    manager.kill();
+    let (_manager, client) = start(&bus, &node).await;
+    let description = client.describe().await.unwrap();
+    assert!(
+        description
+            .rules
+            .iter()
+            .any(|r| r.deleted && r.rule.name == "shop")
+    );
+    {
+        let mind = fastpath.mind.lock().unwrap();
+        let rules: Vec<_> = mind
+            .spec
+            .rules
+            .iter()
+            .map(|r| (r.name.clone(), r.accepting))
+            .collect();
+        assert_eq!(rules, [("shop".into(), false), ("again".into(), true)]);
+    }
+    fastpath.mind.lock().unwrap().connections = 0;
+    fastpath.wait_for_rules(1);
+    wait_for(&client, "it is drained", |d| d.rules.len() == 1).await;
+}
+
+#[tokio::test]
+async fn counters_go_on_when_the_fast_path_begins_anew() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (_manager, client) = start(&bus, &node).await;
+    fill(&client).await;
+    let mut expected = 0;
+    for _ in 0..3 {
+        let fastpath = FakeFastpath::start(&node);
+        fastpath.mind.lock().unwrap().packets = 100;
+        expected += 100;
+        wait_for(&client, "it is connected", |d| {
+            d.fastpath == Fastpath::Connected
+        })
+        .await;
+        let statistics = client.statistics().await.unwrap();
+        for (rule, server) in [("", ""), ("shop", ""), ("shop", "_web.1")] {
+            let entry = statistics.get(rule, server).unwrap();
+            assert_eq!(
+                entry.get(Counter::PacketsForwarded),
+                expected,
+                "{rule} {server}"
+            );
+        }
+        drop(fastpath);
+        wait_for(&client, "it is gone", |d| d.fastpath == Fastpath::Absent).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_stirs_while_there_is_nothing_to_do() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    drop(client);
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    // Voluntary context switches are the times that it woke up. The threads of the database library look once a second
+    // whether they are needed, which cannot be changed and costs nothing that could be measured.
+    let wakeups = || {
+        let mut sum = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", manager.id())).unwrap() {
+            let task = task.unwrap().path();
+            if std::fs::read_to_string(task.join("comm"))
+                .unwrap()
+                .starts_with("sled-io")
+            {
+                continue;
+            }
+            let status = std::fs::read_to_string(task.join("status")).unwrap();
+            let line = status
+                .lines()
+                .find(|l| l.starts_with("voluntary_ctxt_switches"))
+                .unwrap();
+            sum += line
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap();
+        }
+        sum
+    };
+    let before = wakeups();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let woken = wakeups() - before;
+    assert!(woken <= 6, "it woke up {woken} times in 3 s");
+    drop(fastpath);
+}
