@@ -42,6 +42,8 @@ const DOUBT: Duration = Duration::from_secs(20);
 const REPEAT: Duration = Duration::from_millis(500);
 /// Time in which every worker must take up a new view. Opening sockets anew may hold one up for seconds.
 const TAKE_UP: Duration = Duration::from_secs(15);
+/// Time after which something that has failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Time that a count of connections may take when statistics wait for it.
 const COUNT: Duration = Duration::from_secs(5);
 
@@ -82,7 +84,8 @@ pub struct Engine {
     began: std::time::Instant,
     due: Option<Instant>,
     relist: Relist,
-    reopen: bool,
+    /// Sockets have to be opened anew, not before this time.
+    reopen: Option<Instant>,
     /// Whether the picture differs from what the workers have.
     outdated: bool,
     asked: HashMap<(PortIndex, IpAddr), Instant>,
@@ -107,7 +110,7 @@ impl Engine {
             began: std::time::Instant::now(),
             due: None,
             relist: Relist::default(),
-            reopen: false,
+            reopen: None,
             outdated: false,
             asked: HashMap::new(),
         }
@@ -147,7 +150,11 @@ impl Engine {
 
     /// Something has to be done about the network soon, together with what else comes until then.
     fn soon(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + COALESCE);
+        self.no_later_than(Instant::now() + COALESCE);
+    }
+
+    fn no_later_than(&mut self, time: Instant) {
+        self.due = Some(self.due.map_or(time, |due| due.min(time)));
     }
 
     fn hear(&mut self, event: Event) {
@@ -193,7 +200,7 @@ impl Engine {
                 let ifindex = picture.link(port).map_or(0, |link| link.ifindex);
                 board.set_ifindex(port, ifindex);
                 tracing::info!(interface = picture.name(port), "the interface is there");
-                self.reopen = true;
+                self.reopen = Some(Instant::now());
             }
             LinkChange::Vanished(port) => {
                 board.set_ifindex(port, 0);
@@ -214,12 +221,15 @@ impl Engine {
     async fn catch_up(&mut self) {
         if let Err(error) = self.list().await {
             tracing::error!("{error}; trying again");
+            let later = Instant::now() + TRY_AGAIN;
             self.relist.all = true;
-            self.outdated = true;
-            self.due = Some(Instant::now() + Duration::from_secs(1));
+            self.relist.earliest = Some(later);
+            self.no_later_than(later);
         }
-        if std::mem::take(&mut self.reopen) {
-            self.open_anew();
+        match self.reopen {
+            Some(time) if time <= Instant::now() => self.open_anew(),
+            Some(time) => self.no_later_than(time),
+            None => {}
         }
         self.publish_network();
     }
@@ -235,7 +245,7 @@ impl Engine {
         }
         let now = Instant::now();
         if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
-            self.due = Some(earliest);
+            self.no_later_than(earliest);
             return Ok(());
         }
         self.outdated = true;
@@ -282,11 +292,15 @@ impl Engine {
             ..
         } = &self.parts;
         match reception.plan(picture, steering) {
-            Ok(plans) => board.reopen(plans),
+            Ok(plans) => {
+                board.reopen(plans);
+                self.reopen = None;
+            }
             Err(error) => {
                 tracing::error!("{error}; trying again");
-                self.reopen = true;
-                self.due = Some(Instant::now() + Duration::from_secs(1));
+                let later = Instant::now() + TRY_AGAIN;
+                self.reopen = Some(later);
+                self.no_later_than(later);
             }
         }
     }

@@ -101,7 +101,9 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
 
     let reception = Arc::new(Reception::new(settings.fastpath.clone(), workers));
     let doors = Arc::new(SideDoors {
-        raw: RawSender::open().map_err(StartError::system("opening a packet socket"))?,
+        raw: RawSender::open().map_err(StartError::system(
+            "opening a packet socket (CAP_NET_RAW is needed)",
+        ))?,
         tun: open_tun(),
     });
     let plans = reception.plan(&picture, &steering)?;

@@ -14,7 +14,7 @@ use ilb_forwarder::table::{Region, Table, TableError};
 #[derive(Debug, thiserror::Error)]
 pub enum TableFileError {
     /// A system call failed.
-    #[error("connection table {path}: {step}: {source}")]
+    #[error("{step} {path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub fn lock(runtime_dir: &Path) -> Result<Lock, TableFileError> {
         let path = path.clone();
         move |source| TableFileError::Io { path, step, source }
     };
-    std::fs::create_dir_all(runtime_dir).map_err(failed("making its directory"))?;
+    std::fs::create_dir_all(runtime_dir).map_err(failed("making the directory of"))?;
     let file = open(&path).map_err(failed("opening"))?;
     // SAFETY: plain system call on an open descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
@@ -107,7 +107,7 @@ pub fn open_table(path: &Path, capacity: u32) -> Result<Table, TableFileError> {
             );
             std::fs::remove_file(path).map_err(|source| TableFileError::Io {
                 path: path.into(),
-                step: "removing the old table",
+                step: "removing the old connection table",
                 source,
             })?;
             attach(path, capacity)
@@ -125,7 +125,10 @@ fn attach(path: &Path, capacity: u32) -> Result<Table, TableFileError> {
         }
     };
     let file = open(path).map_err(failed("opening"))?;
-    let found = file.metadata().map_err(failed("reading its size"))?.len();
+    let found = file
+        .metadata()
+        .map_err(failed("reading the size of"))?
+        .len();
     let needed = Table::bytes(capacity) as u64;
     if found < needed {
         // Space is taken now, so that a full file system is an error here and not a SIGBUS later. An old table of
@@ -133,7 +136,7 @@ fn attach(path: &Path, capacity: u32) -> Result<Table, TableFileError> {
         // SAFETY: plain system call on an open descriptor.
         let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, needed as libc::off_t) };
         if result != 0 {
-            return Err(failed("taking its space")(io::Error::from_raw_os_error(
+            return Err(failed("taking space for")(io::Error::from_raw_os_error(
                 result,
             )));
         }

@@ -53,6 +53,7 @@ impl Tun {
             .into_owned();
         let tun = Tun { file, name };
         tun.accept_any_source();
+        tun.warn_of_strict_filter();
         tun.bring_up().map_err(step("bringing the tun device up"))?;
         Ok(tun)
     }
@@ -84,6 +85,17 @@ impl Tun {
             if let Err(error) = std::fs::write(&path, value) {
                 tracing::debug!("{} stays as it is: {error}", path.display());
             }
+        }
+    }
+
+    /// The stricter of a device's setting and that of all devices counts (Documentation/networking/ip-sysctl.rst).
+    fn warn_of_strict_filter(&self) {
+        const ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
+        if std::fs::read(ALL).is_ok_and(|value| value.starts_with(b"1")) {
+            tracing::warn!(
+                "net.ipv4.conf.all.rp_filter is 1: the kernel will drop IPv4 packets that are steered here and are \
+                 none of ours; set it to 0 or 2 if that matters"
+            );
         }
     }
 
