@@ -25,7 +25,7 @@ impl Capture {
     #[track_caller]
     pub fn start(namespace: &Namespace, device: &str, filter: &str) -> Capture {
         let mut command = namespace.command("tcpdump");
-        // -U -l: a line at once; -vv: the packet inside an ICMP error; --immediate-mode: no waiting for a full buffer.
+        // -l: a line at once; -x: the bytes behind the Ethernet header; --immediate-mode: no waiting for a full buffer.
         command.args([
             "-i",
             device,
@@ -33,6 +33,7 @@ impl Capture {
             "-e",
             "-l",
             "-vv",
+            "-x",
             "-p",
             "--immediate-mode",
             filter,
@@ -81,7 +82,7 @@ impl Capture {
         std::thread::sleep(Duration::from_millis(100));
         self.end();
         let mut packets: Vec<String> = Vec::new();
-        for line in self.lines() {
+        for line in self.lines().into_iter().filter(|line| !line.is_empty()) {
             match packets.last_mut() {
                 Some(last) if line.starts_with([' ', '\t']) => {
                     last.push(' ');
@@ -91,6 +92,24 @@ impl Capture {
             }
         }
         packets
+    }
+
+    /// The bytes behind the Ethernet header of a packet that [`Capture::stop`] returned.
+    pub fn bytes(packet: &str) -> Vec<u8> {
+        // Lines of `0x0010:  4500 003c …`.
+        let mut bytes = Vec::new();
+        let mut words = packet.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if !(word.starts_with("0x") && word.ends_with(':')) {
+                continue;
+            }
+            while let Some(group) = words.next_if(|word| !word.ends_with(':')) {
+                for at in (0..group.len().saturating_sub(1)).step_by(2) {
+                    bytes.extend(u8::from_str_radix(&group[at..at + 2], 16));
+                }
+            }
+        }
+        bytes
     }
 
     fn end(&mut self) {
@@ -122,4 +141,15 @@ fn collect(
                 .push(line);
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_from_the_hexadecimal_lines() {
+        let packet = "12:00:00 IP 10.0.0.1 > 10.0.0.2: x 0x0000:  4500 003c 01 0x0010:  ff0a";
+        assert_eq!(Capture::bytes(packet), [0x45, 0, 0, 0x3c, 1, 0xff, 0x0a]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -59,24 +59,23 @@ impl Drop for Echo {
     }
 }
 
-/// Sends one datagram from a socket of its own and waits up to two seconds for the answer, once: nothing is repeated.
+/// Sends one datagram from `port` (0: any) and waits up to two seconds for the answer, once: nothing is repeated.
 /// Returns the name of the server, after checking the payload and where the answer came from.
-pub fn ask(target: SocketAddr, source: Option<IpAddr>, payload: &[u8]) -> Result<String, String> {
-    let socket = open(target, source).map_err(|error| format!("socket: {error}"))?;
+pub fn ask(target: SocketAddr, port: u16, payload: &[u8]) -> Result<String, String> {
+    let socket = open(target, port).map_err(|error| format!("socket: {error}"))?;
     ask_on(&socket, payload)
 }
 
 /// A socket connected to `target`: the kernel drops answers from anywhere else.
-pub fn open(target: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
-    let source = source.unwrap_or_else(|| load::unspecified(target.ip()));
-    let socket = UdpSocket::bind((source, 0))?;
+fn open(target: SocketAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((load::unspecified(target.ip()), port))?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     Ok(socket)
 }
 
-/// The same on a socket that is there already.
-pub fn ask_on(socket: &UdpSocket, payload: &[u8]) -> Result<String, String> {
+/// The same as [`ask`] on a connected socket that is there already.
+fn ask_on(socket: &UdpSocket, payload: &[u8]) -> Result<String, String> {
     socket
         .send(payload)
         .map_err(|error| format!("send: {error}"))?;
@@ -99,19 +98,22 @@ pub fn ask_on(socket: &UdpSocket, payload: &[u8]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&answer[..space]).into_owned())
 }
 
-/// `count` datagrams, each from a socket of its own; who answered how often. One failure is an `Err`.
+/// `count` datagrams, each a flow of its own: from the ports `first_port`… on. Who answered how often. One failure is an
+/// `Err`.
 pub fn tally(
     from: &Namespace,
     target: SocketAddr,
-    count: usize,
+    first_port: u16,
+    count: u16,
     payload: usize,
 ) -> Result<BTreeMap<String, usize>, String> {
     from.enter(|| {
         let mut answers = BTreeMap::new();
         for number in 0..count {
-            let bytes: Vec<u8> = (0..payload).map(|n| (n * 7 + number) as u8).collect();
+            let bytes: Vec<u8> = (0..payload).map(|n| (n * 7) as u8 ^ number as u8).collect();
+            let port = first_port + number;
             let name =
-                ask(target, None, &bytes).map_err(|error| format!("datagram {number}: {error}"))?;
+                ask(target, port, &bytes).map_err(|error| format!("from port {port}: {error}"))?;
             *answers.entry(name).or_default() += 1;
         }
         Ok(answers)

@@ -61,7 +61,7 @@ impl Hundred {
 fn downloads_survive_unrelated_changes_every_50_ms() {
     let lab = Lab::with_ilb(Spec::default());
     let services = Service::all_six(&lab, 0);
-    let downloads = Hundred::start(&lab, &services, 1_000_000);
+    let downloads = Hundred::start(&lab, &services, 600_000);
     let other = lab.vip(Family::V4, 40);
     let source = lab.proxy_source(Family::V4, 40);
     let script = [
@@ -78,7 +78,7 @@ fn downloads_survive_unrelated_changes_every_50_ms() {
     ];
     let mut changes = 0;
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(7) {
+    while begun.elapsed() < Duration::from_secs(10) {
         let next = Instant::now() + Duration::from_millis(50);
         lab.node.lbadm(&script[changes % script.len()]);
         changes += 1;
@@ -86,8 +86,8 @@ fn downloads_survive_unrelated_changes_every_50_ms() {
     }
     downloads.still_all_under_way("the series of changes");
     assert!(
-        changes >= 70,
-        "given 7 s, when one change follows another every 50 ms, then at least 70 fit (each took less than 100 ms); \
+        changes >= 100,
+        "given 10 s, when one change follows another every 50 ms, then at least 100 fit (each took less than 100 ms); \
          there were {changes}"
     );
     downloads.none_broken(&format!(
@@ -96,9 +96,14 @@ fn downloads_survive_unrelated_changes_every_50_ms() {
     lab.node.assert_alive();
 }
 
+/// What is configured, without what only counts.
 fn configuration(lab: &Lab) -> String {
-    ["show-rule -f", "show-servergroup", "show-server"]
-        .map(|command| lab.node.lbadm(command))
+    let shown =
+        ["show-rule -f", "show-servergroup", "show-server"].map(|command| lab.node.lbadm(command));
+    let lines = shown.iter().flat_map(|text| text.lines());
+    lines
+        .filter(|line| !line.trim_start().starts_with("CONNECTIONS:"))
+        .collect::<Vec<_>>()
         .join("\n")
 }
 

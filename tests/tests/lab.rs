@@ -30,8 +30,8 @@ fn plain_routing_works_in_both_families() {
                 50,
                 "given server {n}, then it answers itself: {tally}"
             );
-            let answers =
-                udp::tally(lab.at("c1"), (server, 7).into(), 5, 1200).expect("an echo answers");
+            let answers = udp::tally(lab.at("c1"), (server, 7).into(), 20_000, 5, 1200)
+                .expect("an echo answers");
             assert_eq!(
                 answers.get(&format!("s{n}")),
                 Some(&5),

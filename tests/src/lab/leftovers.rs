@@ -95,6 +95,16 @@ pub fn sweep(kept_too: bool) -> Vec<String> {
     removed
 }
 
+/// Removes the labs of this very process, for a program that was interrupted.
+pub fn remove_mine() {
+    let mine = format!("{PREFIX}{}-", std::process::id());
+    for (identity, _, _) in labs() {
+        if identity.starts_with(&mine) {
+            remove(&identity);
+        }
+    }
+}
+
 /// Names of the namespaces of a lab.
 fn namespaces(identity: &str) -> Vec<String> {
     let mine = format!("{identity}-");

@@ -46,7 +46,7 @@ pub struct Spec {
     pub sources: u8,
     /// Servers, 1..=80.
     pub servers: u8,
-    /// Queues of the balancer's interfaces and of everything that sends to it.
+    /// Queues of the balancer's interfaces; flows are spread over them by their hash.
     pub queues: u32,
     /// Requests arrive on queue 0 and replies on the last one.
     pub replies_on_last_queue: bool,
@@ -66,6 +66,18 @@ impl Default for Spec {
             replies_on_last_queue: false,
             one_armed: false,
             narrow: None,
+        }
+    }
+}
+
+impl Spec {
+    /// Queues of clients' and servers' interfaces. A veth end that forwards through a bridge chooses its queue by the one
+    /// that the sender had used, less one; so one more than the balancer has makes all of its queues busy.
+    fn end_queues(&self) -> u32 {
+        match self.queues {
+            1 => 1,
+            _ if self.replies_on_last_queue => 1,
+            queues => queues + 1,
         }
     }
 }

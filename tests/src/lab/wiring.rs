@@ -123,9 +123,20 @@ impl Wiring {
         };
         for (device, net) in devices {
             self.plug("lb", device, net, spec.queues);
+            if spec.replies_on_last_queue {
+                let queue = if net == Net::Front {
+                    0
+                } else {
+                    spec.queues - 1
+                };
+                self.use_only_queue(net, queue, spec.queues);
+            }
             for family in Family::BOTH {
                 lines.push(address(net, family, 1, device));
             }
+            // A link-local address of its own choice would be tentative for two seconds, and IPv6 mute for as long.
+            lines.push(format!("link set {device} addrgenmode none"));
+            lines.push(format!("addr add fe80::1/64 dev {device} nodad"));
             lines.push(format!("link set {device} up"));
         }
         for family in Family::BOTH {
@@ -250,7 +261,7 @@ impl Wiring {
         for n in 1..=spec.servers {
             let role = format!("s{n}");
             self.end_host(&role);
-            self.plug(&role, "eth0", net, spec.queues);
+            self.plug(&role, "eth0", net, spec.end_queues());
             let mut lines = Vec::new();
             for family in Family::BOTH {
                 lines.push(address(net, family, 10 + n, "eth0"));
@@ -265,20 +276,27 @@ impl Wiring {
                 }
             }
             self.at(&role).ip(&lines);
-            if spec.replies_on_last_queue && spec.queues > 1 {
-                self.use_only_queue(&role, spec.queues - 1, spec.queues);
-            }
         }
     }
 
-    /// Sends everything of `role` through one transmit queue; the far end of a veth receives on the same number.
-    fn use_only_queue(&self, role: &str, queue: u32, queues: u32) {
+    /// Has the switch send everything towards the balancer on `net` through one transmit queue: the far end of a veth
+    /// receives on the queue of the same number. Without this the flow's hash decides.
+    fn use_only_queue(&self, net: Net, queue: u32, queues: u32) {
+        let cpus = std::thread::available_parallelism()
+            .map_or(1, |n| n.get())
+            .min(32);
         for number in 0..queues {
-            let cpus = if number == queue { "ffffffff" } else { "0" };
-            let path = format!("/sys/class/net/eth0/queues/tx-{number}/xps_cpus");
-            let mut shell = self.at(role).command("sh");
-            let cpus = mask_of_all_cpus(cpus);
-            shell.args(["-c", &format!("echo {cpus} > {path}")]);
+            let mask = if number == queue {
+                (1u64 << cpus) - 1
+            } else {
+                0
+            };
+            let path = format!(
+                "/sys/class/net/lb-{}/queues/tx-{number}/xps_cpus",
+                bridge(net)
+            );
+            let mut shell = self.at("sw").command("sh");
+            shell.args(["-c", &format!("echo {mask:x} > {path}")]);
             shell::run(shell).ok();
         }
     }
@@ -313,16 +331,6 @@ impl Wiring {
         ))
         .ok();
     }
-}
-
-fn mask_of_all_cpus(mask: &str) -> String {
-    if mask == "0" {
-        return mask.to_owned();
-    }
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |n| n.get())
-        .min(32);
-    format!("{:x}", (1u64 << cpus) - 1)
 }
 
 fn bridge(net: Net) -> &'static str {
