@@ -81,3 +81,33 @@ impl Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_the_exit_code_that_the_help_promises() {
+        let refused = |kind| {
+            Error::Client(ClientError::Refused {
+                kind,
+                message: String::new(),
+            })
+        };
+        let cases = [
+            (Error::Usage(String::new()), 2),
+            (Error::not_supported("it", None), 1),
+            (refused(ErrorKind::Conflict), 1),
+            (refused(ErrorKind::InvalidArgument), 1),
+            (refused(ErrorKind::FastpathRejected), 1),
+            (refused(ErrorKind::Degraded), 5),
+            (Error::Client(ClientError::NotRunning(String::new())), 3),
+            (Error::Client(ClientError::NotAuthorized(String::new())), 4),
+            (Error::Client(ClientError::Timeout), 1),
+            (Error::Output(io::ErrorKind::StorageFull.into()), 1),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.exit() as i32, code, "{error:?}");
+        }
+    }
+}

@@ -1,7 +1,10 @@
 //! Man pages, made from the same descriptions as the help texts.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
+
+use clap_mangen::Man;
 
 use crate::cli;
 use crate::error::Error;
@@ -11,35 +14,66 @@ use crate::error::Error;
 /// # Errors
 /// A file that cannot be written.
 pub fn generate(directory: &Path) -> Result<(), Error> {
-    let failed = |path: &Path, cause| Error::File {
-        path: path.display().to_string(),
-        cause,
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |cause| Error::File { path, cause }
     };
-    fs::create_dir_all(directory).map_err(|e| failed(directory, e))?;
-    let command = cli::command();
-    for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
-        let name = format!("lbadm-{}", sub.get_name());
-        let title: &'static str = name.clone().leak();
-        let sub = sub
-            .clone()
-            .name(title)
-            .bin_name(format!("lbadm {}", sub.get_name()));
-        write(directory, &name, sub).map_err(|(p, e)| failed(Path::new(&p), e))?;
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    let all = cli::command();
+    let pages = all
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set())
+        .map(|sub| {
+            // clap keeps names for ever; there is one for each page.
+            let page: &'static str = format!("lbadm-{}", sub.get_name()).leak();
+            let typed = format!("lbadm {}", sub.get_name());
+            sub.clone().name(page).bin_name(typed)
+        })
+        .chain([all.clone()]);
+    for command in pages {
+        let path = directory.join(format!("{}.8", command.get_name()));
+        let mut text = Vec::new();
+        page(command, &mut text)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(failed(&path))?;
     }
-    write(directory, "lbadm", command).map_err(|(p, e)| failed(Path::new(&p), e))
+    Ok(())
 }
 
-fn write(
-    directory: &Path,
-    name: &str,
-    command: clap::Command,
-) -> Result<(), (String, std::io::Error)> {
-    let path = directory.join(format!("{name}.8"));
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command)
+fn page(command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
+    let more = command.get_after_help().map(ToString::to_string);
+    let parent = command.get_name() == "lbadm";
+    let man = Man::new(command)
         .section("8")
-        .manual("ilb")
-        .render(&mut page)
-        .and_then(|()| fs::write(&path, page))
-        .map_err(|e| (path.display().to_string(), e))
+        .source(concat!("ilb ", env!("CARGO_PKG_VERSION")))
+        .manual("System administration");
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    man.render_synopsis_section(out)?;
+    man.render_description_section(out)?;
+    man.render_options_section(out)?;
+    if parent {
+        man.render_subcommands_section(out)?;
+    }
+    if let Some(more) = more {
+        // These texts are laid out already.
+        writeln!(out, ".SH NOTES\n.nf")?;
+        for line in more.lines() {
+            writeln!(out, "{}", escaped(line))?;
+        }
+        writeln!(out, ".fi")?;
+    }
+    if !parent {
+        writeln!(out, ".SH SEE ALSO\n.BR lbadm (8)")?;
+    }
+    Ok(())
+}
+
+/// A line of text that roff takes as it is, see groff(7): no request, no escape, hyphens as they are typed.
+fn escaped(line: &str) -> String {
+    let text = line.replace('\\', "\\e").replace('-', "\\-");
+    match text.starts_with(['.', '\'']) {
+        true => format!("\\&{text}"),
+        false => text,
+    }
 }

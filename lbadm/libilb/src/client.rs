@@ -24,7 +24,7 @@ pub enum ClientError {
     )]
     NotRunning(String),
     /// The caller may not do it.
-    #[error("{0}")]
+    #[error("not authorised: {0}")]
     NotAuthorized(String),
     /// The manager refused, and says why.
     #[error("{message}")]
@@ -48,9 +48,7 @@ impl From<zbus::Error> for ClientError {
     fn from(error: zbus::Error) -> ClientError {
         match error {
             zbus::Error::Connection(e, _) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-                ClientError::NotAuthorized(format!(
-                    "not authorised to use the D-Bus system bus: {e}"
-                ))
+                ClientError::NotAuthorized(format!("the D-Bus system bus cannot be used: {e}"))
             }
             zbus::Error::Connection(..) | zbus::Error::Handshake(_) => {
                 ClientError::NotRunning(format!("no D-Bus system bus: {error}"))
@@ -79,14 +77,14 @@ impl From<zbus::Error> for ClientError {
                 fdo::Error::AccessDenied(m)
                 | fdo::Error::AuthFailed(m)
                 | fdo::Error::InteractiveAuthorizationRequired(m) => {
-                    ClientError::NotAuthorized(format!("not authorised ({m}): run it as root"))
+                    ClientError::NotAuthorized(format!("{m}; run it as root"))
                 }
                 fdo::Error::Timeout(_) | fdo::Error::TimedOut(_) => ClientError::Timeout,
                 other => ClientError::Protocol(other.to_string()),
             },
             zbus::Error::MethodError(name, message, _) => match dbus::error_kind(name.as_str()) {
                 Some(ErrorKind::NotAuthorized) => ClientError::NotAuthorized(
-                    message.unwrap_or_else(|| "not authorised".to_string()),
+                    message.unwrap_or_else(|| "run it as root".to_string()),
                 ),
                 Some(kind) => ClientError::Refused {
                     kind,

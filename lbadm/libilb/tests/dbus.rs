@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use libilb::ErrorKind;
+use libilb::client::ClientError;
 use libilb::dbus::{
     error_kind, error_name, escape, rule_path, server_path, settings_from_dbus, settings_to_dbus,
     unescape,
@@ -117,6 +118,63 @@ fn counters_are_found_by_name() {
         (7, 0)
     );
     assert_eq!(entry.drops().collect::<Vec<_>>(), [("no-route", 2)]);
+}
+
+/// What a client makes of an error reply.
+fn reply(name: &str, text: &str) -> ClientError {
+    let call = zbus::Message::method_call("/", "Call")
+        .destination(":1.2")
+        .build(&())
+        .unwrap();
+    let reply = zbus::Message::error(&call.header(), name)
+        .build(&text)
+        .unwrap();
+    ClientError::from(zbus::Error::from(reply))
+}
+
+#[test]
+fn a_client_knows_absent_from_refused() {
+    for name in ["ServiceUnknown", "NameHasNoOwner", "NoReply"] {
+        let error = reply(
+            &format!("org.freedesktop.DBus.Error.{name}"),
+            "The name is not activatable",
+        );
+        assert!(
+            matches!(error, ClientError::NotRunning(_)),
+            "{name}: {error:?}"
+        );
+        assert!(error.to_string().contains("systemctl start ilb"), "{error}");
+    }
+    for kind in ErrorKind::ALL {
+        let error = reply(&error_name(kind), "text of the manager");
+        match kind {
+            ErrorKind::NotAuthorized => {
+                assert_eq!(
+                    error,
+                    ClientError::NotAuthorized("text of the manager".into())
+                );
+            }
+            _ => assert_eq!(
+                error,
+                ClientError::Refused {
+                    kind,
+                    message: "text of the manager".into()
+                }
+            ),
+        }
+    }
+    assert_eq!(
+        reply(
+            "org.freedesktop.DBus.Error.AccessDenied",
+            "Sender is not root"
+        )
+        .to_string(),
+        "not authorised: Sender is not root; run it as root"
+    );
+    assert!(matches!(
+        reply("org.freedesktop.DBus.Error.UnknownMethod", "no such method"),
+        ClientError::Protocol(_)
+    ));
 }
 
 proptest! {

@@ -358,7 +358,11 @@ fn help_and_man_pages_know_every_command() {
         );
     }
     assert!(pages.contains(&"lbadm.8".to_string()));
-    assert!(create_rule.unwrap().contains("proxy\\-src"));
+    assert!(
+        create_rule
+            .unwrap()
+            .contains("\n        \\-o servergroup=web www\n")
+    );
 }
 
 #[test]
