@@ -53,11 +53,15 @@ All commands: lbadm help        One of them: lbadm help create-rule
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a rule: which traffic goes where, and how
-    #[command(alias = "create-rl", after_help = CREATE_RULE_HELP)]
+    #[command(alias = "create-rl", override_usage = "\
+lbadm create-rule [-e] -i vip=,port=[,protocol=][,manage-addresses=]
+       -m lbalg=,type=[,proxy-src=] [-t conn-drain=,nat-timeout=]
+       -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
     CreateRule(CreateRule),
     /// Delete rules
     #[command(
         alias = "delete-rl",
+        override_usage = "lbadm delete-rule -a | RULE...",
         after_help = "\
 The connections of a deleted rule live on until they end, or for its
 conn-drain seconds.
@@ -91,6 +95,8 @@ Examples:
     /// Show rules
     #[command(
         alias = "show-rl",
+        override_usage = "\
+lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
         after_help = "\
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
 proxy-src conn-drain nat-timeout manage-addresses connections problems.
@@ -102,7 +108,7 @@ Examples:
     )]
     ShowRule(ShowRule),
     /// Create a server group
-    #[command(alias = "create-sg", after_help = SERVER_SPEC_HELP)]
+    #[command(alias = "create-sg", override_usage = "lbadm create-servergroup [-s server=SPEC,...] NAME", after_help = SERVER_SPEC_HELP)]
     CreateServergroup(CreateServergroup),
     /// Delete server groups that no rule uses
     #[command(
@@ -115,6 +121,7 @@ Examples:
     /// Show server groups with their servers
     #[command(
         alias = "show-sg",
+        override_usage = "lbadm show-servergroup [[-p] -o FIELD,...] [--removed] [GROUP]...",
         after_help = "\
 Fields: sgname serverid minport maxport ip_address, and host weight status
 connections.
@@ -125,11 +132,12 @@ Examples:
     )]
     ShowServergroup(ShowServergroup),
     /// Add servers to a server group
-    #[command(alias = "add-srv", after_help = ADD_SERVER_HELP)]
+    #[command(alias = "add-srv", override_usage = "lbadm add-server -s server=SPEC,... GROUP", after_help = ADD_SERVER_HELP)]
     AddServer(ChangeServers),
     /// Remove servers from a server group
     #[command(
         alias = "remove-srv",
+        override_usage = "lbadm remove-server -s server=SPEC|ID,... GROUP",
         after_help = "\
 A server is named by its id or as it was added. An address without port means
 every server there.
@@ -161,6 +169,7 @@ Examples:
     /// Show the servers of rules
     #[command(
         alias = "show-srv",
+        override_usage = "lbadm show-server [[-p] -o FIELD,...] [--removed] [RULE]...",
         after_help = "\
 Fields: serverid address port rulename status servergroup, and host weight
 connections (over all rules).
@@ -172,7 +181,10 @@ Examples:
     )]
     ShowServer(ShowServer),
     /// Show traffic and drops
-    #[command(alias = "show-stats", after_help = STATISTICS_HELP)]
+    #[command(alias = "show-stats", override_usage = "\
+lbadm show-statistics [-tv] [-A|-d] [-i] [-r RULE] [-s SERVER_ID]
+       [[-p] -o FIELD,...] [INTERVAL [COUNT]]
+       lbadm show-statistics --drops [-v]", after_help = STATISTICS_HELP)]
     ShowStatistics(ShowStatistics),
     /// Show whether manager and fast path are well
     #[command(after_help = "\

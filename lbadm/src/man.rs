@@ -40,7 +40,8 @@ pub fn generate(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn page(command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
+fn page(mut command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
+    let usage = command.render_usage().to_string();
     let more = command.get_after_help().map(ToString::to_string);
     let parent = command.get_name() == "lbadm";
     let man = Man::new(command)
@@ -49,24 +50,28 @@ fn page(command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
         .manual("System administration");
     man.render_title(out)?;
     man.render_name_section(out)?;
-    man.render_synopsis_section(out)?;
+    laid_out(out, "SYNOPSIS", usage.trim_start_matches("Usage: "))?;
     man.render_description_section(out)?;
     man.render_options_section(out)?;
     if parent {
         man.render_subcommands_section(out)?;
     }
     if let Some(more) = more {
-        // These texts are laid out already.
-        writeln!(out, ".SH NOTES\n.nf")?;
-        for line in more.lines() {
-            writeln!(out, "{}", escaped(line))?;
-        }
-        writeln!(out, ".fi")?;
+        laid_out(out, "NOTES", &more)?;
     }
     if !parent {
         writeln!(out, ".SH SEE ALSO\n.BR lbadm (8)")?;
     }
     Ok(())
+}
+
+/// A section whose text has its line breaks already.
+fn laid_out(out: &mut Vec<u8>, heading: &str, text: &str) -> io::Result<()> {
+    writeln!(out, ".SH {heading}\n.nf")?;
+    for line in text.lines() {
+        writeln!(out, "{}", escaped(line.trim_end()))?;
+    }
+    writeln!(out, ".fi")
 }
 
 /// A line of text that roff takes as it is, see groff(7): no request, no escape, hyphens as they are typed.

@@ -363,3 +363,58 @@ proptest! {
         }
     }
 }
+
+/// The property above says nothing if its steps all fail, or all succeed.
+#[test]
+fn the_random_steps_are_accepted_and_refused_in_every_way() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut c = Configuration::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..5000 {
+        let step = step().new_tree(&mut runner).unwrap().current();
+        let kind = match step {
+            Step::CreateGroup(..) => "create group",
+            Step::DeleteGroup(..) => "delete group",
+            Step::Add(..) => "add",
+            Step::Remove(..) => "remove",
+            Step::EnableServer(..) => "enable server",
+            Step::CreateRule(..) => "create rule",
+            Step::DeleteRule(..) => "delete rule",
+            Step::EnableRule(..) => "enable rule",
+        };
+        let outcome = match apply(&mut c, &step) {
+            Ok(()) => "ok".to_string(),
+            Err(e) => format!("{:?}", e.kind()),
+        };
+        seen.insert(format!("{kind}: {outcome}"));
+    }
+    for wanted in [
+        "create group: ok",
+        "create group: AlreadyExists",
+        "create group: InvalidArgument",
+        "delete group: ok",
+        "delete group: InUse",
+        "delete group: NotFound",
+        "add: ok",
+        "add: Conflict",
+        "remove: ok",
+        "remove: NotFound",
+        "enable server: ok",
+        "enable server: NotFound",
+        "create rule: ok",
+        "create rule: AlreadyExists",
+        "create rule: Conflict",
+        "create rule: NotFound",
+        "delete rule: ok",
+        "delete rule: NotFound",
+        "enable rule: ok",
+        "enable rule: NotFound",
+    ] {
+        assert!(
+            seen.contains(wanted),
+            "never seen: {wanted}; seen: {seen:?}"
+        );
+    }
+}
