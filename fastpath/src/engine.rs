@@ -24,7 +24,7 @@ use crate::control::Command;
 use crate::error::StartError;
 use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
-use crate::picture::{Input, LinkChange, Picture};
+use crate::picture::{Input, LinkChange, Picture, neighbour_address};
 use crate::reception::Reception;
 use crate::statistics::{Counted, Departed, collect};
 use crate::steering::Steering;
@@ -173,7 +173,13 @@ impl Engine {
                 true
             }
             Event::Neighbour(neighbour) => picture.neighbour_is(&neighbour),
-            Event::NeighbourGone(neighbour) => picture.neighbour_is_gone(&neighbour),
+            Event::NeighbourGone(neighbour) => {
+                // The next packet for it has to ask at once, however lately it was asked about.
+                if let Some(gone) = neighbour_address(&neighbour) {
+                    self.asked.retain(|(_, address), _| *address != gone);
+                }
+                picture.neighbour_is_gone(&neighbour)
+            }
             Event::Overrun => {
                 tracing::warn!("the kernel had more to say than we could hear: asking it anew");
                 self.relist.all = true;

@@ -12,6 +12,9 @@ pub const CAPACITY: usize = 256;
 pub const PER_NEXT_HOP: usize = 16;
 /// Milliseconds after which a packet is given up: the kernel tries three times, a second apart.
 pub const PATIENCE_MS: u64 = 3_000;
+/// Milliseconds after which somebody is asked again while packets keep coming: a request may have been lost, or made
+/// before the next hop was there.
+pub const ASK_AGAIN_MS: u64 = 600;
 
 /// A packet and what it waits for.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Waiting<F> {
     /// Whose link-layer address is missing.
     pub next_hop: IpAddr,
     deadline: u64,
+    /// When somebody was asked last for this next hop, as of this packet.
+    asked: u64,
 }
 
 /// What [`Pending::push`] did.
@@ -30,8 +35,9 @@ pub struct Waiting<F> {
 pub enum Pushed<F> {
     /// The packet waits, as others for this next hop do.
     Waits,
-    /// The packet waits and is the first for this next hop, so that somebody has to be asked to resolve it.
-    First,
+    /// The packet waits and is the first for this next hop, or the first for a while, so that somebody has to be asked
+    /// to resolve it.
+    Ask,
     /// There is no room; the packet comes back.
     Refused(F),
 }
@@ -59,24 +65,28 @@ impl<F> Pending<F> {
 
     /// Adds a packet at `now` (milliseconds of a clock that does not go back).
     pub fn push(&mut self, frame: F, port: PortIndex, next_hop: IpAddr, now: u64) -> Pushed<F> {
-        let same = self
-            .waiting
-            .iter()
-            .filter(|w| w.next_hop == next_hop && w.port == port)
-            .count();
+        let mut same = 0;
+        let mut asked = None;
+        for waiting in &self.waiting {
+            if waiting.next_hop == next_hop && waiting.port == port {
+                same += 1;
+                asked = asked.max(Some(waiting.asked));
+            }
+        }
         if same >= PER_NEXT_HOP || self.waiting.len() >= CAPACITY {
             return Pushed::Refused(frame);
         }
+        let lately = asked.filter(|then| now.saturating_sub(*then) < ASK_AGAIN_MS);
         self.waiting.push_back(Waiting {
             frame,
             port,
             next_hop,
             deadline: now + PATIENCE_MS,
+            asked: lately.unwrap_or(now),
         });
-        if same == 0 {
-            Pushed::First
-        } else {
-            Pushed::Waits
+        match lately {
+            Some(_) => Pushed::Waits,
+            None => Pushed::Ask,
         }
     }
 
@@ -114,11 +124,22 @@ mod tests {
     #[test]
     fn the_first_packet_for_a_next_hop_asks_and_the_others_wait() {
         let mut pending = Pending::default();
-        assert_eq!(pending.push(1, 0, hop(1), 0), Pushed::First);
+        assert_eq!(pending.push(1, 0, hop(1), 0), Pushed::Ask);
         assert_eq!(pending.push(2, 0, hop(1), 0), Pushed::Waits);
-        assert_eq!(pending.push(3, 1, hop(1), 0), Pushed::First);
-        assert_eq!(pending.push(4, 0, hop(2), 0), Pushed::First);
+        assert_eq!(pending.push(3, 1, hop(1), 0), Pushed::Ask);
+        assert_eq!(pending.push(4, 0, hop(2), 0), Pushed::Ask);
         assert_eq!(pending.count(), 4);
+    }
+
+    #[test]
+    fn packets_that_keep_coming_ask_again() {
+        // A client that repeats its SYN every second, so that there is always one that waits.
+        let mut pending = Pending::default();
+        assert_eq!(pending.push(1, 0, hop(1), 0), Pushed::Ask);
+        assert_eq!(pending.push(2, 0, hop(1), ASK_AGAIN_MS - 1), Pushed::Waits);
+        assert_eq!(pending.push(3, 0, hop(1), ASK_AGAIN_MS), Pushed::Ask);
+        assert_eq!(pending.push(4, 0, hop(1), ASK_AGAIN_MS + 1), Pushed::Waits);
+        assert_eq!(pending.push(5, 0, hop(1), 2 * ASK_AGAIN_MS), Pushed::Ask);
     }
 
     #[test]
@@ -131,14 +152,14 @@ mod tests {
             ));
         }
         assert_eq!(pending.push(99, 0, hop(1), 0), Pushed::Refused(99));
-        assert_eq!(pending.push(100, 0, hop(2), 0), Pushed::First);
+        assert_eq!(pending.push(100, 0, hop(2), 0), Pushed::Ask);
     }
 
     #[test]
     fn the_list_is_bounded() {
         let mut pending = Pending::default();
         for n in 0..CAPACITY {
-            assert_eq!(pending.push(n, 0, hop(n as u32), 0), Pushed::First);
+            assert_eq!(pending.push(n, 0, hop(n as u32), 0), Pushed::Ask);
         }
         assert_eq!(
             pending.push(CAPACITY, 0, hop(70_000), 0),

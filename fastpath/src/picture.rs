@@ -295,6 +295,11 @@ fn mac(bytes: &[u8]) -> Option<MacAddr> {
     bytes.try_into().ok()
 }
 
+/// Whom a message is about.
+pub fn neighbour_address(message: &NeighbourMessage) -> Option<IpAddr> {
+    neighbour(message).map(|(address, _)| address)
+}
+
 fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Option<MacAddr>)> {
     // An address that we answer for others is no neighbour.
     if message.header.flags.contains(NeighbourFlags::Proxy) {

@@ -220,7 +220,7 @@ impl Worker {
                 self.ports.give_back(frame, Place::BATCH);
                 return;
             }
-            Pushed::First => {
+            Pushed::Ask => {
                 if !self.board.ask(Ask::Resolve { port, next_hop }) {
                     tracing::debug!(
                         "too many unresolved next hops at once: {next_hop} has to wait"
