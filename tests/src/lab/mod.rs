@@ -70,18 +70,6 @@ impl Default for Spec {
     }
 }
 
-impl Spec {
-    /// Queues of clients' and servers' interfaces. A veth end that forwards through a bridge chooses its queue by the one
-    /// that the sender had used, less one; so one more than the balancer has makes all of its queues busy.
-    fn end_queues(&self) -> u32 {
-        match self.queues {
-            1 => 1,
-            _ if self.replies_on_last_queue => 1,
-            queues => queues + 1,
-        }
-    }
-}
-
 /// A built lab. One at a time in a process.
 #[derive(Debug)]
 pub struct Lab {

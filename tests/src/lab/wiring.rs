@@ -232,12 +232,7 @@ impl Wiring {
         for n in 1..=spec.clients {
             let role = format!("c{n}");
             self.end_host(&role);
-            let queues = if spec.replies_on_last_queue {
-                1
-            } else {
-                spec.queues
-            };
-            self.plug(&role, "eth0", net, queues);
+            self.plug(&role, "eth0", net, 1);
             let mut lines = Vec::new();
             for family in Family::BOTH {
                 lines.push(address(net, family, 9 + n, "eth0"));
@@ -261,7 +256,7 @@ impl Wiring {
         for n in 1..=spec.servers {
             let role = format!("s{n}");
             self.end_host(&role);
-            self.plug(&role, "eth0", net, spec.end_queues());
+            self.plug(&role, "eth0", net, 1);
             let mut lines = Vec::new();
             for family in Family::BOTH {
                 lines.push(address(net, family, 10 + n, "eth0"));
@@ -280,7 +275,8 @@ impl Wiring {
     }
 
     /// Has the switch send everything towards the balancer on `net` through one transmit queue: the far end of a veth
-    /// receives on the queue of the same number. Without this the flow's hash decides.
+    /// receives on the queue of the same number. Without this the flow's hash decides (as long as the sender has only
+    /// one queue: the number of the sender's would stick to the packet).
     fn use_only_queue(&self, net: Net, queue: u32, queues: u32) {
         let cpus = std::thread::available_parallelism()
             .map_or(1, |n| n.get())
