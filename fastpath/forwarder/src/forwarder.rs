@@ -153,15 +153,57 @@ impl Path {
 
     #[inline(always)]
     fn transport(&mut self, view: &View, frame: &mut [u8], parsed: &Parsed, now: u32) -> Verdict {
-        let Parsed {
-            headers,
-            hash,
-            candidate,
-            ..
-        } = parsed;
-        let hash = *hash;
+        let (headers, hash) = (&parsed.headers, parsed.hash);
+        if headers.fragment.is_none()
+            && let Some(index) = parsed.candidate
+            && let Some((flow, direction)) = self.continues(view, headers, hash, index, now)
+        {
+            return self.forward(view, frame, headers, &flow, direction, hash);
+        }
+        self.transport_slowly(view, frame, headers, hash, now)
+    }
+
+    /// What nearly all packets are: one more of the connection whose entry was fetched ahead.
+    #[inline(always)]
+    fn continues<'v>(
+        &self,
+        view: &'v View,
+        headers: &Headers,
+        hash: u64,
+        index: u32,
+        now: u32,
+    ) -> Option<(Flow<'v>, Direction)> {
+        let (connection, direction) = self.table.peek(index, hash as u32)?;
+        let flow = view.flow(connection.identity)?;
+        if !flow.matches(&headers.tuple, direction) {
+            return None;
+        }
+        if headers.tuple.protocol == packet::protocol::TCP {
+            let flags = headers.tcp_flags;
+            if state::begins(flags) {
+                return None;
+            }
+            let after = |old| state::after(old, direction, flags);
+            self.table.touch(index, after, now).then_some(())?;
+        } else {
+            self.table.touch(index, |old| old, now).then_some(())?;
+        }
+        Some((flow, direction))
+    }
+
+    /// First packets, fragments, hash collisions, lost races.
+    #[cold]
+    #[inline(never)]
+    fn transport_slowly(
+        &mut self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        hash: u64,
+        now: u32,
+    ) -> Verdict {
         for _ in 0..RACES {
-            let connected = match self.find(view, &headers.tuple, hash, *candidate) {
+            let connected = match self.find(view, &headers.tuple, hash) {
                 Some(hit) => self.go_on(hit, headers, now),
                 None => None,
             };
@@ -184,21 +226,13 @@ impl Path {
         Verdict::Drop(DropReason::InsertRace)
     }
 
-    /// The connection that a packet belongs to; `candidate` is looked at first.
-    #[inline(always)]
-    fn find<'v>(
-        &self,
-        view: &'v View,
-        tuple: &Tuple,
-        hash: u64,
-        candidate: Option<u32>,
-    ) -> Option<Hit<'v>> {
+    /// The connection that a packet belongs to.
+    fn find<'v>(&self, view: &'v View, tuple: &Tuple, hash: u64) -> Option<Hit<'v>> {
         let mut recognised = None;
-        let is_it = |connection: &Connection, direction| {
+        let found = self.table.find(hash as u32, |connection, direction| {
             recognised = view.recognise(tuple, connection, direction);
             recognised.is_some()
-        };
-        let found = self.table.find_from(candidate, hash as u32, is_it)?;
+        })?;
         Some(Hit {
             found,
             recognised: recognised?,
@@ -206,7 +240,6 @@ impl Path {
     }
 
     /// A packet of a known connection. None if the connection is over and the packet begins another.
-    #[inline(always)]
     fn go_on<'v>(
         &self,
         hit: Hit<'v>,
@@ -373,7 +406,7 @@ impl Path {
     /// Makes way for a client that uses its port anew: a finished connection with the same reverse key, made through
     /// another VIP, has no claim to it any more.
     fn end_finished(&self, view: &View, tuple: &Tuple, hash: u64) {
-        if let Some(hit) = self.find(view, tuple, hash, None)
+        if let Some(hit) = self.find(view, tuple, hash)
             && state::is_over_for_client(hit.found.state)
         {
             self.table.kill(hit.found.index);
@@ -453,7 +486,7 @@ impl Path {
         let Some(Hit {
             found,
             recognised: Recognised::Flow(flow),
-        }) = self.find(view, &tuple, hash, None)
+        }) = self.find(view, &tuple, hash)
         else {
             return Verdict::Kernel;
         };

@@ -13,6 +13,7 @@ mod forwarder;
 mod fragment;
 pub mod hash;
 mod icmp;
+mod idmap;
 mod nat;
 pub mod network;
 pub mod packet;

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use crate::address::Addr;
 use crate::counters::Account;
 use crate::hash::FoldBuild;
+use crate::idmap::IdMap;
 use crate::nat;
 use crate::select::maglev::Maglev;
 use crate::select::{self, Request, Select};
@@ -195,7 +196,7 @@ pub struct Snapshot {
     rules: Box<[Rule]>,
     targets: Box<[Target]>,
     /// (rule id, server id) to target.
-    target_index: HashMap<u64, u32, FoldBuild>,
+    target_index: IdMap,
     /// Rule id to rule.
     rule_index: HashMap<RuleId, u32, FoldBuild>,
     /// Ports of accepting rules by address and protocol, ascending.
@@ -245,7 +246,7 @@ impl Snapshot {
     /// Index of the server of a rule.
     #[inline(always)]
     pub fn target_of(&self, rule: RuleId, server: ServerId) -> Option<u32> {
-        self.target_index.get(&target_key(rule, server)).copied()
+        self.target_index.get(target_key(rule, server))
     }
 
     /// A rule by its id.
@@ -490,7 +491,7 @@ impl<'a> Compiler<'a> {
             generation,
             rules: self.rules.into(),
             targets: self.targets.into(),
-            target_index: self.target_index,
+            target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),
             rule_index: self.rule_index,
             vip_index,
         })

@@ -101,32 +101,34 @@ impl View {
         if identity.protocol.number() != tuple.protocol {
             return None;
         }
-        match direction {
-            Direction::Forward => {
-                let client = identity.client == tuple.src
+        match (self.flow(*identity), direction) {
+            (Some(flow), _) => flow
+                .matches(tuple, direction)
+                .then_some(Recognised::Flow(flow)),
+            (None, Direction::Forward) => {
+                let rule = self.snapshot.rule_by_id(identity.rule)?;
+                let vip = rule.vips.get(identity.vip_index as usize)?;
+                let same = identity.client == tuple.src
                     && identity.client_port == tuple.sport
-                    && identity.vip_port == tuple.dport;
-                if !client {
-                    return None;
-                }
-                match self.flow(*identity) {
-                    Some(flow) => (flow.vip.address == tuple.dst).then_some(Recognised::Flow(flow)),
-                    None => {
-                        let rule = self.snapshot.rule_by_id(identity.rule)?;
-                        let vip = rule.vips.get(identity.vip_index as usize)?;
-                        (vip.address == tuple.dst).then_some(Recognised::ServerGone(rule))
-                    }
-                }
+                    && identity.vip_port == tuple.dport
+                    && vip.address == tuple.dst;
+                same.then_some(Recognised::ServerGone(rule))
             }
-            Direction::Reverse => {
-                let flow = self.flow(*identity)?;
-                (flow.reverse_tuple()? == *tuple).then_some(Recognised::Flow(flow))
-            }
+            (None, Direction::Reverse) => None,
         }
     }
 }
 
 impl Flow<'_> {
+    /// Whether a packet with this tuple is one of the connection's, in this direction.
+    #[inline(always)]
+    pub fn matches(&self, tuple: &Tuple, direction: Direction) -> bool {
+        match direction {
+            Direction::Forward => self.forward_tuple() == *tuple,
+            Direction::Reverse => self.reverse_tuple() == Some(*tuple),
+        }
+    }
+
     /// The server's port for this connection.
     #[inline(always)]
     pub fn server_port(&self) -> u16 {

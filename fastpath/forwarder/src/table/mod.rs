@@ -190,30 +190,20 @@ impl Table {
         })
     }
 
-    /// As [`Table::find`], with a look at `candidate` first, which spares the search in most cases.
+    /// The live entry with this number, if one of its keys has this hash, and which one.
     #[inline(always)]
-    pub fn find_from(
-        &self,
-        candidate: Option<u32>,
-        hash: u32,
-        mut is_it: impl FnMut(&Connection, Direction) -> bool,
-    ) -> Option<Found> {
-        if let Some(index) = candidate
-            && let Some(entry) = self.entries.get(index as usize)
-            && let Some(found) = Table::examine(index, entry, hash, &mut is_it)
-        {
-            return Some(found);
-        }
-        self.find_slowly(hash, &mut is_it)
-    }
-
-    #[inline(never)]
-    fn find_slowly(
-        &self,
-        hash: u32,
-        is_it: &mut dyn FnMut(&Connection, Direction) -> bool,
-    ) -> Option<Found> {
-        self.find(hash, is_it)
+    pub fn peek(&self, index: u32, hash: u32) -> Option<(Connection, Direction)> {
+        let entry = self.entries.get(index as usize)?;
+        let (forward, reverse) = entry.hashes();
+        let direction = if forward == hash {
+            Direction::Forward
+        } else if reverse == hash {
+            Direction::Reverse
+        } else {
+            return None;
+        };
+        let (connection, meta) = entry.read();
+        (meta.status() == Status::Live).then_some((connection, direction))
     }
 
     #[inline(always)]
