@@ -262,6 +262,10 @@ pub fn xdp_query(ifindex: u32) -> io::Result<Option<XdpInfo>> {
 
 /// Runs an XDP program on a copy of `frame` and returns its verdict, an `XDP_*` number.
 pub fn test_run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    // Older kernels take less than an Ethernet header, which no driver would hand to a program.
+    if frame.len() < 14 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let length =
         u32::try_from(frame.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let mut options = bpf::bpf_test_run_opts {

@@ -99,12 +99,14 @@ static __always_inline struct frame open_frame(struct xdp_md *ctx, __u8 by_helpe
 	return frame;
 }
 
-/* Whether the frame has at least `length` bytes, of 16 bits and a little. */
+/* Whether the frame has at least `length` bytes: the 16 bits of a length field, and a header or two. */
 static __always_inline int is_as_long_as(const struct frame *frame, __u32 length)
 {
 	if (frame->by_helper)
 		return bpf_xdp_get_buff_len(frame->ctx) >= length;
-	return frame->data + length <= frame->data_end;
+	/* Older verifiers forget the width of a number when its bytes are swapped. */
+	barrier_var(length);
+	return frame->data + (length & 0x1ffff) <= frame->data_end;
 }
 
 /* `size` bytes at `offset`, in the frame or copied to `buffer`; 0 if they are not there. */
@@ -158,55 +160,71 @@ static __always_inline int is_extension(__u8 next)
 	       next == EXTENSION_AUTHENTICATION || next == EXTENSION_DESTINATION;
 }
 
-/* What walk() found, in one number because that is all that a global function may return. */
+/* Where the headers go on behind an extension header, in one number because that is all that a global function may
+ * return. Never 0. */
 #define WALKED(offset, protocol, later) (1ULL << 32 | (later) << 24 | (protocol) << 16 | (offset))
 #define WALKED_OFFSET(walked) ((walked) & MAX_OFFSET)
 #define WALKED_PROTOCOL(walked) ((walked) >> 16 & 0xff)
 #define WALKED_LATER(walked) ((walked) >> 24 & 1)
+
+/* Reads the IPv6 extension header `current` at `offset`; 0 if it does not end before `end`. */
+static __always_inline __u64 step(const struct frame *frame, __u32 offset, __u32 end, __u8 current)
+{
+	struct extension buffer, *extension;
+	__u64 later = 0;
+	__u32 size;
+
+	extension = read(frame, offset, &buffer, sizeof(buffer));
+	if (!extension)
+		return 0;
+	if (current == EXTENSION_FRAGMENT) {
+		size = sizeof(*extension);
+		later = (extension->fragment & bpf_htons(IPV6_FRAGMENT_OFFSET)) != 0;
+	} else if (current == EXTENSION_AUTHENTICATION) {
+		size = (extension->length + 2) * 4; /* RFC 4302 section 2.2 */
+	} else {
+		size = (extension->length + 1) * 8;
+	}
+	offset += size;
+	if (offset > end || offset > MAX_OFFSET)
+		return 0;
+	return WALKED(offset, extension->next, later);
+}
+
+/* Global functions, because the verifier looks at such a one once, for all arguments. */
+__noinline __u64 step_directly(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 current)
+{
+	struct frame frame = open_frame(ctx, 0);
+
+	return step(&frame, offset, end, current);
+}
+
+__noinline __u64 step_by_helper(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 current)
+{
+	struct frame frame = open_frame(ctx, 1);
+
+	return step(&frame, offset, end, current);
+}
 
 /* Walks the IPv6 extension headers from `offset` up to the transport header or into a later fragment; 0 if they do not
  * end before `end` or are too many. */
 static __always_inline __u64 walk(const struct frame *frame, __u32 offset, __u32 end, __u8 next)
 {
 	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
-		struct extension buffer, *extension;
-		__u32 size;
+		__u64 walked;
 
-		extension = read(frame, offset, &buffer, sizeof(buffer));
-		if (!extension || offset + sizeof(*extension) > end)
+		if (frame->by_helper)
+			walked = step_by_helper(frame->ctx, offset, end, next);
+		else
+			walked = step_directly(frame->ctx, offset, end, next);
+		if (!walked)
 			return 0;
-		if (next == EXTENSION_FRAGMENT) {
-			size = sizeof(*extension);
-			if (extension->fragment & bpf_htons(IPV6_FRAGMENT_OFFSET))
-				return WALKED(offset + size, extension->next, 1ULL);
-		} else if (next == EXTENSION_AUTHENTICATION) {
-			size = (extension->length + 2) * 4; /* RFC 4302 section 2.2 */
-		} else {
-			size = (extension->length + 1) * 8;
-		}
-		next = extension->next;
-		offset += size;
-		if (offset > end || offset > MAX_OFFSET)
-			return 0;
-		if (!is_extension(next))
-			return WALKED(offset, next, 0ULL);
+		offset = WALKED_OFFSET(walked);
+		next = WALKED_PROTOCOL(walked);
+		if (WALKED_LATER(walked) || !is_extension(next))
+			return walked;
 	}
 	return 0;
-}
-
-/* Global functions, because the verifier looks at such a one once, for all arguments. */
-__noinline __u64 walk_directly(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 next)
-{
-	struct frame frame = open_frame(ctx, 0);
-
-	return walk(&frame, offset, end, next);
-}
-
-__noinline __u64 walk_by_helper(struct xdp_md *ctx, __u32 offset, __u32 end, __u32 next)
-{
-	struct frame frame = open_frame(ctx, 1);
-
-	return walk(&frame, offset, end, next);
 }
 
 /* The payload of the IPv6 packet `ip` at `offset`, of which `length` bytes are there; 0 if its headers are not sound. */
@@ -225,10 +243,7 @@ static __always_inline int parse_ipv6(const struct frame *frame, const struct ip
 	if (!is_extension(ip->nexthdr))
 		return 1;
 
-	if (frame->by_helper)
-		walked = walk_by_helper(frame->ctx, payload->offset, end, ip->nexthdr);
-	else
-		walked = walk_directly(frame->ctx, payload->offset, end, ip->nexthdr);
+	walked = walk(frame, payload->offset, end, ip->nexthdr);
 	if (!walked)
 		return 0;
 	payload->offset = WALKED_OFFSET(walked);

@@ -85,7 +85,8 @@ pub fn again_without_perfmon(this: &str) {
         .output()
         .expect("setpriv (package util-linux) can be run");
     let words = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{words}");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words}{complaint}");
     assert!(
         words.contains("running ") && !words.contains(" 0 passed"),
         "{words}"
