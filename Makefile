@@ -71,23 +71,19 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings 
 	  if [ ! -x "target/release/$$program" ]; then echo "target/release/$$program is not there: run \`make build\` first" >&2; exit 1; fi
 	done
 	install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(PREFIX)/lib/ilb' '$(DESTDIR)/etc/ilb'
-	install -m 0755 target/release/lbadm '$(DESTDIR)$(PREFIX)/sbin/lbadm'
-	install -m 0755 target/release/ilb-fastpath target/release/ilb-svcmgr '$(DESTDIR)$(PREFIX)/lib/ilb/'
+	install -s -m 0755 target/release/lbadm '$(DESTDIR)$(PREFIX)/sbin/lbadm'
+	install -s -m 0755 target/release/ilb-fastpath target/release/ilb-svcmgr '$(DESTDIR)$(PREFIX)/lib/ilb/'
 	# Settings that are there already are the administrator's.
 	if [ ! -e '$(DESTDIR)/etc/ilb/ilb.toml' ]; then install -m 0644 etc/ilb.toml '$(DESTDIR)/etc/ilb/ilb.toml'; fi
 	place() { # directory mode file...
 	  local directory=$$1 mode=$$2; shift 2
-	  for file in "$$@"; do
-	    if [ -e "$$file" ]; then install -D -m "$$mode" "$$file" "$(DESTDIR)$$directory/$$(basename "$$file")"; fi
-	  done
+	  for file in "$$@"; do install -D -m "$$mode" "$$file" "$(DESTDIR)$$directory/$$(basename "$$file")"; done
 	}
-	shopt -s nullglob
 	place '$(PREFIX)/lib/systemd/system' 0644 packaging/*.service
 	place '$(PREFIX)/share/dbus-1/system.d' 0644 packaging/dbus/*.conf
-	place '$(PREFIX)/share/dbus-1/system-services' 0644 packaging/dbus/*.service
-	place '$(PREFIX)/share/polkit-1/actions' 0644 packaging/*.policy
-	place '$(PREFIX)/share/man/man8' 0644 docs/man/*.8
-	place '$(PREFIX)/share/man/man5' 0644 docs/man/*.5
+	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'
+	target/release/lbadm generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'
 	echo 'installed below $(DESTDIR)$(PREFIX); next: edit /etc/ilb/ilb.toml'
 
 lab-clean: ## remove what `make demo KEEP=1` and killed test runs left (needs root)

@@ -148,6 +148,7 @@ fn downloads_survive_ten_kills_of_the_manager() {
 fn downloads_survive_five_kills_of_the_fast_path_and_the_kernel_stays_silent() {
     let lab = Lab::with_ilb(Spec::default());
     let services = Service::all_six(&lab, 0);
+    let echo = Service::echo(10, Topology::HalfNat, Family::V4).create(&lab);
     // On the switch, so that clients' and servers' sides are both seen: RSTs and "unreachable" of any kind.
     let capture = Capture::start(
         lab.at("sw"),
@@ -163,6 +164,12 @@ fn downloads_survive_five_kills_of_the_fast_path_and_the_kernel_stays_silent() {
             ..Load::new(services[round % services.len()].1, 0)
         }
         .start(lab.at("c1"));
+        lab.at("c1").enter(|| {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+            for _ in 0..10 {
+                socket.send_to(b"anybody there?", echo).expect("a route");
+            }
+        });
         std::thread::sleep(Duration::from_millis(500));
         lab.node.start_fastpath();
         lab.node.wait_ready();
