@@ -101,7 +101,7 @@ impl Bench {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        ((self.random >> 32) * u64::from(self.flows) >> 32) as u32
+        (((self.random >> 32) * u64::from(self.flows)) >> 32) as u32
     }
 
     /// 64 packets of the flows that `flow` names; gives the time that they took.

@@ -72,6 +72,8 @@ fn main() {
     step("Statistics");
     show(&lab, "show-statistics");
     show(&lab, "show-statistics -i");
+    show(&lab, "show-statistics --drops");
+    show(&lab, "status");
 
     step(
         "Where things live (on a real node: /etc/ilb/ilb.toml, /var/lib/ilb, /run/ilb, /sys/fs/bpf/ilb)",
