@@ -2,6 +2,7 @@
 //! who answers, what the statistics say, and that connections survive the death of both daemons. With `KEEP=1` in the
 //! environment everything stays up to play with.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -135,7 +136,11 @@ ilb: a layer-4 load balancer for Linux. This is it, with three real web servers:
 ";
 
 fn step(title: &str) {
-    println!("\n\x1b[1m== {title}\x1b[0m");
+    if std::io::stdout().is_terminal() {
+        println!("\n\x1b[1m== {title}\x1b[0m");
+    } else {
+        println!("\n== {title}");
+    }
 }
 
 /// Runs `lbadm` as an administrator would, and shows it.
@@ -261,8 +266,8 @@ fn kill_all(lab: &Lab, rules: &[Rule]) {
     lab.node.start_manager();
     let took = lab.node.wait_ready();
     println!(
-        "  both started again; ready after {:.1} s",
-        took.as_secs_f64()
+        "  both started again; ready for commands after {} ms",
+        took.as_millis()
     );
     let count = downloads.len() * 4;
     for set in downloads {
