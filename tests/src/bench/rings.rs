@@ -224,6 +224,8 @@ impl Bench {
         pin_all(daemon.pid(), 1);
         let rate = self.measure(flows);
         daemon.terminate();
+        xdp_redirect::Redirect::detach_all(&pins)
+            .expect("the bare loop's program can be taken out");
         rate
     }
 
