@@ -24,6 +24,9 @@ endif
 endif
 
 PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
+# Crates that touch no kernel, and those whose integration tests do.
+PURE := -p ilb-forwarder -p ilb-node -p libilb -p lbadm
+DAEMONS := xdp-redirect ilb-fastpath ilb-svcmgr ilb-tests
 
 .PHONY: help deps build demo test test-pure test-lab bench lint install lab-clean clean
 
@@ -48,23 +51,25 @@ test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 test-pure: ## unit and property tests; no privileges
 	@echo
 	echo '==== Tier 1: pure tests (no privileges) ===='
-	cargo test --locked --workspace --exclude ilb-tests
-	cargo test --locked -p ilb-tests --lib --bins
+	cargo test --locked $(PURE) $(foreach crate,$(DAEMONS),-p $(crate)) --lib --bins
+	cargo test --locked $(PURE) --test '*'
+	cargo test --locked $(PURE) -p xdp-redirect --doc
 
-test-lab: build ## end-to-end tests in network namespaces, one at a time (needs root)
+test-lab: build ## daemons and whole nodes in network namespaces, one at a time (needs root)
 	@echo
-	echo '==== Tier 2: lab tests (network namespaces, the real programs) ===='
+	echo '==== Tier 2: lab tests (network namespaces, BPF, the real programs) ===='
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
+	cargo test --locked -p xdp-redirect -p ilb-fastpath -p ilb-svcmgr --test '*' --no-fail-fast
 	cargo test --locked --release -p ilb-tests --test '*' --no-fail-fast -- --test-threads=1
 
 bench: deps build ## measure, print, and write target/bench.json (needs root)
 	@cargo run --locked --release -p ilb-tests --bin ilb-bench
 
-lint: ## rustfmt and clippy without any warning, and the shell scripts
+lint: deps ## rustfmt and clippy without any warning, and the shell scripts
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	bash -n .ci/run tests/deps.sh
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/deps.sh; else echo 'shellcheck is not installed; the scripts were only parsed'; fi
+	shellcheck .ci/run tests/deps.sh
 
 install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings and units too
 	@for program in $(PROGRAMS); do

@@ -5,11 +5,11 @@ set -euo pipefail
 
 packages=(
     # build: the XDP program and the AF_XDP libraries
-    clang llvm libelf-dev zlib1g-dev pkg-config m4 gcc make libc6-dev
+    clang llvm libelf-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc make libc6-dev shellcheck
     # lab: networks, clients, servers, a bus, eyes
-    iproute2 ethtool tcpdump curl nginx-light dbus
-    # benchmarks: the competition
-    nftables
+    iproute2 iputils-ping ethtool tcpdump curl nginx-light dbus systemd util-linux
+    # benchmarks: the competition, and a counter of instructions
+    nftables valgrind
 )
 
 missing=()
