@@ -221,7 +221,7 @@ impl Path {
                 self.fragments
                     .remember(headers, id, hash, (flow.identity, direction), now);
             }
-            return self.forward(view, frame, headers, &flow, direction, hash);
+            return self.forward_slowly(view, frame, headers, &flow, direction, hash);
         }
         Verdict::Drop(DropReason::InsertRace)
     }
@@ -413,8 +413,22 @@ impl Path {
         }
     }
 
+    /// As [`Path::forward`], for where it is not worth a copy of the code.
+    #[inline(never)]
+    fn forward_slowly(
+        &self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        flow: &Flow<'_>,
+        direction: Direction,
+        hash: u64,
+    ) -> Verdict {
+        self.forward(view, frame, headers, flow, direction, hash)
+    }
+
     /// Sends a packet on its way: rewritten for its direction, addressed to its next hop.
-    #[inline]
+    #[inline(always)]
     fn forward(
         &self,
         view: &View,
@@ -471,7 +485,7 @@ impl Path {
             return Verdict::Drop(DropReason::FragmentUnknown);
         };
         match view.flow(identity) {
-            Some(flow) => self.forward(view, frame, headers, &flow, direction, hash),
+            Some(flow) => self.forward_slowly(view, frame, headers, &flow, direction, hash),
             None => Verdict::Drop(DropReason::ServerGone),
         }
     }
