@@ -11,8 +11,8 @@ const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bench.bpf.o"));
 
 /// include/uapi/linux/bpf.h
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-/// Packets of one system call: some milliseconds, so that a stop is noticed soon.
-const AT_ONCE: u32 = 1 << 13;
+/// Packets of one system call: about half a second, because each call sets up a page pool, which takes milliseconds.
+const AT_ONCE: u32 = 1 << 19;
 const FRAME: [u8; 60] = [0; 60];
 
 /// What the source sends.
