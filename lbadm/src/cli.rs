@@ -239,7 +239,8 @@ Keys:
   -t conn-drain=SECONDS       how long connections may live on after disabling
                               or removal; not given: until they end
      nat-timeout=SECONDS      idle time after which a connection is forgotten;
-                              0 or not given: 120 (tcp), 60 (udp)
+                              0 or not given: 120 (tcp), 60 (udp);
+                              under DSR 900 and 300
   -o servergroup=NAME         where it goes (alias sg)
 
 Topologies:

@@ -56,12 +56,16 @@ fn yes() -> bool {
 }
 
 impl Rule {
-    /// Seconds after which an idle connection is forgotten: what was set, or 120 for TCP and 60 for UDP.
+    /// Seconds after which an idle connection is forgotten: what was set, or ilbadm's defaults for NAT of both kinds
+    /// (120 for TCP, 60 for UDP), or those of the kernel's IPVS under DSR (900 and 300), where an entry holds no NAT
+    /// port and there is no reason to forget early.
     pub fn idle_timeout(&self) -> u32 {
-        match (self.nat_timeout, self.protocol) {
-            (0, Protocol::Tcp) => 120,
-            (0, Protocol::Udp) => 60,
-            (seconds, _) => seconds,
+        match (self.nat_timeout, self.protocol, self.topology) {
+            (0, Protocol::Tcp, Topology::Dsr) => 900,
+            (0, Protocol::Udp, Topology::Dsr) => 300,
+            (0, Protocol::Tcp, _) => 120,
+            (0, Protocol::Udp, _) => 60,
+            (seconds, _, _) => seconds,
         }
     }
 

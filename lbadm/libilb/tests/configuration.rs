@@ -51,6 +51,15 @@ fn a_rule_is_created_disabled_with_the_defaults_of_ilbadm() {
         ..settings("192.0.2.80", "80", "web")
     };
     assert_eq!(c.create_rule("b", &udp).unwrap().idle_timeout(), 60);
+    for (name, protocol, seconds) in [("c", "tcp", 900), ("d", "udp", 300)] {
+        let dsr = RuleSettings {
+            topology: "dsr".into(),
+            protocol: Some(protocol.into()),
+            ..settings("192.0.2.81", "80", "web")
+        };
+        let rule = c.create_rule(name, &dsr).unwrap();
+        assert_eq!(rule.idle_timeout(), seconds, "{protocol} under DSR");
+    }
 }
 
 #[test]
