@@ -63,7 +63,7 @@ test-lab: build ## daemons and whole nodes in network namespaces, one at a time 
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
 	# Everything, so that no new file can be forgotten; the pure tests are quick and run once more.
 	cargo test --locked $(CRATES) --no-fail-fast
-	cargo test --locked --release -p ilb-tests --no-fail-fast -- --test-threads=1
+	cargo test --locked --release -p ilb-tests --tests --no-fail-fast -- --test-threads=1
 
 bench: deps build ## measure, print, and write target/bench.json (needs root)
 	@cargo run --locked --release -p ilb-tests --bin ilb-bench
