@@ -53,8 +53,9 @@ fn counters(totals: &TrafficTotals) -> Counters {
     Counters {
         packets: totals.packets,
         bytes: totals.bytes,
-        unprocessed_packets: totals.unprocessed_packets,
-        unprocessed_bytes: totals.unprocessed_bytes,
+        // What is left to the kernel belongs to no rule; the node's totals count it.
+        unprocessed_packets: 0,
+        unprocessed_bytes: 0,
         dropped_packets: totals.dropped_packets,
         dropped_bytes: totals.dropped_bytes,
         // The forwarder counts "too big" among all errors, the protocol beside the others.

@@ -50,10 +50,6 @@ traffic! {
     packets;
     /// Bytes forwarded, IP header and up.
     bytes;
-    /// Packets that match the rule but are left to the kernel.
-    unprocessed_packets;
-    /// Bytes of them.
-    unprocessed_bytes;
     /// Packets dropped.
     dropped_packets;
     /// Bytes of them.
