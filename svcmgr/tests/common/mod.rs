@@ -1,7 +1,7 @@
 //! What the tests of the whole program share: a private bus, the program, a fast path that only talks. Everything ends and
 //! is deleted with its value, also when a test fails.
 
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
