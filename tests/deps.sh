@@ -5,7 +5,8 @@ set -euo pipefail
 
 packages=(
     # build: the XDP program and the AF_XDP libraries
-    clang llvm libelf-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc make libc6-dev shellcheck
+    clang llvm libelf-dev libpcap-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc make libc6-dev shellcheck
+    # (libpcap: the AF_XDP library's configure insists on its headers)
     # lab: networks, clients, servers, a bus, eyes
     iproute2 iputils-ping ethtool tcpdump curl nginx-light dbus systemd util-linux
     # benchmarks: the competition, and a counter of instructions
