@@ -101,6 +101,7 @@ mod tests {
             writer.write(Arc::new(SnapshotSpec {
                 generation,
                 rules: vec![],
+                ..SnapshotSpec::default()
             }));
         }
         drop(writer);

@@ -129,8 +129,8 @@ fn by_rule(snapshot: &Snapshot) -> Vec<RuleStatistics> {
 mod tests {
     use super::*;
     use ilb_forwarder::spec::{
-        Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts,
-        Topology, VipSpec,
+        Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology,
+        VipSpec,
     };
 
     fn rule(id: u32) -> RuleSpec {
@@ -146,7 +146,6 @@ mod tests {
             topology: Topology::Dsr,
             algorithm: Algorithm::RoundRobin,
             proxy_src: vec![],
-            timeouts: Timeouts::default(),
             servers: vec![ServerSpec {
                 id: 100 + id,
                 name: format!("_g.{id}"),
@@ -154,7 +153,9 @@ mod tests {
                 ports: PortMap::Same,
                 weight: 1,
                 accepting: true,
+                ..ServerSpec::default()
             }],
+            ..RuleSpec::default()
         }
     }
 
@@ -162,6 +163,7 @@ mod tests {
         let spec = SnapshotSpec {
             generation: 1,
             rules: ids.iter().map(|id| rule(*id)).collect(),
+            ..SnapshotSpec::default()
         };
         Snapshot::compile(&spec, previous, 1).unwrap()
     }

@@ -113,6 +113,7 @@ fn a_bad_snapshot_is_refused_and_changes_nothing() {
     let answer = lab.ask(&Request::Apply(ilb_forwarder::spec::SnapshotSpec {
         generation: 2,
         rules: twice,
+        ..ilb_forwarder::spec::SnapshotSpec::default()
     }));
     match answer {
         Response::Rejected { generation, reason } => {

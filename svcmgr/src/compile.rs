@@ -22,7 +22,11 @@ pub fn snapshot(generation: u64, configuration: &Configuration, retired: &Retire
     let leaving = retired.rules.values().map(|record| leaving(record));
     let mut rules: Vec<RuleSpec> = active.chain(leaving).collect();
     rules.sort_by_key(|rule| rule.id);
-    SnapshotSpec { generation, rules }
+    SnapshotSpec {
+        generation,
+        rules,
+        ..SnapshotSpec::default()
+    }
 }
 
 /// A rule with the enabled servers of its group, and its retired ones.
@@ -81,6 +85,7 @@ fn rule<'a>(
         servers: servers
             .filter_map(|(item, accepting)| server(rule, item, accepting))
             .collect(),
+        ..RuleSpec::default()
     }
 }
 
@@ -111,6 +116,7 @@ fn server(rule: &Rule, server: &Server, accepting: bool) -> Option<ServerSpec> {
         },
         weight: server.weight,
         accepting,
+        ..ServerSpec::default()
     })
 }
 

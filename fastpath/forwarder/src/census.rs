@@ -21,7 +21,13 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
             return Sweep::End;
         };
         let idle = now.saturating_sub(connection.last_seen);
-        if idle > state::timeout(connection.state, &flow.rule.timeouts) {
+        if idle
+            > state::timeout(
+                connection.state,
+                connection.identity.protocol,
+                &flow.rule.timeouts,
+            )
+        {
             return Sweep::End;
         }
         let (open, total) = &mut counts[flow.target_index as usize];

@@ -44,14 +44,16 @@ pub fn rewrite(
     if !rewrite::icmp_is_intact(frame, headers) {
         return Err(DropReason::Malformed);
     }
-    if flow.rule.topology == Topology::Dsr {
+    if !flow.rule.topology.has_reverse() {
         return Ok(headers.tuple.dst);
     }
     let new = flow.translated(direction).ok_or(DropReason::ServerGone)?;
     // The error comes from somewhere on the path. The client may know nothing behind the VIP, and under NAT the
     // server nothing before our own address; under HALF-NAT the server may see who complains.
     let src = match (direction, flow.rule.topology) {
-        (Direction::Forward, Topology::HalfNat | Topology::Dsr) => headers.tuple.src,
+        (Direction::Forward, Topology::HalfNat | Topology::Dsr | Topology::Tun) => {
+            headers.tuple.src
+        }
         (Direction::Forward, Topology::Nat) | (Direction::Reverse, _) => new.src,
     };
     let outer = Tuple {

@@ -256,8 +256,10 @@ impl Snapshot {
 
     /// The rule that accepts new connections to this address and port, and which of its VIPs that is.
     #[inline]
-    pub fn accepting(&self, address: Addr, protocol: Protocol, port: u16) -> Option<(u32, u8)> {
-        let ranges = self.vip_index.get(&(address.0, protocol))?;
+    pub fn accepting(&self, address: Addr, protocol: u8, port: u16) -> Option<(u32, u8)> {
+        let ranges = self
+            .vip_index
+            .get(&(address.0, Protocol::from_number(protocol)))?;
         let at = ranges.partition_point(|(range, ..)| range.last < port);
         let &(range, rule, vip) = ranges.get(at)?;
         range.contains(port).then_some((rule, vip))
@@ -275,7 +277,9 @@ impl Snapshot {
         let mut entries = Vec::new();
         for rule in &self.rules {
             for vip in &rule.vips {
-                let protocol = vip.protocol.number();
+                let Some(protocol) = vip.protocol.number(vip.address.is_v4()) else {
+                    continue;
+                };
                 let destination = |address: Addr, ports| SteeringEntry {
                     side: Side::Destination,
                     address: address.into(),
@@ -300,7 +304,10 @@ impl Snapshot {
                     first: target.port(vip, vip.ports.first),
                     last: target.port(vip, vip.ports.last),
                 };
-                let (address, protocol) = (target.address.into(), vip.protocol.number());
+                let Some(protocol) = vip.protocol.number(vip.address.is_v4()) else {
+                    continue;
+                };
+                let address = target.address.into();
                 entries.push(SteeringEntry {
                     side: Side::Source,
                     address,

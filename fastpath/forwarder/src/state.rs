@@ -1,18 +1,18 @@
 //! The life of a TCP connection as a balancer sees it, which under DSR is only the client's half.
 
 use crate::packet::tcp;
-use crate::spec::Timeouts;
+use crate::spec::{Protocol, Timeouts};
 use crate::table::{Connection, Direction, State};
 
 /// The state after a TCP segment with these flags.
 #[inline(always)]
 pub fn after(state: State, direction: Direction, flags: u8) -> State {
     if flags & tcp::RST != 0 {
-        return State::Reset;
+        return State::Close;
     }
     let state = match (state, direction) {
         // The handshake is over when the client acknowledges.
-        (State::Syn, Direction::Forward) if flags & (tcp::ACK | tcp::SYN) == tcp::ACK => {
+        (State::SynReceived, Direction::Forward) if flags & (tcp::ACK | tcp::SYN) == tcp::ACK => {
             State::Established
         }
         (state, _) => state,
@@ -21,12 +21,24 @@ pub fn after(state: State, direction: Direction, flags: u8) -> State {
         return state;
     }
     match (state, direction) {
-        (State::Syn | State::Established, Direction::Forward) => State::ClientClosed,
-        (State::Syn | State::Established, Direction::Reverse) => State::ServerClosed,
-        (State::ClientClosed, Direction::Reverse) | (State::ServerClosed, Direction::Forward) => {
-            State::Closed
+        (State::SynReceived | State::Established, Direction::Forward) => State::FinWait,
+        (State::SynReceived | State::Established, Direction::Reverse) => State::CloseWait,
+        (State::FinWait, Direction::Reverse) | (State::CloseWait, Direction::Forward) => {
+            match state {
+                State::FinWait => State::TimeWait,
+                _ => State::LastAck,
+            }
         }
         (state, _) => state,
+    }
+}
+
+/// The state after one more packet of a protocol without connections.
+#[inline(always)]
+pub fn flows(state: State) -> State {
+    match state {
+        State::Fresh => State::Flowing,
+        other => other,
     }
 }
 
@@ -40,19 +52,30 @@ pub fn begins(flags: u8) -> bool {
 #[inline(always)]
 pub fn is_over_for_client(state: State) -> bool {
     match state {
-        State::ClientClosed | State::Closed | State::Reset => true,
-        State::Syn | State::Established | State::ServerClosed | State::Udp => false,
+        State::FinWait | State::TimeWait | State::LastAck | State::Close => true,
+        State::SynReceived
+        | State::Established
+        | State::CloseWait
+        | State::Fresh
+        | State::Flowing
+        | State::Persistence => false,
     }
 }
 
 /// Seconds without a packet after which a connection in this state is forgotten.
-pub fn timeout(state: State, timeouts: &Timeouts) -> u32 {
-    match state {
-        State::Syn => timeouts.tcp_syn,
-        State::Established => timeouts.tcp_established,
-        State::ClientClosed | State::ServerClosed | State::Closed => timeouts.tcp_fin,
-        State::Reset => timeouts.tcp_close,
-        State::Udp => timeouts.udp,
+pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
+    match (state, Protocol::from_number(protocol)) {
+        (State::SynReceived, _) => timeouts.tcp_syn_received,
+        (State::Established, Protocol::Sctp) => timeouts.sctp,
+        (State::Established, _) => timeouts.tcp_established,
+        (State::FinWait, _) => timeouts.tcp_fin_wait,
+        (State::CloseWait, _) => timeouts.tcp_close_wait,
+        (State::LastAck, _) => timeouts.tcp_last_ack,
+        (State::TimeWait, _) => timeouts.tcp_time_wait,
+        (State::Close, _) => timeouts.tcp_close,
+        (State::Fresh | State::Flowing | State::Persistence, Protocol::Udp) => timeouts.udp,
+        (State::Fresh | State::Flowing | State::Persistence, Protocol::Icmp) => timeouts.icmp,
+        (State::Fresh | State::Flowing | State::Persistence, _) => timeouts.other,
     }
 }
 
@@ -61,11 +84,12 @@ pub fn timeout(state: State, timeouts: &Timeouts) -> u32 {
 pub fn is_open(connection: &Connection, now: u32) -> bool {
     let idle = now.saturating_sub(connection.last_seen);
     match connection.state {
-        State::Established | State::Udp => true,
+        State::Established | State::Fresh | State::Flowing => true,
         // A client repeats its SYN after 1, 3 and 7 s.
-        State::Syn => idle <= 8,
-        State::ClientClosed | State::ServerClosed => idle <= 5,
-        State::Closed | State::Reset => idle <= 2,
+        State::SynReceived => idle <= 8,
+        State::FinWait | State::CloseWait => idle <= 5,
+        State::TimeWait | State::LastAck | State::Close => idle <= 2,
+        State::Persistence => false,
     }
 }
 
@@ -75,40 +99,39 @@ mod tests {
     use tcp::{ACK, FIN, RST, SYN};
 
     fn run(steps: &[(Direction, u8)]) -> State {
-        steps.iter().fold(State::Syn, |state, &(direction, flags)| {
-            after(state, direction, flags)
-        })
+        steps
+            .iter()
+            .fold(State::SynReceived, |state, &(direction, flags)| {
+                after(state, direction, flags)
+            })
     }
 
     #[test]
     fn lives_of_connections() {
         use Direction::{Forward, Reverse};
-        assert_eq!(run(&[(Reverse, SYN | ACK)]), State::Syn);
+        assert_eq!(run(&[(Reverse, SYN | ACK)]), State::SynReceived);
         assert_eq!(
             run(&[(Reverse, SYN | ACK), (Forward, ACK)]),
             State::Established
         );
-        assert_eq!(
-            run(&[(Forward, ACK), (Forward, FIN | ACK)]),
-            State::ClientClosed
-        );
+        assert_eq!(run(&[(Forward, ACK), (Forward, FIN | ACK)]), State::FinWait);
         assert_eq!(
             run(&[(Forward, ACK), (Forward, FIN | ACK), (Reverse, FIN | ACK)]),
-            State::Closed
+            State::TimeWait
         );
         assert_eq!(
             run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, FIN | ACK)]),
-            State::Closed
+            State::LastAck
         );
         assert_eq!(
             run(&[(Forward, ACK), (Reverse, FIN | ACK), (Forward, ACK)]),
-            State::ServerClosed
+            State::CloseWait
         );
-        assert_eq!(run(&[(Forward, SYN)]), State::Syn);
-        assert_eq!(run(&[(Reverse, RST | ACK)]), State::Reset);
+        assert_eq!(run(&[(Forward, SYN)]), State::SynReceived);
+        assert_eq!(run(&[(Reverse, RST | ACK)]), State::Close);
         assert_eq!(
             run(&[(Forward, ACK), (Forward, RST), (Forward, ACK)]),
-            State::Reset
+            State::Close
         );
     }
 

@@ -98,7 +98,7 @@ impl View {
         direction: Direction,
     ) -> Option<Recognised<'_>> {
         let identity = &connection.identity;
-        if identity.protocol.number() != tuple.protocol {
+        if identity.protocol != tuple.protocol {
             return None;
         }
         match (self.flow(*identity), direction) {
@@ -143,7 +143,7 @@ impl Flow<'_> {
             dst: self.vip.address,
             sport: self.identity.client_port,
             dport: self.identity.vip_port,
-            protocol: self.identity.protocol.number(),
+            protocol: self.identity.protocol,
         }
     }
 
@@ -151,7 +151,7 @@ impl Flow<'_> {
     #[inline(always)]
     fn seen_client(&self) -> Option<(Addr, u16)> {
         match self.rule.topology {
-            Topology::Dsr | Topology::HalfNat => {
+            Topology::Dsr | Topology::Tun | Topology::HalfNat => {
                 Some((self.identity.client, self.identity.client_port))
             }
             Topology::Nat => {
@@ -164,11 +164,11 @@ impl Flow<'_> {
     /// Tuple of packets that come from the server through us; None if there are none.
     #[inline(always)]
     pub fn reverse_tuple(&self) -> Option<Tuple> {
-        if self.rule.topology == Topology::Dsr {
+        if !self.rule.topology.has_reverse() {
             return None;
         }
         let (dst, dport) = self.seen_client()?;
-        let protocol = self.identity.protocol.number();
+        let protocol = self.identity.protocol;
         Some(Tuple {
             src: self.target.address,
             dst,
@@ -182,7 +182,7 @@ impl Flow<'_> {
     #[inline(always)]
     pub fn translated(&self, direction: Direction) -> Option<Tuple> {
         match (direction, self.rule.topology) {
-            (Direction::Forward, Topology::Dsr) => Some(self.forward_tuple()),
+            (Direction::Forward, Topology::Dsr | Topology::Tun) => Some(self.forward_tuple()),
             (Direction::Forward, Topology::HalfNat | Topology::Nat) => {
                 Some(self.reverse_tuple()?.reversed())
             }

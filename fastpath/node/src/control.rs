@@ -361,7 +361,7 @@ pub fn read_frame<R: Read, T: DeserializeOwned>(reader: &mut R) -> Result<Option
 mod tests {
     use super::*;
     use ilb_forwarder::spec::{
-        Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, Timeouts, Topology, VipSpec,
+        Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, Topology, VipSpec,
     };
 
     fn spec() -> SnapshotSpec {
@@ -379,7 +379,6 @@ mod tests {
                 topology: Topology::HalfNat,
                 algorithm: Algorithm::HashIpVip,
                 proxy_src: vec![],
-                timeouts: Timeouts::default(),
                 servers: vec![ServerSpec {
                     id: 3,
                     name: "_web.0".into(),
@@ -387,8 +386,11 @@ mod tests {
                     ports: PortMap::Shift(8080),
                     weight: 1,
                     accepting: true,
+                    ..ServerSpec::default()
                 }],
+                ..RuleSpec::default()
             }],
+            ..SnapshotSpec::default()
         }
     }
 

@@ -14,8 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ilb_forwarder::spec::{
-    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts,
-    Topology, VipSpec,
+    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
 };
 use ilb_node::control::{Hello, Request, Response, Statistics, Status, read_frame, write_frame};
 
@@ -248,7 +247,11 @@ impl Lab {
 
     /// Applies these rules.
     pub fn apply(&self, generation: u64, rules: Vec<RuleSpec>) {
-        let answer = self.ask(&Request::Apply(SnapshotSpec { generation, rules }));
+        let answer = self.ask(&Request::Apply(SnapshotSpec {
+            generation,
+            rules,
+            ..SnapshotSpec::default()
+        }));
         assert_eq!(answer, Response::Applied { generation }, "{}", self.log());
     }
 
@@ -399,7 +402,7 @@ pub fn echo(stream: &mut TcpStream, bytes: usize) {
 pub fn rule(id: u32, vip: &str, topology: Topology, servers: &[&str]) -> RuleSpec {
     let proxy_src = match topology {
         Topology::Nat => vec![NAT4.parse().unwrap()],
-        Topology::Dsr | Topology::HalfNat => vec![],
+        Topology::Dsr | Topology::HalfNat | Topology::Tun => vec![],
     };
     RuleSpec {
         id,
@@ -413,7 +416,6 @@ pub fn rule(id: u32, vip: &str, topology: Topology, servers: &[&str]) -> RuleSpe
         topology,
         algorithm: Algorithm::RoundRobin,
         proxy_src,
-        timeouts: Timeouts::default(),
         servers: servers
             .iter()
             .enumerate()
@@ -424,7 +426,9 @@ pub fn rule(id: u32, vip: &str, topology: Topology, servers: &[&str]) -> RuleSpe
                 ports: PortMap::Same,
                 weight: 1,
                 accepting: true,
+                ..ServerSpec::default()
             })
             .collect(),
+        ..RuleSpec::default()
     }
 }

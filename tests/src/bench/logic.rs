@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use ilb_forwarder::address::Addr;
 use ilb_forwarder::network::{Hop, Interface, Neighbour, Network, Route};
 use ilb_forwarder::spec::{
-    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts,
-    Topology, VipSpec,
+    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
 };
 use ilb_forwarder::verdict::Verdict;
 use ilb_forwarder::{BATCH, Forwarder, Packet, Snapshot, Table, View, checksum};
@@ -59,9 +58,8 @@ impl Bench {
                 Topology::Nat => (1..=10)
                     .map(|n| Ipv4Addr::new(10, 2, 1, n).into())
                     .collect(),
-                Topology::Dsr | Topology::HalfNat => vec![],
+                Topology::Dsr | Topology::HalfNat | Topology::Tun => vec![],
             },
-            timeouts: Timeouts::default(),
             servers: (1..=SERVERS)
                 .map(|n| ServerSpec {
                     id: n.into(),
@@ -70,12 +68,15 @@ impl Bench {
                     ports: PortMap::Same,
                     weight: 1,
                     accepting: true,
+                    ..ServerSpec::default()
                 })
                 .collect(),
+            ..RuleSpec::default()
         };
         let spec = SnapshotSpec {
             generation: 1,
             rules: vec![rule],
+            ..SnapshotSpec::default()
         };
         let snapshot = Snapshot::compile(&spec, None, 1).expect("snapshot");
         let view = View::new(Arc::new(snapshot), Arc::new(network()));

@@ -38,7 +38,20 @@ pub fn selector(
     table: impl FnOnce() -> Arc<Maglev>,
 ) -> Box<dyn Select> {
     match algorithm {
-        Algorithm::RoundRobin => Box::new(round_robin::RoundRobin::new(
+        Algorithm::RoundRobin
+        | Algorithm::WeightedRoundRobin
+        | Algorithm::LeastConnection
+        | Algorithm::WeightedLeastConnection
+        | Algorithm::ShortestExpectedDelay
+        | Algorithm::NeverQueue
+        | Algorithm::LocalityLeastConnection
+        | Algorithm::LocalityLeastConnectionReplication
+        | Algorithm::DestinationHash
+        | Algorithm::SourceHash
+        | Algorithm::Failover
+        | Algorithm::Overflow
+        | Algorithm::Maglev
+        | Algorithm::TwoChoices => Box::new(round_robin::RoundRobin::new(
             candidates.len() as u32,
             cursor.clone(),
         )),
@@ -51,7 +64,7 @@ pub fn selector(
 /// Whether the algorithm looks its choice up in a hash table.
 pub fn uses_table(algorithm: Algorithm) -> bool {
     match algorithm {
-        Algorithm::RoundRobin => false,
         Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip => true,
+        _ => false,
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Addr;
-use crate::spec::{Protocol, RuleId, ServerId};
+use crate::spec::{RuleId, ServerId};
 
 /// Which way a packet of a connection travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,49 +18,68 @@ pub enum Direction {
     Reverse,
 }
 
-/// Where in its life a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where in its life a connection is. TCP states carry the names of the kernel's IPVS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// TCP, handshake not finished.
-    Syn = 0,
-    /// TCP, open.
+    /// TCP, SCTP: handshake not finished.
+    SynReceived = 0,
+    /// TCP, SCTP: open.
     Established = 1,
-    /// TCP, the client has sent FIN.
-    ClientClosed = 2,
-    /// TCP, the server has sent FIN.
-    ServerClosed = 3,
-    /// TCP, both have sent FIN.
-    Closed = 4,
-    /// TCP, reset by either end.
-    Reset = 5,
-    /// UDP.
-    Udp = 6,
+    /// The client has closed.
+    FinWait = 2,
+    /// The server has closed.
+    CloseWait = 3,
+    /// Both have closed, the server first.
+    LastAck = 4,
+    /// Both have closed, the client first.
+    TimeWait = 5,
+    /// Reset by either end.
+    Close = 6,
+    /// Any other protocol: one packet so far.
+    Fresh = 7,
+    /// Any other protocol: several packets.
+    Flowing = 8,
+    /// Not a connection but a client's claim to a server ([`crate::spec::Persistence`]).
+    Persistence = 9,
 }
 
 impl State {
-    fn from_bits(bits: u8) -> State {
-        match bits {
-            0 => State::Syn,
-            1 => State::Established,
-            2 => State::ClientClosed,
-            3 => State::ServerClosed,
-            4 => State::Closed,
-            5 => State::Reset,
-            _ => State::Udp,
-        }
+    /// All states, in the order of their numbers.
+    pub const ALL: [State; 10] = [
+        State::SynReceived,
+        State::Established,
+        State::FinWait,
+        State::CloseWait,
+        State::LastAck,
+        State::TimeWait,
+        State::Close,
+        State::Fresh,
+        State::Flowing,
+        State::Persistence,
+    ];
+
+    /// Damaged memory may hold numbers that are no states: they pass for reset, which is soon forgotten.
+    pub(super) fn from_bits(bits: u8) -> State {
+        State::ALL
+            .get(bits as usize)
+            .copied()
+            .unwrap_or(State::Close)
     }
 
     /// The word that a person reads.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
-            State::Syn => "syn",
+            State::SynReceived => "syn-received",
             State::Established => "established",
-            State::ClientClosed => "client-closed",
-            State::ServerClosed => "server-closed",
-            State::Closed => "closed",
-            State::Reset => "reset",
-            State::Udp => "udp",
+            State::FinWait => "fin-wait",
+            State::CloseWait => "close-wait",
+            State::LastAck => "last-ack",
+            State::TimeWait => "time-wait",
+            State::Close => "close",
+            State::Fresh => "fresh",
+            State::Flowing => "flowing",
+            State::Persistence => "persistence",
         }
     }
 }
@@ -98,8 +117,8 @@ pub struct Identity {
     pub rule: RuleId,
     /// The server.
     pub server: ServerId,
-    /// Transport protocol.
-    pub protocol: Protocol,
+    /// Protocol number; 0 for persistence.
+    pub protocol: u8,
     /// Whether packets from the server come through us, and so have an index slot of their own.
     pub has_reverse: bool,
     /// Low bits of the version of the server pool from which the server was chosen.
@@ -128,7 +147,7 @@ pub(super) struct Entry {
     ids: AtomicU64,
     /// Hash of the forward tuple and of the reverse tuple.
     hashes: AtomicU64,
-    /// last seen (32), state (8), status (2), protocol (2), has reverse (1), pool version (16).
+    /// last seen (32), state (4), status (2), has reverse (1), spare (1), protocol (8), pool version (16).
     meta: AtomicU64,
 }
 
@@ -140,18 +159,17 @@ pub(super) struct Meta(pub u64);
 
 impl Meta {
     const STATE: u32 = 32;
-    const STATUS: u32 = 40;
-    const PROTOCOL: u32 = 42;
-    const REVERSE: u32 = 44;
+    const STATUS: u32 = 36;
+    const REVERSE: u32 = 38;
+    const PROTOCOL: u32 = 40;
     const VERSION: u32 = 48;
 
     fn new(identity: &Identity, state: State, status: Status, now: u32) -> Meta {
-        let protocol = matches!(identity.protocol, Protocol::Udp) as u64;
         Meta(
             now as u64
                 | (state as u64) << Meta::STATE
                 | (status as u64) << Meta::STATUS
-                | protocol << Meta::PROTOCOL
+                | (identity.protocol as u64) << Meta::PROTOCOL
                 | (identity.has_reverse as u64) << Meta::REVERSE
                 | (identity.pool_version as u64) << Meta::VERSION,
         )
@@ -167,7 +185,7 @@ impl Meta {
     }
 
     pub fn state(self) -> State {
-        State::from_bits((self.0 >> Meta::STATE) as u8)
+        State::from_bits((self.0 >> Meta::STATE) as u8 & 0xf)
     }
 
     pub fn last_seen(self) -> u32 {
@@ -178,12 +196,8 @@ impl Meta {
         self.0 >> Meta::REVERSE & 1 == 1
     }
 
-    fn protocol(self) -> Protocol {
-        if self.0 >> Meta::PROTOCOL & 3 == 1 {
-            Protocol::Udp
-        } else {
-            Protocol::Tcp
-        }
+    fn protocol(self) -> u8 {
+        (self.0 >> Meta::PROTOCOL) as u8
     }
 
     fn with_status(self, status: Status) -> Meta {
@@ -191,7 +205,7 @@ impl Meta {
     }
 
     fn with_state(self, state: State, now: u32) -> Meta {
-        Meta(self.0 & !0xff_ffff_ffff | now as u64 | (state as u64) << Meta::STATE)
+        Meta(self.0 & !0xf_ffff_ffff | now as u64 | (state as u64) << Meta::STATE)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::hash::{FlowHasher, HashKeys};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ilbtable");
 /// Changes with the layout of header, bucket or entry.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The header's share of the memory; buckets begin on a page of their own.
 const HEADER_BYTES: usize = 4096;
 const MIN_CAPACITY: u32 = 16;

@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::Addr;
 use crate::hash::FIXED_KEYS;
-use crate::spec::Protocol;
 
 fn table(capacity: u32) -> Table {
     Table::private(capacity, FIXED_KEYS).unwrap()
@@ -25,7 +24,7 @@ fn identity(flow: u32) -> Identity {
         vip_index: 0,
         rule: 1,
         server: 1,
-        protocol: Protocol::Tcp,
+        protocol: 6,
         has_reverse: false,
         pool_version: 0,
     }
@@ -49,7 +48,7 @@ fn insert(table: &Table, flow: u32) -> Result<u32, InsertError> {
     let hash = forward_hash(table, flow);
     let candidate = Candidate {
         identity: identity(flow),
-        state: State::Syn,
+        state: State::SynReceived,
         hash,
         now: 0,
     };
@@ -76,7 +75,7 @@ fn insert_nat(table: &Table, flow: u32, ports: std::ops::Range<u16>) -> Result<u
     let hash = forward_hash(table, flow);
     let candidate = Candidate {
         identity,
-        state: State::Syn,
+        state: State::SynReceived,
         hash,
         now: 0,
     };

@@ -68,7 +68,6 @@ pub fn rule(family: Family, topology: Topology, algorithm: Algorithm, servers: u
     RuleSpec {
         id: 1,
         name: "web".into(),
-        accepting: true,
         vips: vec![VipSpec {
             address: family.vip(),
             protocol: Protocol::Tcp,
@@ -81,17 +80,15 @@ pub fn rule(family: Family, topology: Topology, algorithm: Algorithm, servers: u
         } else {
             vec![]
         },
-        timeouts: Timeouts::default(),
         servers: (1..=servers)
             .map(|n| ServerSpec {
                 id: n as u32,
                 name: format!("_web.{}", n - 1),
                 address: family.server(n),
-                ports: PortMap::Same,
-                weight: 1,
-                accepting: true,
+                ..ServerSpec::default()
             })
             .collect(),
+        ..RuleSpec::default()
     }
 }
 
@@ -171,6 +168,7 @@ impl World {
             &SnapshotSpec {
                 generation: 1,
                 rules,
+                ..SnapshotSpec::default()
             },
             None,
             2,
@@ -187,7 +185,11 @@ impl World {
 
     pub fn configure(&mut self, rules: Vec<RuleSpec>) {
         let generation = self.view.snapshot.generation() + 1;
-        let spec = SnapshotSpec { generation, rules };
+        let spec = SnapshotSpec {
+            generation,
+            rules,
+            ..SnapshotSpec::default()
+        };
         let snapshot = Snapshot::compile(&spec, Some(&self.view.snapshot), 2).unwrap();
         self.view = View::new(Arc::new(snapshot), self.view.network.clone());
     }

@@ -1,0 +1,44 @@
+//! ICMP errors about connections.
+
+use super::{Path, hash, known::Hit};
+use crate::icmp;
+use crate::packet::Headers;
+use crate::table::Direction;
+use crate::verdict::Verdict;
+use crate::view::{Recognised, View};
+
+impl Path {
+    #[cold]
+    pub(super) fn icmp_error(&self, view: &View, frame: &mut [u8], headers: &Headers) -> Verdict {
+        let Some(quoted) = icmp::quoted(frame, headers) else {
+            return Verdict::Kernel;
+        };
+        let tuple = quoted.tuple.reversed();
+        let hash = hash(&self.hasher, &tuple);
+        let Some(Hit {
+            found,
+            recognised: Recognised::Flow(flow),
+        }) = self.find(view, &tuple, hash)
+        else {
+            return Verdict::Kernel;
+        };
+        let traffic = flow.target.account.of(self.worker);
+        let verdict = match icmp::rewrite(frame, headers, &quoted, &flow, found.direction) {
+            Ok(destination) => {
+                let hop = match found.direction {
+                    Direction::Forward => view.hop(flow.target_index),
+                    Direction::Reverse => view.network.next_hop(destination, hash as u32),
+                };
+                view.network.send(hop, headers.ip_len(), frame)
+            }
+            Err(reason) => Verdict::Drop(reason),
+        };
+        icmp::count(
+            traffic,
+            verdict,
+            icmp::is_too_big(frame, headers),
+            headers.ip_len(),
+        );
+        verdict
+    }
+}

@@ -1,0 +1,144 @@
+//! Packets of connections that are in the table.
+
+use super::{Path, send::drop_for};
+use crate::packet::{self, Headers, Tuple};
+use crate::state;
+use crate::table::{Direction, Found};
+use crate::verdict::{DropReason, Verdict};
+use crate::view::{Flow, Recognised, View};
+
+/// Looks and insertions for one packet before other workers' insertions count as too many.
+const RACES: usize = 8;
+
+/// A packet with a connection.
+pub(super) struct Hit<'v> {
+    pub(super) found: Found,
+    pub(super) recognised: Recognised<'v>,
+}
+
+impl Path {
+    /// What nearly all packets are: one more of the connection whose entry was fetched ahead.
+    #[inline(always)]
+    pub(super) fn continues<'v>(
+        &self,
+        view: &'v View,
+        headers: &Headers,
+        hash: u64,
+        index: u32,
+        now: u32,
+    ) -> Option<(Flow<'v>, Direction)> {
+        let (connection, direction) = self.table.peek(index, hash as u32)?;
+        let flow = view.flow(connection.identity)?;
+        if !flow.matches(&headers.tuple, direction) {
+            return None;
+        }
+        if headers.tuple.protocol == packet::protocol::TCP {
+            let flags = headers.tcp_flags;
+            if state::begins(flags) {
+                return None;
+            }
+            let after = |old| state::after(old, direction, flags);
+            self.table.touch(index, after, now).then_some(())?;
+        } else {
+            self.table.touch(index, state::flows, now).then_some(())?;
+        }
+        Some((flow, direction))
+    }
+
+    /// First packets, fragments, hash collisions, lost races.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn transport_slowly(
+        &mut self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        hash: u64,
+        now: u32,
+    ) -> Verdict {
+        for _ in 0..RACES {
+            let connected = match self.find(view, &headers.tuple, hash) {
+                Some(hit) => self.go_on(hit, headers, now),
+                None => None,
+            };
+            let (flow, direction) = match connected {
+                Some(Ok(connected)) => connected,
+                Some(Err(verdict)) => return verdict,
+                None => match self.begin(view, headers, hash, now) {
+                    Ok(flow) => (flow, Direction::Forward),
+                    Err(None) => continue,
+                    Err(Some(verdict)) => return verdict,
+                },
+            };
+            if let Some(id) = headers.fragment {
+                let hash = self.fragment_hash(headers, id);
+                self.fragments
+                    .remember(headers, id, hash, (flow.identity, direction), now);
+            }
+            return self.forward_slowly(view, frame, headers, &flow, direction, hash);
+        }
+        Verdict::Drop(DropReason::InsertRace)
+    }
+
+    /// The connection that a packet belongs to.
+    pub(super) fn find<'v>(&self, view: &'v View, tuple: &Tuple, hash: u64) -> Option<Hit<'v>> {
+        let mut recognised = None;
+        let found = self.table.find(hash as u32, |connection, direction| {
+            recognised = view.recognise(tuple, connection, direction);
+            recognised.is_some()
+        })?;
+        Some(Hit {
+            found,
+            recognised: recognised?,
+        })
+    }
+
+    /// A packet of a known connection. None if the connection is over and the packet begins another.
+    pub(super) fn go_on<'v>(
+        &self,
+        hit: Hit<'v>,
+        headers: &Headers,
+        now: u32,
+    ) -> Option<Result<(Flow<'v>, Direction), Verdict>> {
+        let Found {
+            index,
+            state,
+            direction,
+        } = hit.found;
+        let tcp = headers.tuple.protocol == packet::protocol::TCP;
+        let begins = !tcp || state::begins(headers.tcp_flags);
+        let flow = match hit.recognised {
+            Recognised::Flow(flow) => flow,
+            Recognised::ServerGone(rule) => {
+                self.table.kill(index);
+                if begins {
+                    return None;
+                }
+                return Some(Err(drop_for(
+                    rule.account.of(self.worker),
+                    headers,
+                    DropReason::ServerGone,
+                )));
+            }
+        };
+        let begins_anew =
+            tcp && begins && direction == Direction::Forward && state::is_over_for_client(state);
+        if begins_anew {
+            self.table.kill(index);
+            return None;
+        }
+        let flags = headers.tcp_flags;
+        let touched = self.table.touch(
+            index,
+            |old| {
+                if tcp {
+                    state::after(old, direction, flags)
+                } else {
+                    state::flows(old)
+                }
+            },
+            now,
+        );
+        touched.then_some(Ok((flow, direction)))
+    }
+}

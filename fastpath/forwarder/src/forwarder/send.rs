@@ -1,0 +1,68 @@
+//! The way out: rewritten for its direction, addressed to its next hop, counted.
+
+use super::Path;
+use crate::counters::Traffic;
+use crate::packet::Headers;
+use crate::rewrite;
+use crate::spec::Topology;
+use crate::table::Direction;
+use crate::verdict::{DropReason, Verdict};
+use crate::view::{Flow, View};
+
+impl Path {
+    /// As [`Path::forward`], for where it is not worth a copy of the code.
+    #[inline(never)]
+    pub(super) fn forward_slowly(
+        &self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        flow: &Flow<'_>,
+        direction: Direction,
+        hash: u64,
+    ) -> Verdict {
+        self.forward(view, frame, headers, flow, direction, hash)
+    }
+
+    /// Sends a packet on its way: rewritten for its direction, addressed to its next hop.
+    #[inline(always)]
+    pub(super) fn forward(
+        &self,
+        view: &View,
+        frame: &mut [u8],
+        headers: &Headers,
+        flow: &Flow<'_>,
+        direction: Direction,
+        hash: u64,
+    ) -> Verdict {
+        let traffic = flow.target.account.of(self.worker);
+        let Some(new) = flow.translated(direction) else {
+            return drop_for(traffic, headers, DropReason::ServerGone);
+        };
+        if flow.rule.topology != Topology::Dsr && !rewrite::hop(frame, headers, &new) {
+            return drop_for(traffic, headers, DropReason::TtlExpired);
+        }
+        let hop = match direction {
+            Direction::Forward => view.hop(flow.target_index),
+            Direction::Reverse => view.network.next_hop(new.dst, hash as u32),
+        };
+        let verdict = view.network.send(hop, headers.ip_len(), frame);
+        match verdict {
+            Verdict::Drop(_) => {
+                traffic.dropped_packets.add(1);
+                traffic.dropped_bytes.add(headers.ip_len() as u64);
+            }
+            Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => {
+                traffic.packets.add(1);
+                traffic.bytes.add(headers.ip_len() as u64);
+            }
+        }
+        verdict
+    }
+}
+
+pub(super) fn drop_for(traffic: &Traffic, headers: &Headers, reason: DropReason) -> Verdict {
+    traffic.dropped_packets.add(1);
+    traffic.dropped_bytes.add(headers.ip_len() as u64);
+    Verdict::Drop(reason)
+}
