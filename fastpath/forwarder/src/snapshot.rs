@@ -12,7 +12,7 @@ use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
 use crate::nat;
 use crate::select::maglev::Maglev;
-use crate::select::{self, Request, Select};
+use crate::select::{self, Mode, NoChoice, Request, Select};
 use crate::spec::{
     PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts,
     Topology,
@@ -147,6 +147,8 @@ pub struct Target {
     pub ports: PortMap,
     /// Whether it takes new connections.
     pub accepting: bool,
+    /// Whether it does not answer.
+    pub dead: bool,
     /// Its counters.
     pub account: Arc<Account>,
 }
@@ -265,11 +267,11 @@ impl Snapshot {
         range.contains(port).then_some((rule, vip))
     }
 
-    /// Chooses a server of a rule for a new connection.
+    /// Chooses a server of a rule for a new connection: an index into [`Snapshot::targets`].
     #[inline]
-    pub fn select(&self, rule: &Rule, request: &Request) -> Option<u32> {
-        let selector = rule.selector.as_ref()?;
-        Some(rule.candidates[selector.select(request) as usize])
+    pub fn select(&self, rule: &Rule, request: &Request, mode: Mode) -> Result<u32, NoChoice> {
+        let selector = rule.selector.as_ref().ok_or(NoChoice::NoServer)?;
+        Ok(rule.candidates[selector.select(request, mode)? as usize])
     }
 
     /// Everything that XDP has to steer to the fast path, sorted, without repetition.
@@ -368,7 +370,7 @@ impl<'a> Compiler<'a> {
         let mut ids = Vec::new();
         for server in &spec.servers {
             let target = self.server(spec, server, at)?;
-            if server.accepting && server.weight > 0 {
+            if server.accepting && !server.dead && server.weight > 0 {
                 candidates.push(target);
                 ids.push(server.id);
             }
@@ -470,6 +472,7 @@ impl<'a> Compiler<'a> {
             address: spec.address.into(),
             ports: spec.ports,
             accepting: spec.accepting,
+            dead: spec.dead,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
         });
         Ok(at)

@@ -56,7 +56,9 @@ drop_reasons! {
     /// Neither IPv4 nor IPv6 behind the Ethernet header.
     NotIp = "not-ip", "the frame does not carry IPv4 or IPv6";
     /// No server of the rule takes new connections.
-    NoServer = "no-server", "no server of the rule accepts new connections: all are disabled, removed or of weight 0";
+    NoServer = "no-server", "no server of the rule accepts new connections: all are disabled, dead, removed or of weight 0";
+    /// Every server that might take the connection has as many as its threshold allows.
+    ServerLimits = "server-limits", "the servers that might take the connection are at their max-connections";
     /// The server of this connection is gone from the configuration.
     ServerGone = "server-gone", "the server of this connection is no longer configured";
     /// A TCP packet in mid-connection of which no entry is known.

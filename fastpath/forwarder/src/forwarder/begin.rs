@@ -3,7 +3,7 @@
 use super::{Path, hash, send::drop_for};
 use crate::nat;
 use crate::packet::{Headers, Tuple, protocol};
-use crate::select::Request;
+use crate::select::{Mode, NoChoice, Request};
 use crate::snapshot::Rule;
 use crate::spec::Topology;
 use crate::state;
@@ -36,14 +36,17 @@ impl Path {
         if tuple.protocol == protocol::TCP && !state::begins(headers.tcp_flags) {
             return Err(Some(drop_for(account, headers, DropReason::NoConnection)));
         }
-        let request = Request {
-            client: tuple.src,
-            client_port: tuple.sport,
-            vip: tuple.dst,
-        };
+        let request = Request::new(tuple, vip, now);
         for _ in 0..HALF_NAT_CHOICES {
-            let Some(target) = view.snapshot.select(rule, &request) else {
-                return Err(Some(drop_for(account, headers, DropReason::NoServer)));
+            let target = match view.snapshot.select(rule, &request, Mode::Choose) {
+                Ok(target) => target,
+                Err(none) => {
+                    let reason = match none {
+                        NoChoice::NoServer => DropReason::NoServer,
+                        NoChoice::AtLimits => DropReason::ServerLimits,
+                    };
+                    return Err(Some(drop_for(account, headers, reason)));
+                }
             };
             let identity = Identity {
                 client: tuple.src,

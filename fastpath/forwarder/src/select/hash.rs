@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use super::maglev::Maglev;
-use super::{Request, Select};
-use crate::hash::{FIXED_KEYS, FlowHasher};
-
-const HASHER: FlowHasher = FlowHasher::new(FIXED_KEYS);
+use super::{HASHER, Mode, NoChoice, Request, Select};
 
 /// By the client's address.
 #[derive(Debug)]
@@ -22,21 +19,23 @@ pub struct HashIpPort(pub Arc<Maglev>);
 pub struct HashIpVip(pub Arc<Maglev>);
 
 impl Select for HashIp {
-    fn select(&self, request: &Request) -> u32 {
-        self.0.lookup(HASHER.address(request.client, 0))
+    fn select(&self, request: &Request, _: Mode) -> Result<u32, NoChoice> {
+        Ok(self.0.lookup(HASHER.address(request.client, 0)))
     }
 }
 
 impl Select for HashIpPort {
-    fn select(&self, request: &Request) -> u32 {
-        self.0
-            .lookup(HASHER.address(request.client, 1 << 16 | request.client_port as u64))
+    fn select(&self, request: &Request, _: Mode) -> Result<u32, NoChoice> {
+        Ok(self
+            .0
+            .lookup(HASHER.address(request.client, 1 << 16 | request.client_port as u64)))
     }
 }
 
 impl Select for HashIpVip {
-    fn select(&self, request: &Request) -> u32 {
-        self.0
-            .lookup(HASHER.flow(request.client, request.vip, 0, 0, 0))
+    fn select(&self, request: &Request, _: Mode) -> Result<u32, NoChoice> {
+        Ok(self
+            .0
+            .lookup(HASHER.flow(request.client, request.vip, 0, 0, 0)))
     }
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use crate::address::Addr;
+use crate::hash::{FIXED_KEYS, FlowHasher};
+use crate::packet::Tuple;
 use crate::spec::{Algorithm, ServerId};
 use maglev::Maglev;
 
@@ -21,12 +23,64 @@ pub struct Request {
     pub client_port: u16,
     /// The address that it connects to.
     pub vip: Addr,
+    /// The port that it connects to.
+    pub vip_port: u16,
+    /// Index of the VIP among those of the rule.
+    pub vip_index: u8,
+    /// Protocol number.
+    pub protocol: u8,
+    /// Hash of the flow with [`crate::hash::FIXED_KEYS`]: the same on every node.
+    pub hash: u64,
+    /// Seconds since boot.
+    pub now: u32,
+}
+
+impl Request {
+    /// For a flow whose first packet has this tuple and meets this VIP of the rule.
+    pub fn new(tuple: &Tuple, vip_index: u8, now: u32) -> Request {
+        Request {
+            client: tuple.src,
+            client_port: tuple.sport,
+            vip: tuple.dst,
+            vip_port: tuple.dport,
+            vip_index,
+            protocol: tuple.protocol,
+            hash: HASHER.flow(
+                tuple.src,
+                tuple.dst,
+                tuple.sport,
+                tuple.dport,
+                tuple.protocol,
+            ),
+            now,
+        }
+    }
+}
+
+const HASHER: FlowHasher = FlowHasher::new(FIXED_KEYS);
+
+/// Whether a choice counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// For a connection that begins: turns move on.
+    Choose,
+    /// Only to know what [`Mode::Choose`] would give now: nothing changes.
+    Preview,
+}
+
+/// Why there is no server for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoChoice {
+    /// No server takes new connections: all are disabled, dead, removed or of weight 0.
+    NoServer,
+    /// The servers that might take it are at their thresholds.
+    AtLimits,
 }
 
 /// A way to choose among the servers that take new connections.
 pub trait Select: Send + Sync + std::fmt::Debug {
     /// Index of the chosen server among the candidates that the selector was made for. Only called when there are any.
-    fn select(&self, request: &Request) -> u32;
+    fn select(&self, request: &Request, mode: Mode) -> Result<u32, NoChoice>;
 }
 
 /// Makes the selector of an algorithm for candidates given by their ids, in configured order. `cursor` is the rule's
@@ -63,8 +117,8 @@ pub fn selector(
 
 /// Whether the algorithm looks its choice up in a hash table.
 pub fn uses_table(algorithm: Algorithm) -> bool {
-    match algorithm {
-        Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip => true,
-        _ => false,
-    }
+    matches!(
+        algorithm,
+        Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip
+    )
 }

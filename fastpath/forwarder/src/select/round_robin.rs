@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Request, Select};
+use super::{Mode, NoChoice, Request, Select};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl RoundRobin {
 }
 
 impl Select for RoundRobin {
-    fn select(&self, _: &Request) -> u32 {
+    fn select(&self, _: &Request, mode: Mode) -> Result<u32, NoChoice> {
         let next = |turn: u32| {
             Some(if turn.wrapping_add(1) >= self.candidates {
                 0
@@ -28,14 +28,19 @@ impl Select for RoundRobin {
                 turn + 1
             })
         };
-        let turn = match self
-            .cursor
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        {
-            Ok(turn) | Err(turn) => turn,
+        let turn = match mode {
+            Mode::Preview => self.cursor.load(Ordering::Relaxed),
+            Mode::Choose => {
+                match self
+                    .cursor
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+                {
+                    Ok(turn) | Err(turn) => turn,
+                }
+            }
         };
         // The turn of a larger set may stand behind the end of this one.
-        if turn < self.candidates { turn } else { 0 }
+        Ok(if turn < self.candidates { turn } else { 0 })
     }
 }
 
@@ -48,7 +53,16 @@ mod tests {
         client: Addr(1),
         client_port: 1,
         vip: Addr(2),
+        vip_port: 80,
+        vip_index: 0,
+        protocol: 6,
+        hash: 0,
+        now: 0,
     };
+
+    fn choose(robin: &RoundRobin) -> u32 {
+        robin.select(&ANYBODY, Mode::Choose).unwrap()
+    }
 
     #[test]
     fn shares_are_exact_over_all_workers() {
@@ -58,7 +72,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..750 {
-                        counts[robin.select(&ANYBODY) as usize].fetch_add(1, Ordering::Relaxed);
+                        counts[choose(&robin) as usize].fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
@@ -67,22 +81,29 @@ mod tests {
     }
 
     #[test]
+    fn a_preview_takes_no_turn() {
+        let robin = RoundRobin::new(3, Arc::new(AtomicU32::new(0)));
+        for _ in 0..7 {
+            let preview = robin.select(&ANYBODY, Mode::Preview);
+            assert_eq!(preview, robin.select(&ANYBODY, Mode::Preview));
+            assert_eq!(preview, Ok(choose(&robin)));
+        }
+    }
+
+    #[test]
     fn goes_on_when_servers_come_and_go() {
         let cursor = Arc::new(AtomicU32::new(0));
         let five = RoundRobin::new(5, cursor.clone());
         assert_eq!(
-            (0..4).map(|_| five.select(&ANYBODY)).collect::<Vec<_>>(),
+            (0..4).map(|_| choose(&five)).collect::<Vec<_>>(),
             [0, 1, 2, 3]
         );
         let two = RoundRobin::new(2, cursor.clone());
         assert_eq!(
-            (0..4).map(|_| two.select(&ANYBODY)).collect::<Vec<_>>(),
+            (0..4).map(|_| choose(&two)).collect::<Vec<_>>(),
             [0, 0, 1, 0]
         );
         let one = RoundRobin::new(1, cursor);
-        assert_eq!(
-            (0..3).map(|_| one.select(&ANYBODY)).collect::<Vec<_>>(),
-            [0, 0, 0]
-        );
+        assert_eq!((0..3).map(|_| choose(&one)).collect::<Vec<_>>(), [0, 0, 0]);
     }
 }
