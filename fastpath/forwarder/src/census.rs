@@ -20,7 +20,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
         let Some(flow) = view.flow(connection.identity) else {
             return Sweep::End;
         };
-        let idle = now.saturating_sub(connection.last_seen);
+        let idle = connection.idle(now);
         if idle
             > state::timeout(
                 connection.state,

@@ -17,6 +17,7 @@ use crate::spec::{
     PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts,
     Topology,
 };
+use crate::table;
 
 /// Why a specification cannot be used. The manager validates before it sends; this is the second lock on the door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +31,18 @@ pub enum CompileError {
         what: &'static str,
         /// The id.
         id: u32,
+    },
+    /// An id is larger than a connection's entry can hold.
+    #[error("rule '{rule}': {what} id {id} is out of range: allowed are 1 to {most}")]
+    Id {
+        /// Rule in which it was found.
+        rule: String,
+        /// "rule" or "server".
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// The largest that is allowed.
+        most: u32,
     },
     /// A list is too short or too long.
     #[error("rule '{rule}': {count} {what} are not allowed; {allowed} are")]
@@ -509,6 +522,7 @@ impl<'a> Compiler<'a> {
 }
 
 fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
+    check_id(spec, "rule", spec.id, table::MAX_RULE_ID)?;
     let count = |what, count, allowed| CompileError::Count {
         rule: spec.name.clone(),
         what,
@@ -540,7 +554,20 @@ fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
     Ok(())
 }
 
+fn check_id(rule: &RuleSpec, what: &'static str, id: u32, most: u32) -> Result<(), CompileError> {
+    if (1..=most).contains(&id) {
+        return Ok(());
+    }
+    Err(CompileError::Id {
+        rule: rule.name.clone(),
+        what,
+        id,
+        most,
+    })
+}
+
 fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError> {
+    check_id(rule, "server", server.id, table::MAX_SERVER_ID)?;
     if rule.topology == Topology::Dsr && server.ports != PortMap::Same {
         return Err(CompileError::DsrPorts {
             rule: rule.name.clone(),

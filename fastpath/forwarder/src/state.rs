@@ -82,7 +82,7 @@ pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
 /// Whether somebody would miss the connection: it is open, or was closed so lately that segments may still be on
 /// their way. What is drained is waited for only as long as this holds.
 pub fn is_open(connection: &Connection, now: u32) -> bool {
-    let idle = now.saturating_sub(connection.last_seen);
+    let idle = connection.idle(now);
     match connection.state {
         State::Established | State::Fresh | State::Flowing => true,
         // A client repeats its SYN after 1, 3 and 7 s.

@@ -128,6 +128,7 @@ impl Path {
             identity,
             state,
             hash: hash as u32,
+            lane: crate::table::NO_LANE,
             now,
         };
         self.table

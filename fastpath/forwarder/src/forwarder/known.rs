@@ -38,9 +38,9 @@ impl Path {
                 return None;
             }
             let after = |old| state::after(old, direction, flags);
-            self.table.touch(index, after, now).then_some(())?;
+            self.table.touch(index, after, now)?;
         } else {
-            self.table.touch(index, state::flows, now).then_some(())?;
+            self.table.touch(index, state::flows, now)?;
         }
         Some((flow, direction))
     }
@@ -139,6 +139,6 @@ impl Path {
             },
             now,
         );
-        touched.then_some(Ok((flow, direction)))
+        touched.map(|_| Ok((flow, direction)))
     }
 }

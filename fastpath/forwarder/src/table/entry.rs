@@ -1,10 +1,14 @@
-//! One connection in 48 bytes of shared memory.
+//! One connection in 48 bytes of shared memory, in two parts.
+//!
+//! The *hot* part has what every packet needs in half a cache line: the key, the state, and the *lane*, a number by
+//! which the workers find everything else about rule and server. The *cold* part has what makes the entry independent
+//! of any process: the durable ids of rule and server, and the hashes by which the index finds it.
 //!
 //! Every field is an atomic, because another worker or another process may read an entry while it is given to a new
 //! connection. The identity (client, ports, ids, hashes) is written while the entry is private and then never changes
-//! until it is private again; only the last word changes during its life.
+//! until it is private again; state, time and lane change during its life.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::address::Addr;
 use crate::spec::{RuleId, ServerId};
@@ -121,7 +125,7 @@ pub struct Identity {
     pub protocol: u8,
     /// Whether packets from the server come through us, and so have an index slot of their own.
     pub has_reverse: bool,
-    /// Low bits of the version of the server pool from which the server was chosen.
+    /// Version of the server pool from which the server was chosen; 0..=[`MAX_POOL_VERSION`].
     pub pool_version: u16,
 }
 
@@ -132,51 +136,90 @@ pub struct Connection {
     pub identity: Identity,
     /// Where in its life it is.
     pub state: State,
-    /// When a packet was last seen, in seconds since boot.
+    /// When a packet was last seen: the low 24 bits of seconds since boot. See [`Connection::idle`].
     pub last_seen: u32,
 }
 
-/// See the module's text. All zero is a free entry.
-#[repr(C, align(16))]
-pub(super) struct Entry {
-    client_low: AtomicU64,
-    client_high: AtomicU64,
-    /// client port, VIP port, NAT port, NAT index, VIP index.
-    ports: AtomicU64,
-    /// Rule and server; of a free entry, the next free one.
-    ids: AtomicU64,
-    /// Hash of the forward tuple and of the reverse tuple.
-    hashes: AtomicU64,
-    /// last seen (32), state (4), status (2), has reverse (1), spare (1), protocol (8), pool version (16).
-    meta: AtomicU64,
+impl Connection {
+    /// Seconds since the last packet, up to [`LONGEST_IDLE`].
+    #[inline(always)]
+    pub fn idle(&self, now: u32) -> u32 {
+        idle(self.last_seen, now)
+    }
 }
 
-const _: () = assert!(size_of::<Entry>() == 48);
+fn idle(last_seen: u32, now: u32) -> u32 {
+    let idle = now.wrapping_sub(last_seen) & SEEN_MASK;
+    // Another worker's clock may be a second ahead.
+    if idle > LONGEST_IDLE { 0 } else { idle }
+}
 
-/// The last word of an entry.
+/// Longest time without a packet that can be told, in seconds: 97 days.
+pub const LONGEST_IDLE: u32 = SEEN_MASK >> 1;
+const SEEN_MASK: u32 = (1 << 24) - 1;
+
+/// Largest rule id that an entry can hold.
+pub const MAX_RULE_ID: RuleId = (1 << 24) - 1;
+/// Largest server id that an entry can hold.
+pub const MAX_SERVER_ID: ServerId = (1 << 28) - 1;
+/// Largest version of a server pool that an entry can hold.
+pub const MAX_POOL_VERSION: u16 = (1 << 12) - 1;
+/// Largest lane.
+pub const MAX_LANE: u32 = (1 << 25) - 1;
+/// The lane of an entry whose process did not know one.
+pub const NO_LANE: u32 = 0;
+
+/// Source addresses that a rule can have: 4 bits of an entry.
+const NAT_INDEX_BITS: u32 = 4;
+
+/// What every packet of a connection needs. All zero is a free entry.
+#[repr(C, align(32))]
+pub(crate) struct Hot {
+    client_low: AtomicU64,
+    client_high: AtomicU64,
+    /// client port (16), VIP port (16), NAT port (16), VIP index (8), NAT index (4), spare (4).
+    ports: AtomicU64,
+    /// last seen (24), protocol (8). The protocol never changes, so that the time can be stored without a lock.
+    seen: AtomicU32,
+    /// state (4), status (2), has reverse (1), lane (25).
+    word: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Hot>() == 32);
+
+/// What only beginning, ending and counting need.
+#[repr(C, align(16))]
+pub(super) struct Cold {
+    /// Rule (24), server (28) and pool version (12); of a free entry, the next free one.
+    ids: AtomicU64,
+    /// Hash of the forward tuple.
+    forward: AtomicU32,
+    /// Hash of the reverse tuple.
+    reverse: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Cold>() == 16);
+
+/// State, status, whether there is a reverse direction, and the lane of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meta(pub u64);
+pub(crate) struct Word(u32);
 
-impl Meta {
-    const STATE: u32 = 32;
-    const STATUS: u32 = 36;
-    const REVERSE: u32 = 38;
-    const PROTOCOL: u32 = 40;
-    const VERSION: u32 = 48;
+impl Word {
+    const STATUS: u32 = 4;
+    const REVERSE: u32 = 6;
+    const LANE: u32 = 7;
 
-    fn new(identity: &Identity, state: State, status: Status, now: u32) -> Meta {
-        Meta(
-            now as u64
-                | (state as u64) << Meta::STATE
-                | (status as u64) << Meta::STATUS
-                | (identity.protocol as u64) << Meta::PROTOCOL
-                | (identity.has_reverse as u64) << Meta::REVERSE
-                | (identity.pool_version as u64) << Meta::VERSION,
+    fn new(state: State, status: Status, has_reverse: bool, lane: u32) -> Word {
+        Word(
+            state as u32
+                | (status as u32) << Word::STATUS
+                | (has_reverse as u32) << Word::REVERSE
+                | lane.min(MAX_LANE) << Word::LANE,
         )
     }
 
-    pub fn status(self) -> Status {
-        match (self.0 >> Meta::STATUS) & 3 {
+    pub(super) fn status(self) -> Status {
+        match (self.0 >> Word::STATUS) & 3 {
             0 => Status::Free,
             1 => Status::Pending,
             2 => Status::Live,
@@ -184,161 +227,274 @@ impl Meta {
         }
     }
 
+    /// Where in its life the connection is.
     pub fn state(self) -> State {
-        State::from_bits((self.0 >> Meta::STATE) as u8 & 0xf)
+        State::from_bits(self.0 as u8 & 0xf)
     }
 
-    pub fn last_seen(self) -> u32 {
-        self.0 as u32
+    pub(super) fn has_reverse(self) -> bool {
+        self.0 >> Word::REVERSE & 1 == 1
     }
 
-    pub fn has_reverse(self) -> bool {
-        self.0 >> Meta::REVERSE & 1 == 1
+    /// Number by which the workers find rule and server; [`NO_LANE`] if none is known.
+    #[inline(always)]
+    pub fn lane(self) -> u32 {
+        self.0 >> Word::LANE
     }
 
-    fn protocol(self) -> u8 {
-        (self.0 >> Meta::PROTOCOL) as u8
+    /// Whether this is a connection in full flow, whose state no ordinary packet changes.
+    #[expect(dead_code, reason = "for the express path, which comes next")]
+    #[inline(always)]
+    pub fn is_flowing(self) -> bool {
+        const LIVE: u32 = (Status::Live as u32) << Word::STATUS;
+        let place = self.0 & 0x3f;
+        place == State::Established as u32 | LIVE || place == State::Flowing as u32 | LIVE
     }
 
-    fn with_status(self, status: Status) -> Meta {
-        Meta(self.0 & !(3 << Meta::STATUS) | (status as u64) << Meta::STATUS)
+    fn with_status(self, status: Status) -> Word {
+        Word(self.0 & !(3 << Word::STATUS) | (status as u32) << Word::STATUS)
     }
 
-    fn with_state(self, state: State, now: u32) -> Meta {
-        Meta(self.0 & !0xf_ffff_ffff | now as u64 | (state as u64) << Meta::STATE)
+    fn with_state(self, state: State) -> Word {
+        Word(self.0 & !0xf | state as u32)
+    }
+
+    fn with_lane(self, lane: u32) -> Word {
+        Word(self.0 & ((1 << Word::LANE) - 1) | lane.min(MAX_LANE) << Word::LANE)
     }
 }
 
-impl Entry {
-    pub fn meta(&self) -> Meta {
-        Meta(self.meta.load(Ordering::Acquire))
-    }
-
-    /// Forward and reverse hash.
+impl Hot {
+    /// State, status and lane now.
     #[inline(always)]
-    pub fn hashes(&self) -> (u32, u32) {
-        let hashes = self.hashes.load(Ordering::Relaxed);
-        (hashes as u32, (hashes >> 32) as u32)
+    pub fn word(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
     }
 
-    /// Fills a private entry. The reverse hash stays 0 until [`Entry::set_reverse`].
-    pub fn write(&self, identity: &Identity, state: State, forward_hash: u32, now: u32) {
-        self.client_low
-            .store(identity.client.low(), Ordering::Relaxed);
-        self.client_high
-            .store(identity.client.high(), Ordering::Relaxed);
-        self.ids.store(
-            (identity.rule as u64) << 32 | identity.server as u64,
-            Ordering::Relaxed,
-        );
-        self.write_ports(identity);
-        self.hashes.store(forward_hash as u64, Ordering::Relaxed);
-        self.meta.store(
-            Meta::new(identity, state, Status::Pending, now).0,
-            Ordering::Release,
-        );
-    }
-
-    fn write_ports(&self, identity: &Identity) {
-        let ports = identity.client_port as u64
-            | (identity.vip_port as u64) << 16
-            | (identity.nat_port as u64) << 32
-            | (identity.nat_index as u64) << 48
-            | (identity.vip_index as u64) << 56;
-        self.ports.store(ports, Ordering::Relaxed);
-    }
-
-    /// Sets what the reverse direction is found by, while the entry is private to its worker.
-    pub fn set_reverse(&self, identity: &Identity, reverse_hash: u32) {
-        self.write_ports(identity);
-        let (forward, _) = self.hashes();
-        self.hashes.store(
-            forward as u64 | (reverse_hash as u64) << 32,
-            Ordering::Relaxed,
-        );
-    }
-
-    /// The entry's contents, whatever its status.
+    /// The client's address.
     #[inline(always)]
-    pub fn read(&self) -> (Connection, Meta) {
-        let meta = self.meta();
-        let ports = self.ports.load(Ordering::Relaxed);
-        let ids = self.ids.load(Ordering::Relaxed);
-        let client = (self.client_high.load(Ordering::Relaxed) as u128) << 64
-            | self.client_low.load(Ordering::Relaxed) as u128;
-        let identity = Identity {
-            client: Addr(client),
-            client_port: ports as u16,
-            vip_port: (ports >> 16) as u16,
-            nat_port: (ports >> 32) as u16,
-            nat_index: (ports >> 48) as u8,
-            vip_index: (ports >> 56) as u8,
-            rule: (ids >> 32) as u32,
-            server: ids as u32,
-            protocol: meta.protocol(),
-            has_reverse: meta.has_reverse(),
-            pool_version: (meta.0 >> Meta::VERSION) as u16,
-        };
-        (
-            Connection {
-                identity,
-                state: meta.state(),
-                last_seen: meta.last_seen(),
-            },
-            meta,
+    pub fn client(&self) -> Addr {
+        let (low, high) = (&self.client_low, &self.client_high);
+        Addr((high.load(Ordering::Relaxed) as u128) << 64 | low.load(Ordering::Relaxed) as u128)
+    }
+
+    /// Ports and indices.
+    #[inline(always)]
+    pub fn ports(&self) -> Ports {
+        Ports(self.ports.load(Ordering::Relaxed))
+    }
+
+    /// Protocol number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        (self.seen.load(Ordering::Relaxed) >> 24) as u8
+    }
+
+    /// Records when a packet was seen. Writes only if that changes anything, so that a busy connection does not keep
+    /// its cache line moving between workers.
+    #[inline(always)]
+    pub fn see(&self, now: u32) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let new = seen & !SEEN_MASK | now & SEEN_MASK;
+        if new != seen {
+            self.seen.store(new, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn last_seen(&self) -> u32 {
+        self.seen.load(Ordering::Relaxed) & SEEN_MASK
+    }
+
+    /// Records a packet; gives the states before and after it, or None if the entry has died meanwhile.
+    #[inline(always)]
+    pub(super) fn touch(&self, state: impl Fn(State) -> State, now: u32) -> Option<(State, State)> {
+        let mut word = self.word();
+        loop {
+            if word.status() != Status::Live {
+                return None;
+            }
+            let (old, new) = (word.state(), state(word.state()));
+            if new == old {
+                self.see(now);
+                return Some((old, new));
+            }
+            match self.exchange(word, word.with_state(new)) {
+                Ok(()) => {
+                    self.see(now);
+                    return Some((old, new));
+                }
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    fn exchange(&self, old: Word, new: Word) -> Result<(), Word> {
+        self.word
+            .compare_exchange_weak(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst)
+            .map(drop)
+            .map_err(Word)
+    }
+
+    /// Moves from one status to another; gives the word before, or None if it was not in the first.
+    pub(super) fn transition(&self, from: Status, to: Status) -> Option<Word> {
+        let mut word = self.word();
+        while word.status() == from {
+            match self.exchange(word, word.with_status(to)) {
+                Ok(()) => return Some(word),
+                Err(seen) => word = seen,
+            }
+        }
+        None
+    }
+
+    /// Gives a live entry its lane.
+    pub(super) fn set_lane(&self, lane: u32) {
+        let mut word = self.word();
+        while word.status() == Status::Live && word.lane() != lane {
+            match self.exchange(word, word.with_lane(lane)) {
+                Ok(()) => return,
+                Err(seen) => word = seen,
+            }
+        }
+    }
+}
+
+/// Ports and indices of an entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports(u64);
+
+impl Ports {
+    fn new(identity: &Identity) -> Ports {
+        let nat_index = identity.nat_index as u64 & ((1 << NAT_INDEX_BITS) - 1);
+        Ports(
+            identity.client_port as u64
+                | (identity.vip_port as u64) << 16
+                | (identity.nat_port as u64) << 32
+                | (identity.vip_index as u64) << 48
+                | nat_index << 56,
         )
     }
 
-    /// Records that a packet was seen. Writes only if something changed, so that a busy connection does not keep its
-    /// cache line moving between workers. False if the entry has died meanwhile.
+    /// The VIP's port above the client's.
+    #[expect(dead_code, reason = "for the express path, which comes next")]
     #[inline(always)]
-    pub fn touch(&self, state: impl Fn(State) -> State, now: u32) -> bool {
-        let mut meta = self.meta();
-        loop {
-            if meta.status() != Status::Live {
-                return false;
-            }
-            let next = meta.with_state(state(meta.state()), now);
-            if next == meta {
-                return true;
-            }
-            match self.meta.compare_exchange_weak(
-                meta.0,
-                next.0,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return true,
-                Err(seen) => meta = Meta(seen),
-            }
-        }
+    pub fn vip_and_client(self) -> u32 {
+        self.0 as u32
     }
 
-    /// Moves from one status to another; false if it was not in the first.
-    pub fn transition(&self, from: Status, to: Status) -> bool {
-        let mut meta = self.meta();
-        while meta.status() == from {
-            match self.meta.compare_exchange_weak(
-                meta.0,
-                meta.with_status(to).0,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            ) {
-                Ok(_) => return true,
-                Err(seen) => meta = Meta(seen),
-            }
-        }
-        false
+    /// The client's port.
+    #[inline(always)]
+    pub fn client(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The VIP's port.
+    #[inline(always)]
+    pub fn vip(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Our port towards the server.
+    #[inline(always)]
+    pub fn nat(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Index into the rule's VIPs.
+    #[inline(always)]
+    pub fn vip_index(self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
+    /// Index into the rule's source addresses.
+    #[inline(always)]
+    pub fn nat_index(self) -> u8 {
+        (self.0 >> 56) as u8 & ((1 << NAT_INDEX_BITS) - 1)
+    }
+}
+
+impl Cold {
+    /// Forward and reverse hash.
+    #[inline(always)]
+    pub fn hashes(&self) -> (u32, u32) {
+        let (forward, reverse) = (&self.forward, &self.reverse);
+        (
+            forward.load(Ordering::Relaxed),
+            reverse.load(Ordering::Relaxed),
+        )
     }
 
     /// Next free entry, while this one is on the free list.
     pub fn next_free(&self) -> u32 {
         self.ids.load(Ordering::Relaxed) as u32
     }
+}
+
+/// Both parts of one entry.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub hot: &'a Hot,
+    pub cold: &'a Cold,
+}
+
+impl Entry<'_> {
+    /// Fills a private entry. The reverse hash stays 0 until [`Entry::set_reverse`].
+    pub fn write(&self, identity: &Identity, state: State, hash: u32, lane: u32, now: u32) {
+        let Entry { hot, cold } = self;
+        hot.client_low
+            .store(identity.client.low(), Ordering::Relaxed);
+        hot.client_high
+            .store(identity.client.high(), Ordering::Relaxed);
+        hot.ports.store(Ports::new(identity).0, Ordering::Relaxed);
+        let seen = now & SEEN_MASK | (identity.protocol as u32) << 24;
+        hot.seen.store(seen, Ordering::Relaxed);
+        let ids = identity.rule.min(MAX_RULE_ID) as u64
+            | (identity.server.min(MAX_SERVER_ID) as u64) << 24
+            | (identity.pool_version.min(MAX_POOL_VERSION) as u64) << 52;
+        cold.ids.store(ids, Ordering::Relaxed);
+        cold.forward.store(hash, Ordering::Relaxed);
+        cold.reverse.store(0, Ordering::Relaxed);
+        let word = Word::new(state, Status::Pending, identity.has_reverse, lane);
+        hot.word.store(word.0, Ordering::Release);
+    }
+
+    /// Sets what the reverse direction is found by, while the entry is private to its worker.
+    pub fn set_reverse(&self, identity: &Identity, reverse_hash: u32) {
+        self.hot
+            .ports
+            .store(Ports::new(identity).0, Ordering::Relaxed);
+        self.cold.reverse.store(reverse_hash, Ordering::Relaxed);
+    }
+
+    /// The entry's contents, whatever its status.
+    #[inline(always)]
+    pub fn read(&self) -> (Connection, Word) {
+        let word = self.hot.word();
+        let (ports, ids) = (self.hot.ports(), self.cold.ids.load(Ordering::Relaxed));
+        let identity = Identity {
+            client: self.hot.client(),
+            client_port: ports.client(),
+            vip_port: ports.vip(),
+            nat_port: ports.nat(),
+            nat_index: ports.nat_index(),
+            vip_index: ports.vip_index(),
+            rule: ids as u32 & MAX_RULE_ID,
+            server: (ids >> 24) as u32 & MAX_SERVER_ID,
+            protocol: self.hot.protocol(),
+            has_reverse: word.has_reverse(),
+            pool_version: (ids >> 52) as u16,
+        };
+        let connection = Connection {
+            identity,
+            state: word.state(),
+            last_seen: self.hot.last_seen(),
+        };
+        (connection, word)
+    }
 
     /// Puts the entry on the free list in front of `next`.
     pub fn set_free(&self, next: u32) {
-        self.ids.store(next as u64, Ordering::Relaxed);
-        self.meta.store(0, Ordering::Release);
+        self.cold.ids.store(next as u64, Ordering::Relaxed);
+        self.hot.word.store(0, Ordering::Release);
     }
 }

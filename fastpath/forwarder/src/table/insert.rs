@@ -32,6 +32,8 @@ pub struct Candidate {
     pub state: State,
     /// Hash of packets from the client.
     pub hash: u32,
+    /// Its lane, [`super::NO_LANE`] if none is known.
+    pub lane: u32,
     /// Seconds since boot.
     pub now: u32,
 }
@@ -53,11 +55,12 @@ impl Table {
             mut identity,
             state,
             hash: forward,
+            lane,
             now,
         } = candidate;
         let index = self.allocate().ok_or(InsertError::Full)?;
-        let entry = &self.entries[index as usize];
-        entry.write(&identity, state, forward, now);
+        let entry = self.entry(index);
+        entry.write(&identity, state, forward, lane, now);
         let mut reverse = None;
         if identity.has_reverse {
             match self.claim_reverse(index, &mut identity, &mut reverse_keys, &same_reverse) {
@@ -73,7 +76,10 @@ impl Table {
             return Err(InsertError::Full);
         }
         if self.claim(forward, index, &is_it) == Claim::Free
-            && entry.transition(Status::Pending, Status::Live)
+            && entry
+                .hot
+                .transition(Status::Pending, Status::Live)
+                .is_some()
         {
             return Ok((index, identity));
         }
@@ -97,7 +103,7 @@ impl Table {
             if self.find(hash, same).is_some() {
                 continue;
             }
-            self.entries[index as usize].set_reverse(identity, hash);
+            self.entry(index).set_reverse(identity, hash);
             if !self.place(hash, index) {
                 return Err(InsertError::Full);
             }
@@ -117,18 +123,22 @@ impl Table {
                 return None;
             }
             loop {
-                let (connection, meta) = entry.read();
-                if !matches!(meta.status(), Status::Live | Status::Pending) {
+                let (connection, word) = entry.read();
+                if !matches!(word.status(), Status::Live | Status::Pending) {
                     return None;
                 }
-                Table::matching_direction(entry, hash, meta, |direction| {
+                Table::matching_direction(entry, hash, word, |direction| {
                     is_it(&connection, direction)
                 })?;
-                if meta.status() == Status::Live || index < own {
+                if word.status() == Status::Live || index < own {
                     return Some(Claim::Taken);
                 }
                 // The higher number gives way. If it went live under our eyes, look again.
-                if entry.transition(Status::Pending, Status::Dead) {
+                if entry
+                    .hot
+                    .transition(Status::Pending, Status::Dead)
+                    .is_some()
+                {
                     return None;
                 }
             }
@@ -138,8 +148,8 @@ impl Table {
 
     /// Undoes a pending entry.
     fn withdraw(&self, index: u32, forward: Option<u32>, reverse: Option<u32>) {
-        let entry = &self.entries[index as usize];
-        entry.transition(Status::Pending, Status::Dead);
+        let entry = self.entry(index);
+        entry.hot.transition(Status::Pending, Status::Dead);
         for hash in [forward, reverse].into_iter().flatten() {
             self.remove_slot(hash, index);
         }
@@ -193,7 +203,7 @@ impl Table {
         let mut head = self.free.load(Ordering::Acquire);
         loop {
             let index = (head as u32).checked_sub(1)?;
-            let next = self.entries[index as usize].next_free();
+            let next = self.cold[index as usize].next_free();
             let tagged = (head >> 32).wrapping_add(1) << 32 | next as u64;
             match self
                 .free
@@ -210,7 +220,7 @@ impl Table {
 
     /// Gives an entry back that nobody can be reading any more.
     pub(super) fn push_free(&self, index: u32) {
-        let entry = &self.entries[index as usize];
+        let entry = self.entry(index);
         let mut head = self.free.load(Ordering::Acquire);
         self.free_count.fetch_add(1, Ordering::Relaxed);
         loop {

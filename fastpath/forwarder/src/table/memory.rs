@@ -6,13 +6,13 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::entry::{Entry, Status};
+use super::entry::{Cold, Hot, NO_LANE, Status};
 use super::{Bucket, Header, MAX_OVERFLOW, MAX_WORKERS, Progress, Table};
 use crate::hash::{FlowHasher, HashKeys};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ilbtable");
 /// Changes with the layout of header, bucket or entry.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The header's share of the memory; buckets begin on a page of their own.
 const HEADER_BYTES: usize = 4096;
 const MIN_CAPACITY: u32 = 16;
@@ -155,7 +155,7 @@ impl Table {
     pub fn bytes(capacity: u32) -> usize {
         HEADER_BYTES
             + bucket_count(capacity) * size_of::<Bucket>()
-            + capacity as usize * size_of::<Entry>()
+            + capacity as usize * (size_of::<Hot>() + size_of::<Cold>())
     }
 
     /// A table in private memory, for tests, benchmarks and simulation.
@@ -183,14 +183,16 @@ impl Table {
         }
         let buckets_at = HEADER_BYTES;
         let bucket_count = bucket_count(capacity);
-        let entries_at = buckets_at + bucket_count * size_of::<Bucket>();
-        // SAFETY: the three ranges lie within `needed` bytes one behind the other, page, 64 and 16-byte aligned; all
-        // three types are made of atomics; the table keeps the region for as long as it keeps the references.
-        let (header, buckets, entries) = unsafe {
+        let hot_at = buckets_at + bucket_count * size_of::<Bucket>();
+        let cold_at = hot_at + capacity as usize * size_of::<Hot>();
+        // SAFETY: the ranges lie within `needed` bytes one behind the other, page, 64, 32 and 16-byte aligned; all
+        // four types are made of atomics; the table keeps the region for as long as it keeps the references.
+        let (header, buckets, hot, cold) = unsafe {
             (
                 &slice::<Header>(&region, 0, 1)[0],
                 slice::<Bucket>(&region, buckets_at, bucket_count),
-                slice::<Entry>(&region, entries_at, capacity as usize),
+                slice::<Hot>(&region, hot_at, capacity as usize),
+                slice::<Cold>(&region, cold_at, capacity as usize),
             )
         };
         let index_bits = 32 - capacity.leading_zeros();
@@ -201,7 +203,8 @@ impl Table {
         let table = Table {
             header,
             buckets,
-            entries,
+            hot,
+            cold,
             tag_shift: index_bits,
             hasher: FlowHasher::new(keys),
             free: AtomicU64::new(0),
@@ -230,10 +233,13 @@ impl Table {
             }
         }
         for index in (0..used).rev() {
-            let meta = self.entries[index as usize].meta();
-            let wanted = if meta.has_reverse() { 3 } else { 1 };
-            if meta.status() == Status::Live {
+            let hot = &self.hot[index as usize];
+            let word = hot.word();
+            let wanted = if word.has_reverse() { 3 } else { 1 };
+            if word.status() == Status::Live {
                 if indexed[index as usize] == wanted {
+                    // Lanes are numbers of the process that wrote them.
+                    hot.set_lane(NO_LANE);
                     continue;
                 }
                 self.unlink(index);
@@ -250,13 +256,13 @@ impl Table {
         else {
             return false;
         };
-        let entry = &self.entries[index as usize];
-        let meta = entry.meta();
-        if meta.status() != Status::Live {
+        let entry = self.entry(index);
+        let word = entry.hot.word();
+        if word.status() != Status::Live {
             return false;
         }
-        let (forward, reverse) = entry.hashes();
-        let directions = [(1, forward, true), (2, reverse, meta.has_reverse())];
+        let (forward, reverse) = entry.cold.hashes();
+        let directions = [(1, forward, true), (2, reverse, word.has_reverse())];
         for (bit, hash, present) in directions {
             let home = self.home(hash);
             let step = (at + self.buckets.len() - home) % self.buckets.len();

@@ -1,6 +1,6 @@
 //! The connection table: shared memory, sized once, lock-free.
 //!
-//! A header, an index and the entries. The index has buckets of one cache line: fifteen slots of 32 bits and a count of
+//! A header, an index and the entries, each of which has a hot and a cold part. The index has buckets of one cache line: fifteen slots of 32 bits and a count of
 //! how many connections had to overflow from here into the buckets behind. A slot holds an entry's number and some
 //! bits of the hash. A connection has one slot for each direction that passes through us, so both directions of a NAT
 //! flow find one entry, on whichever worker they arrive: 48 bytes of entry and 16 of index a connection.
@@ -20,8 +20,12 @@ mod sweep;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-pub use entry::{Connection, Direction, Identity, State};
-use entry::{Entry, Status};
+pub(crate) use entry::Hot;
+use entry::{Cold, Entry, Status, Word};
+pub use entry::{
+    Connection, Direction, Identity, LONGEST_IDLE, MAX_LANE, MAX_POOL_VERSION, MAX_RULE_ID,
+    MAX_SERVER_ID, NO_LANE, State,
+};
 pub use insert::{Candidate, InsertError};
 pub use memory::{Region, TableError};
 pub use sweep::{Sweep, Sweeper, Swept};
@@ -64,7 +68,8 @@ struct Progress(AtomicU64);
 pub struct Table {
     header: &'static Header,
     buckets: &'static [Bucket],
-    entries: &'static [Entry],
+    hot: &'static [Hot],
+    cold: &'static [Cold],
     tag_shift: u32,
     hasher: FlowHasher,
     /// First free entry plus one, below a tag that changes with every operation (against ABA).
@@ -89,7 +94,7 @@ pub struct Found {
 impl Table {
     /// Most connections that it can hold.
     pub fn capacity(&self) -> u32 {
-        self.entries.len() as u32
+        self.hot.len() as u32
     }
 
     /// Entries that are in use, in limbo included.
@@ -100,7 +105,8 @@ impl Table {
 
     /// Bytes of memory a connection, index included, header not.
     pub fn bytes_per_connection(&self) -> f64 {
-        (size_of_val(self.entries) + size_of_val(self.buckets)) as f64 / self.entries.len() as f64
+        let bytes = size_of_val(self.hot) + size_of_val(self.cold) + size_of_val(self.buckets);
+        bytes as f64 / self.hot.len() as f64
     }
 
     /// The hash by which packets find their connections; its keys live in the table, so that it stays the same for
@@ -130,6 +136,28 @@ impl Table {
     pub fn quiesce(&self, worker: usize) {
         let mark = &self.progress[worker].0;
         mark.store((mark.load(Ordering::Relaxed) | 1) + 1, Ordering::Release);
+    }
+
+    /// Both parts of an entry.
+    #[inline(always)]
+    fn entry(&self, index: u32) -> Entry<'_> {
+        Entry {
+            hot: &self.hot[index as usize],
+            cold: &self.cold[index as usize],
+        }
+    }
+
+    /// The hot part of an entry.
+    #[expect(dead_code, reason = "for the express path, which comes next")]
+    #[inline(always)]
+    pub(crate) fn hot(&self, index: u32) -> Option<&Hot> {
+        self.hot.get(index as usize)
+    }
+
+    /// An entry number, if there is such an entry.
+    #[inline(always)]
+    fn checked(&self, index: u32) -> Option<u32> {
+        (index < self.capacity()).then_some(index)
     }
 
     #[inline(always)]
@@ -193,8 +221,8 @@ impl Table {
     /// The live entry with this number, if one of its keys has this hash, and which one.
     #[inline(always)]
     pub fn peek(&self, index: u32, hash: u32) -> Option<(Connection, Direction)> {
-        let entry = self.entries.get(index as usize)?;
-        let (forward, reverse) = entry.hashes();
+        let entry = self.entry(self.checked(index)?);
+        let (forward, reverse) = entry.cold.hashes();
         let direction = if forward == hash {
             Direction::Forward
         } else if reverse == hash {
@@ -202,26 +230,26 @@ impl Table {
         } else {
             return None;
         };
-        let (connection, meta) = entry.read();
-        (meta.status() == Status::Live).then_some((connection, direction))
+        let (connection, word) = entry.read();
+        (word.status() == Status::Live).then_some((connection, direction))
     }
 
     #[inline(always)]
     fn examine(
         index: u32,
-        entry: &Entry,
+        entry: Entry<'_>,
         hash: u32,
         is_it: &mut impl FnMut(&Connection, Direction) -> bool,
     ) -> Option<Found> {
-        let (forward, reverse) = entry.hashes();
+        let (forward, reverse) = entry.cold.hashes();
         if forward != hash && reverse != hash {
             return None;
         }
-        let (connection, meta) = entry.read();
-        if meta.status() != Status::Live {
+        let (connection, word) = entry.read();
+        if word.status() != Status::Live {
             return None;
         }
-        let direction = Table::matching_direction(entry, hash, meta, |direction| {
+        let direction = Table::matching_direction(entry, hash, word, |direction| {
             is_it(&connection, direction)
         })?;
         Some(Found {
@@ -233,16 +261,16 @@ impl Table {
 
     #[inline(always)]
     fn matching_direction(
-        entry: &Entry,
+        entry: Entry<'_>,
         hash: u32,
-        meta: entry::Meta,
+        word: Word,
         mut is_it: impl FnMut(Direction) -> bool,
     ) -> Option<Direction> {
-        let (forward, reverse) = entry.hashes();
+        let (forward, reverse) = entry.cold.hashes();
         if forward == hash && is_it(Direction::Forward) {
             return Some(Direction::Forward);
         }
-        (meta.has_reverse() && reverse == hash && is_it(Direction::Reverse))
+        (word.has_reverse() && reverse == hash && is_it(Direction::Reverse))
             .then_some(Direction::Reverse)
     }
 
@@ -251,7 +279,7 @@ impl Table {
     fn each_candidate<T>(
         &self,
         hash: u32,
-        mut visit: impl FnMut(u32, &Entry) -> Option<T>,
+        mut visit: impl FnMut(u32, Entry<'_>) -> Option<T>,
     ) -> Option<T> {
         let home = self.home(hash);
         let tag = hash << self.tag_shift;
@@ -264,7 +292,7 @@ impl Table {
                     continue;
                 }
                 if let Some(index) = self.slot_index(value)
-                    && let Some(found) = visit(index, &self.entries[index as usize])
+                    && let Some(found) = visit(index, self.entry(index))
                 {
                     return Some(found);
                 }
@@ -279,40 +307,49 @@ impl Table {
 
     /// The entry's contents if it is still a connection.
     pub fn get(&self, index: u32) -> Option<Connection> {
-        let (connection, meta) = self.entries.get(index as usize)?.read();
-        (meta.status() == Status::Live).then_some(connection)
+        let (connection, word) = self.entry(self.checked(index)?).read();
+        (word.status() == Status::Live).then_some(connection)
     }
 
     /// Fetches an entry into the cache.
     #[inline(always)]
     pub fn prefetch(&self, index: u32) {
-        if let Some(entry) = self.entries.get(index as usize) {
-            memory::prefetch(entry);
+        if let Some(hot) = self.hot.get(index as usize) {
+            memory::prefetch(hot);
         }
     }
 
-    /// Records a packet of the connection; false if the connection has ended meanwhile.
+    /// Records a packet of the connection; gives its states before and after, or None if it has ended meanwhile. Of
+    /// several that make the same change at once, one is told of it.
     #[inline(always)]
-    pub fn touch(&self, index: u32, state: impl Fn(State) -> State, now: u32) -> bool {
-        self.entries[index as usize].touch(state, now)
+    pub fn touch(
+        &self,
+        index: u32,
+        state: impl Fn(State) -> State,
+        now: u32,
+    ) -> Option<(State, State)> {
+        self.hot[index as usize].touch(state, now)
     }
 
-    /// Ends a connection: it is not found any more. False if somebody else did so first.
-    pub fn kill(&self, index: u32) -> bool {
-        let entry = &self.entries[index as usize];
-        if !entry.transition(Status::Live, Status::Dead) {
-            return false;
-        }
+    /// Tells a live entry its lane, if it does not know it.
+    #[inline]
+    pub fn set_lane(&self, index: u32, lane: u32) {
+        self.hot[index as usize].set_lane(lane);
+    }
+
+    /// Ends a connection: it is not found any more. Gives its last state, or None if somebody else ended it first.
+    pub fn kill(&self, index: u32) -> Option<State> {
+        let word = self.hot[index as usize].transition(Status::Live, Status::Dead)?;
         self.unlink(index);
-        true
+        Some(word.state())
     }
 
     /// Takes the entry's slots out of the index.
     fn unlink(&self, index: u32) {
-        let entry = &self.entries[index as usize];
-        let (forward, reverse) = entry.hashes();
+        let entry = self.entry(index);
+        let (forward, reverse) = entry.cold.hashes();
         self.remove_slot(forward, index);
-        if entry.meta().has_reverse() {
+        if entry.hot.word().has_reverse() {
             self.remove_slot(reverse, index);
         }
     }
@@ -342,8 +379,8 @@ impl Table {
     /// ends meanwhile may or may not be seen. Does not disturb forwarding.
     pub fn each(&self, mut visit: impl FnMut(u32, &Connection) -> std::ops::ControlFlow<()>) {
         for index in 0..self.high_water() {
-            let (connection, meta) = self.entries[index as usize].read();
-            if meta.status() == Status::Live && visit(index, &connection).is_break() {
+            let (connection, word) = self.entry(index).read();
+            if word.status() == Status::Live && visit(index, &connection).is_break() {
                 return;
             }
         }

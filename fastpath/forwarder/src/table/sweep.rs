@@ -55,12 +55,11 @@ impl Sweeper<'_> {
         let fresh = self.limbo.is_empty();
         let table = self.table;
         for index in 0..table.high_water() {
-            let entry = &table.entries[index as usize];
-            let (connection, meta) = entry.read();
-            match meta.status() {
+            let (connection, word) = table.entry(index).read();
+            match word.status() {
                 Status::Live => match judge(&connection) {
                     Sweep::Keep => swept.live += 1,
-                    Sweep::End => swept.ended += table.kill(index) as u32,
+                    Sweep::End => swept.ended += table.kill(index).is_some() as u32,
                 },
                 // Dead ones wait in limbo; while an earlier lot is still there, the next lot is left for later.
                 Status::Dead if fresh => self.limbo.push(index),

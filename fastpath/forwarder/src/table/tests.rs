@@ -50,6 +50,7 @@ fn insert(table: &Table, flow: u32) -> Result<u32, InsertError> {
         identity: identity(flow),
         state: State::SynReceived,
         hash,
+        lane: NO_LANE,
         now: 0,
     };
     table
@@ -77,6 +78,7 @@ fn insert_nat(table: &Table, flow: u32, ports: std::ops::Range<u16>) -> Result<u
         identity,
         state: State::SynReceived,
         hash,
+        lane: NO_LANE,
         now: 0,
     };
     table
@@ -175,7 +177,7 @@ fn nat_ports_run_out_and_come_back() {
         Err(InsertError::ReverseTaken)
     );
     assert_eq!(find(&table, 10), None);
-    assert!(table.kill(find(&table, 4).unwrap()));
+    assert!(table.kill(find(&table, 4).unwrap()).is_some());
     assert_eq!(find_reverse(&table, 104).map(|found| found.index), None);
     assert_eq!(insert_nat(&table, 11, 100..110), Ok(104));
 }
@@ -363,7 +365,7 @@ proptest! {
                     let found = find(&table, flow);
                     prop_assert_eq!(found.is_some(), model.contains_key(&flow));
                     if let Some(index) = found {
-                        prop_assert!(table.kill(index));
+                        prop_assert!(table.kill(index).is_some());
                         model.remove(&flow);
                     }
                 }
