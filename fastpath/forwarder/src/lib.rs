@@ -9,6 +9,7 @@ pub mod address;
 pub mod census;
 pub mod checksum;
 pub mod counters;
+mod crc32c;
 mod forwarder;
 mod fragment;
 pub mod hash;

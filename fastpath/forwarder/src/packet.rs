@@ -14,12 +14,20 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub mod protocol {
     /// RFC 792.
     pub const ICMP: u8 = 1;
+    /// RFC 3376. Group membership is between a host and its link: never balanced.
+    pub const IGMP: u8 = 2;
     /// RFC 9293.
     pub const TCP: u8 = 6;
     /// RFC 768.
     pub const UDP: u8 = 17;
+    /// RFC 4340.
+    pub const DCCP: u8 = 33;
     /// RFC 4443.
     pub const ICMPV6: u8 = 58;
+    /// RFC 9260.
+    pub const SCTP: u8 = 132;
+    /// RFC 3828.
+    pub const UDP_LITE: u8 = 136;
     /// IPv6 extension headers, RFC 8200 section 4, and the authentication header, RFC 4302.
     pub(super) const HOP_BY_HOP: u8 = 0;
     pub(super) const ROUTING: u8 = 43;
@@ -38,6 +46,38 @@ pub mod tcp {
     pub const RST: u8 = 0x04;
     /// The acknowledgement field counts.
     pub const ACK: u8 = 0x10;
+}
+
+/// SCTP chunk types (RFC 9260 section 3.2).
+pub mod sctp {
+    /// Begins an association.
+    pub const INIT: u8 = 1;
+    /// Answers [`INIT`].
+    pub const INIT_ACK: u8 = 2;
+    /// Ends an association at once.
+    pub const ABORT: u8 = 6;
+    /// No more data from the sender.
+    pub const SHUTDOWN: u8 = 7;
+    /// Answers [`SHUTDOWN`].
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// Third packet of the handshake.
+    pub const COOKIE_ECHO: u8 = 10;
+    /// Fourth packet of the handshake.
+    pub const COOKIE_ACK: u8 = 11;
+    /// Both are done.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// ICMP and ICMPv6 queries that have an identifier, by which question and answer are told apart from others.
+mod query {
+    /// Types of questions: echo, timestamp, information, address mask (RFC 792, RFC 950), extended echo (RFC 8335).
+    pub const REQUESTS: [u8; 5] = [8, 13, 15, 17, 42];
+    /// Types of their answers.
+    pub const REPLIES: [u8; 5] = [0, 14, 16, 18, 43];
+    /// The same of ICMPv6: echo (RFC 4443), extended echo (RFC 8335).
+    pub const REQUESTS6: [u8; 2] = [128, 160];
+    /// Types of their answers.
+    pub const REPLIES6: [u8; 2] = [129, 161];
 }
 
 /// Offsets of header fields within their headers.
@@ -63,10 +103,14 @@ pub(crate) mod field {
     pub const TCP_FLAGS: usize = 13;
     pub const TCP_CHECKSUM: usize = 16;
     pub const TCP_HEADER: usize = 20;
+    /// UDP-Lite and DCCP have theirs at the same place.
     pub const UDP_CHECKSUM: usize = 6;
     pub const UDP_HEADER: usize = 8;
     pub const ICMP_CHECKSUM: usize = 2;
+    pub const ICMP_ID: usize = 4;
     pub const ICMP_HEADER: usize = 8;
+    pub const SCTP_CHECKSUM: usize = 8;
+    pub const SCTP_HEADER: usize = 12;
 }
 
 /// A frame with room around it, lent to the forwarder for one batch.
@@ -145,6 +189,9 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Addresses, ports and protocol of a packet, in its own direction of travel.
+///
+/// An ICMP query has its identifier where an answer would go to: a request as its source port, a reply as its destination
+/// port; the other one is 0. What has neither ports nor an identifier has 0 twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tuple {
     /// Source address.
@@ -157,6 +204,30 @@ pub struct Tuple {
     pub dport: u16,
     /// Transport protocol.
     pub protocol: u8,
+}
+
+/// How a protocol tells its flows between two addresses apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// Two port numbers in the first four bytes.
+    Both,
+    /// ICMP: one identifier, see [`Tuple`].
+    Identifier,
+    /// Not at all.
+    None,
+}
+
+impl Ports {
+    /// Of the protocol with this number, in a packet of this family.
+    #[inline(always)]
+    pub const fn of(protocol: u8, v4: bool) -> Ports {
+        match protocol {
+            protocol::TCP | protocol::UDP | protocol::SCTP => Ports::Both,
+            protocol::ICMP if v4 => Ports::Identifier,
+            protocol::ICMPV6 if !v4 => Ports::Identifier,
+            _ => Ports::None,
+        }
+    }
 }
 
 impl Tuple {
@@ -175,13 +246,14 @@ impl Tuple {
 /// What a packet is to the forwarder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// TCP or UDP with its ports.
+    /// What may belong to a connection: every protocol, of ICMP only queries.
     Transport,
     /// A later fragment: no ports.
     LaterFragment,
     /// An ICMP or ICMPv6 error about another packet.
     IcmpError,
-    /// Anything else; nothing of it is balanced.
+    /// What concerns this host or its link alone: neighbour discovery, router and group messages, redirects, everything
+    /// that was sent to a group or to all. Never balanced.
     #[default]
     Other,
 }
@@ -201,6 +273,8 @@ pub struct Headers {
     pub end: u16,
     /// TCP flags, 0 for everything else.
     pub tcp_flags: u8,
+    /// Type of the first SCTP chunk ([`sctp`]) or of the ICMP message, 0 for everything else.
+    pub message: u8,
     /// Identification, if this is a fragment.
     pub fragment: Option<u32>,
 }
@@ -210,6 +284,16 @@ impl Headers {
     #[inline(always)]
     pub fn is_v4(&self) -> bool {
         self.tuple.src.is_v4()
+    }
+
+    /// Whether it is the answer to an ICMP query.
+    #[inline(always)]
+    pub fn is_icmp_reply(&self) -> bool {
+        match (self.tuple.protocol, self.is_v4()) {
+            (protocol::ICMP, true) => query::REPLIES.contains(&self.message),
+            (protocol::ICMPV6, false) => query::REPLIES6.contains(&self.message),
+            _ => false,
+        }
     }
 
     /// Length of the IP packet in bytes.
@@ -236,7 +320,12 @@ pub fn parse_into(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason>
         ETHERTYPE_IPV6 => parse_v6(frame, ETHERNET, Strictness::Whole, headers),
         _ => return Err(DropReason::NotIp),
     };
-    packet.ok_or(DropReason::Malformed)
+    packet.ok_or(DropReason::Malformed)?;
+    // To a group or to all, whatever the IP header says (RFC 1122 section 3.3.6).
+    if frame[0] & 1 != 0 {
+        headers.kind = Kind::Other;
+    }
+    Ok(())
 }
 
 /// Finds the headers of the packet that an ICMP error quotes at `at`. It may be cut anywhere behind the first eight
@@ -390,30 +479,51 @@ fn parse_transport(
                 return None;
             }
         }
-        protocol::ICMP if headers.is_v4() && !quoted => {
-            // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
-            if l4.len() >= field::ICMP_HEADER
-                && matches!(l4[0], 3 | 4 | 11 | 12)
-                && headers.fragment.is_none()
-            {
-                headers.kind = Kind::IcmpError;
+        protocol::SCTP => {
+            // Behind the header comes at least the head of one chunk.
+            if l4.len() < if quoted { 8 } else { field::SCTP_HEADER + 4 } {
+                return None;
             }
-            return Some(());
+            headers.message = l4.get(field::SCTP_HEADER).copied().unwrap_or_default();
         }
-        protocol::ICMPV6 if !headers.is_v4() && !quoted => {
-            // RFC 4443 section 2.1: errors have the high bit clear; 1 to 4 are defined.
-            if l4.len() >= field::ICMP_HEADER
-                && matches!(l4[0], 1..=4)
-                && headers.fragment.is_none()
-            {
-                headers.kind = Kind::IcmpError;
-            }
-            return Some(());
-        }
-        _ => return Some(()),
+        _ => return parse_rest(l4, headers, quoted),
     }
     headers.kind = Kind::Transport;
     headers.tuple.sport = get16(l4, field::SPORT);
     headers.tuple.dport = get16(l4, field::DPORT);
+    Some(())
+}
+
+/// What has no ports: ICMP, and every protocol that we know nothing about.
+#[inline(never)]
+fn parse_rest(l4: &[u8], headers: &mut Headers, quoted: bool) -> Option<()> {
+    let v4 = headers.is_v4();
+    if Ports::of(headers.tuple.protocol, v4) != Ports::Identifier {
+        if headers.tuple.protocol != protocol::IGMP {
+            headers.kind = Kind::Transport;
+        }
+        return Some(());
+    }
+    if l4.len() < field::ICMP_HEADER {
+        return Some(());
+    }
+    headers.message = l4[0];
+    let (requests, replies, errors): (&[u8], &[u8], &[u8]) = if v4 {
+        // RFC 792: destination unreachable, source quench, time exceeded, parameter problem.
+        (&query::REQUESTS, &query::REPLIES, &[3, 4, 11, 12])
+    } else {
+        // RFC 4443 section 2.1: errors have the high bit clear; 1 to 4 are defined.
+        (&query::REQUESTS6, &query::REPLIES6, &[1, 2, 3, 4])
+    };
+    let id = get16(l4, field::ICMP_ID);
+    if requests.contains(&l4[0]) {
+        headers.kind = Kind::Transport;
+        headers.tuple.sport = id;
+    } else if replies.contains(&l4[0]) {
+        headers.kind = Kind::Transport;
+        headers.tuple.dport = id;
+    } else if errors.contains(&l4[0]) && !quoted && headers.fragment.is_none() {
+        headers.kind = Kind::IcmpError;
+    }
     Some(())
 }

@@ -1,10 +1,21 @@
 //! Changing addresses and ports of a packet, with checksums carried along.
 
 use crate::checksum::{self, Delta};
-use crate::packet::{Headers, Kind, Tuple, field, get16, protocol, put16};
+use crate::crc32c;
+use crate::packet::{Headers, Kind, Ports, Tuple, field, get16, protocol, put16};
 
-/// Gives the packet new addresses and, where it has any, new ports. Everything else, a missing UDP checksum included,
-/// stays as it is.
+/// Whether a packet can get these ports. SCTP's checksum changes by the length of the whole packet, which no fragment
+/// tells.
+pub fn is_possible(headers: &Headers, new: &Tuple) -> bool {
+    let ports = |tuple: &Tuple| (tuple.sport, tuple.dport);
+    headers.tuple.protocol != protocol::SCTP
+        || headers.kind != Kind::Transport
+        || headers.fragment.is_none()
+        || ports(&headers.tuple) == ports(new)
+}
+
+/// Gives the packet new addresses and, where it has any, new ports or a new identifier. Everything else, a missing UDP
+/// checksum included, stays as it is.
 pub fn tuple(frame: &mut [u8], headers: &Headers, new: &Tuple) {
     translate(frame, headers, new, Delta::NONE);
 }
@@ -43,27 +54,88 @@ fn translate(frame: &mut [u8], headers: &Headers, new: &Tuple, mut header: Delta
     if headers.kind != Kind::Transport {
         return;
     }
-    let ports = |tuple: &Tuple| (tuple.sport as u32) << 16 | tuple.dport as u32;
-    delta.words(ports(old), ports(new));
-    let l4 = &mut frame[headers.l4 as usize..headers.end as usize];
-    l4[..4].copy_from_slice(&ports(new).to_be_bytes());
-    fix_transport_checksum(l4, headers.tuple.protocol, delta);
+    match headers.tuple.protocol {
+        protocol::TCP | protocol::UDP => {
+            let ports = |tuple: &Tuple| (tuple.sport as u32) << 16 | tuple.dport as u32;
+            delta.words(ports(old), ports(new));
+            let l4 = &mut frame[headers.l4 as usize..headers.end as usize];
+            l4[..4].copy_from_slice(&ports(new).to_be_bytes());
+            match headers.tuple.protocol {
+                protocol::TCP => fix_sum(l4, field::TCP_CHECKSUM, delta),
+                _ => fix_udp_sum(l4, delta),
+            }
+        }
+        _ => translate_rest(frame, headers, new, delta),
+    }
 }
 
-/// Corrects the transport checksum if the packet reaches that far; a packet quoted by an ICMP error may not.
+/// Corrects a checksum if the packet reaches that far; a packet quoted by an ICMP error may not.
 #[inline(always)]
-fn fix_transport_checksum(l4: &mut [u8], protocol: u8, delta: Delta) {
-    match protocol {
-        protocol::TCP if l4.len() >= field::TCP_CHECKSUM + 2 => {
-            let sum = get16(l4, field::TCP_CHECKSUM);
-            put16(l4, field::TCP_CHECKSUM, delta.apply(sum));
-        }
-        protocol::UDP => {
-            let sum = get16(l4, field::UDP_CHECKSUM);
-            put16(l4, field::UDP_CHECKSUM, delta.apply_udp(sum));
+fn fix_sum(l4: &mut [u8], at: usize, delta: Delta) {
+    if l4.len() >= at + 2 {
+        let sum = get16(l4, at);
+        put16(l4, at, delta.apply(sum));
+    }
+}
+
+#[inline(always)]
+fn fix_udp_sum(l4: &mut [u8], delta: Delta) {
+    if l4.len() >= field::UDP_CHECKSUM + 2 {
+        let sum = get16(l4, field::UDP_CHECKSUM);
+        put16(l4, field::UDP_CHECKSUM, delta.apply_udp(sum));
+    }
+}
+
+/// What is neither TCP nor UDP. `addresses` is what changed in the pseudo-header.
+#[inline(never)]
+fn translate_rest(frame: &mut [u8], headers: &Headers, new: &Tuple, addresses: Delta) {
+    let v4 = headers.is_v4();
+    let claimed = claimed_len(frame, headers);
+    let l4 = &mut frame[headers.l4 as usize..headers.end as usize];
+    match headers.tuple.protocol {
+        protocol::SCTP => sctp(l4, new, claimed),
+        // Sums with a pseudo-header at the place where UDP has its own (RFC 3828 section 3.1, RFC 4340 section 9.1).
+        protocol::DCCP => fix_sum(l4, field::UDP_CHECKSUM, addresses),
+        protocol::UDP_LITE => fix_udp_sum(l4, addresses),
+        number if Ports::of(number, v4) == Ports::Identifier => {
+            // One of the two is 0. Only ICMPv6 has a pseudo-header (RFC 4443 section 2.3).
+            let mut delta = if v4 { Delta::NONE } else { addresses };
+            let id = new.sport | new.dport;
+            delta.word(get16(l4, field::ICMP_ID), id);
+            put16(l4, field::ICMP_ID, id);
+            fix_sum(l4, field::ICMP_CHECKSUM, delta);
         }
         _ => {}
     }
+}
+
+/// No pseudo-header: only ports matter.
+fn sctp(l4: &mut [u8], new: &Tuple, claimed: u16) {
+    let mut ports = [0; 4];
+    put16(&mut ports, field::SPORT, new.sport);
+    put16(&mut ports, field::DPORT, new.dport);
+    let Some((head, rest)) = l4.split_first_chunk_mut::<4>() else {
+        return;
+    };
+    let old = std::mem::replace(head, ports);
+    let at = field::SCTP_CHECKSUM - head.len();
+    if old != ports
+        && let Some(crc) = rest.get_mut(at..).and_then(|rest| rest.first_chunk_mut())
+    {
+        *crc = crc32c::change_of_head(*crc, old, ports, claimed);
+    }
+}
+
+/// Bytes from the transport header on that the packet had when it was whole: more than there are where an ICMP error
+/// quotes it.
+fn claimed_len(frame: &[u8], headers: &Headers) -> u16 {
+    let ip = &frame[headers.l3 as usize..];
+    let total = if headers.is_v4() {
+        get16(ip, field::IP4_TOTAL_LENGTH)
+    } else {
+        get16(ip, field::IP6_PAYLOAD_LENGTH).saturating_add(field::IP6_HEADER as u16)
+    };
+    total.saturating_sub(headers.l4 - headers.l3)
 }
 
 /// What it changed in the header that the header's checksum covers; None if there is no hop to give.
@@ -114,3 +186,6 @@ fn icmp_checksum(frame: &[u8], headers: &Headers) -> u16 {
     };
     checksum::of(message, initial)
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,10 +167,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The server's port for a port of this VIP.
+    /// The server's port for a port of this VIP. A VIP of any protocol keeps ports as they are, and ICMP has none.
     #[inline(always)]
     pub fn port(&self, vip: &Vip, vip_port: u16) -> u16 {
         match self.ports {
+            _ if !vip.protocol.has_ports() => vip_port,
             PortMap::Same => vip_port,
             PortMap::Collapse(port) => port,
             PortMap::Shift(first) => first.wrapping_add(vip_port.wrapping_sub(vip.ports.first)),

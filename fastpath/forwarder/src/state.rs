@@ -1,6 +1,6 @@
 //! The life of a TCP connection as a balancer sees it, which under DSR is only the client's half.
 
-use crate::packet::tcp;
+use crate::packet::{Headers, protocol, sctp, tcp};
 use crate::spec::{Protocol, Timeouts};
 use crate::table::{Connection, Direction, State};
 
@@ -46,6 +46,15 @@ pub fn flows(state: State) -> State {
 #[inline(always)]
 pub fn begins(flags: u8) -> bool {
     flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+}
+
+/// Whether a packet may begin a connection, as far as its own words go.
+pub fn may_begin(headers: &Headers) -> bool {
+    match headers.tuple.protocol {
+        protocol::TCP => begins(headers.tcp_flags),
+        protocol::SCTP => headers.message == sctp::INIT,
+        _ => !headers.is_icmp_reply(),
+    }
 }
 
 /// Whether the client, when it begins a connection from the same port, cannot mean the one in this state any more.

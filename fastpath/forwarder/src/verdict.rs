@@ -83,6 +83,8 @@ drop_reasons! {
     TtlExpired = "ttl-expired", "the packet's TTL or hop limit is used up";
     /// A fragment whose first fragment has not been seen.
     FragmentUnknown = "fragment-unknown", "a later fragment arrived without its first one";
+    /// A first fragment of an SCTP packet that would need other ports.
+    SctpFragment = "sctp-fragment", "an SCTP packet in fragments cannot get other ports: its checksum covers what is not there; use DSR, or server ports equal to the VIP's";
     /// The transmit ring stayed full.
     TxFull = "tx-full", "the transmit ring of the egress interface stayed full";
     /// The packet that waited for the kernel could not be handed over.

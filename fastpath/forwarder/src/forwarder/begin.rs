@@ -2,7 +2,7 @@
 
 use super::{Path, hash, send::drop_for};
 use crate::nat;
-use crate::packet::{Headers, Tuple, protocol};
+use crate::packet::{Headers, Ports, Tuple, protocol};
 use crate::select::{Mode, NoChoice, Request};
 use crate::snapshot::Rule;
 use crate::spec::Topology;
@@ -33,8 +33,12 @@ impl Path {
         };
         let rule = &view.snapshot.rules()[rule as usize];
         let account = rule.account.of(self.worker);
-        if tuple.protocol == protocol::TCP && !state::begins(headers.tcp_flags) {
-            return Err(Some(drop_for(account, headers, DropReason::NoConnection)));
+        if !state::may_begin(headers) {
+            return Err(Some(match headers.is_icmp_reply() {
+                // The kernel may have asked.
+                true => Verdict::Kernel,
+                false => drop_for(account, headers, DropReason::NoConnection),
+            }));
         }
         let request = Request::new(tuple, vip, now);
         for _ in 0..HALF_NAT_CHOICES {
@@ -101,7 +105,8 @@ impl Path {
         let is_it = |connection: &Connection, direction| {
             view.recognise(tuple, connection, direction).is_some()
         };
-        let mut sources = nat::Candidates::new(rule.proxy_src.len(), hash.rotate_left(29));
+        let ports = Ports::of(tuple.protocol, tuple.src.is_v4());
+        let mut sources = nat::Candidates::new(ports, rule.proxy_src.len(), hash.rotate_left(29));
         let mut half_nat_tried = false;
         let reverse_keys = |identity: &mut Identity| {
             if rule.topology == Topology::Nat {

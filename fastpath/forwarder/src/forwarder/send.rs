@@ -21,6 +21,13 @@ impl Path {
         direction: Direction,
         hash: u64,
     ) -> Verdict {
+        if headers.fragment.is_some()
+            && let Some(new) = flow.translated(direction)
+            && !rewrite::is_possible(headers, &new)
+        {
+            let traffic = flow.target.account.of(self.worker);
+            return drop_for(traffic, headers, DropReason::SctpFragment);
+        }
         self.forward(view, frame, headers, flow, direction, hash)
     }
 
