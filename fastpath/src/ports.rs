@@ -203,6 +203,14 @@ impl Ports {
         }
     }
 
+    /// Says that the packet in a frame of ours now begins at `start` of the frame.
+    #[inline]
+    pub fn set_start(&self, frame: &mut FrameDesc, start: usize) {
+        if let Some(area) = &self.area {
+            area.set_start(frame, start);
+        }
+    }
+
     /// Posts a packet of `length` bytes for `interface`; it leaves with the next [`Ports::send`]. False, and the frame
     /// stays where it is, if no socket sends there.
     #[inline]

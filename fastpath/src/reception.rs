@@ -15,11 +15,10 @@ use crate::ports::{CopyMode, Ports};
 use crate::queues::receive_queues;
 use crate::statistics::Counted;
 use crate::steering::Steering;
-use crate::umem::FRAME_SIZE;
+use crate::umem::{FRAME_SIZE, HEADROOM};
 
-/// Room that the kernel keeps before a packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h) and an Ethernet header
-/// with a VLAN tag, in bytes.
-const AROUND_PACKET: usize = 256 + 18;
+/// Room before a packet, and an Ethernet header with a VLAN tag, in bytes.
+const AROUND_PACKET: usize = HEADROOM + 18;
 
 /// What one worker serves.
 #[derive(Debug, Clone)]

@@ -15,11 +15,63 @@ pub const FRAME_SIZE: usize = 4096;
 /// Bytes of a huge page; memory of this granularity is tried as huge pages first.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Bytes before a received packet that we may write: what the kernel keeps free for XDP programs in every frame
+/// (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h). A frame that was received is ours from its first byte to its last
+/// (net/xdp/xsk_buff_pool.c puts packets at `headroom + XDP_PACKET_HEADROOM`), and one that is to be sent may begin
+/// anywhere in it (`xp_aligned_validate_desc`, net/xdp/xsk_queue.h): enough for any outer header that we put before a
+/// packet.
+pub const HEADROOM: usize = 256;
+
 /// One worker's packet memory.
 pub struct Area {
     umem: Umem,
     base: NonNull<u8>,
     frames: usize,
+    mover: Mover,
+}
+
+/// Gives a descriptor another address within its frame, for a packet that grew at its front.
+///
+/// A descriptor of xsk-rs 0.11 gets its address from a ring or from `Umem::new` and has no method to change it, although
+/// everything else there takes any address within a frame (an XDP program may have moved the packet). So we write the
+/// field ourselves. Where it lies is up to the compiler, and found out by trying.
+#[derive(Debug, Clone, Copy)]
+struct Mover {
+    /// Bytes from the beginning of a descriptor to its address.
+    at: usize,
+}
+
+impl Mover {
+    /// Tries every place where an address can be, on copies.
+    fn find(sample: &FrameDesc) -> Option<Mover> {
+        let last = size_of::<FrameDesc>() - size_of::<usize>();
+        (0..=last)
+            .step_by(align_of::<usize>())
+            .map(|at| Mover { at })
+            .find(|mover| {
+                [0, usize::MAX].iter().all(|&address| {
+                    let mut probe = *sample;
+                    mover.set(&mut probe, address);
+                    probe.addr() == address
+                        && probe.options() == sample.options()
+                        && probe.lengths().data() == sample.lengths().data()
+                        && probe.lengths().headroom() == sample.lengths().headroom()
+                })
+            })
+    }
+
+    #[inline]
+    fn set(self, descriptor: &mut FrameDesc, address: usize) {
+        const { assert!(align_of::<FrameDesc>() == align_of::<usize>()) };
+        // SAFETY: the place lies within the descriptor and is aligned (see `find`), and a descriptor consists of
+        // integers and padding only (xsk-rs 0.11 src/umem/frame/mod.rs), for which any bytes are valid.
+        unsafe {
+            (&raw mut *descriptor)
+                .byte_add(self.at)
+                .cast::<usize>()
+                .write(address);
+        }
+    }
 }
 
 // SAFETY: `base` points into the mapping that `umem` owns; `Umem` itself is `Send`, and the mapping is not bound to a
@@ -56,10 +108,13 @@ impl Area {
         };
         let base = NonNull::new(base)
             .ok_or_else(|| OpenError::Setting("the packet memory has no address".into()))?;
+        let mover = Mover::find(&first)
+            .ok_or_else(|| OpenError::Setting("descriptors have no address".into()))?;
         let area = Area {
             umem,
             base,
             frames: frames.get() as usize,
+            mover,
         };
         Ok((area, descriptors))
     }
@@ -104,6 +159,14 @@ impl Area {
         (bytes, descriptor.addr() % FRAME_SIZE)
     }
 
+    /// Says where in its frame a packet begins.
+    #[inline]
+    pub fn set_start(&self, descriptor: &mut FrameDesc, start: usize) {
+        debug_assert!(start < FRAME_SIZE);
+        let address = Self::index(descriptor) * FRAME_SIZE + start % FRAME_SIZE;
+        self.mover.set(descriptor, address);
+    }
+
     /// Says how long the packet in a frame is, for transmission.
     #[inline]
     pub fn set_length(&self, descriptor: &mut FrameDesc, length: usize) {
@@ -111,5 +174,23 @@ impl Area {
         unsafe { self.umem.data_mut(descriptor) }
             .cursor()
             .set_pos(length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_can_be_moved_within_its_frame_and_nothing_else_of_it_changes() {
+        let mut descriptor = FrameDesc::default();
+        descriptor.set_options(7);
+        let mover = Mover::find(&descriptor).expect("a descriptor has an address");
+        for address in [0, HEADROOM, 5 * FRAME_SIZE + HEADROOM - 60, usize::MAX] {
+            mover.set(&mut descriptor, address);
+            assert_eq!(descriptor.addr(), address);
+            assert_eq!(descriptor.options(), 7);
+            assert_eq!(descriptor.lengths().data(), 0);
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::port::{BATCH, Plan};
 use crate::ports::Ports;
 use crate::raw::RawSender;
 use crate::tun::Tun;
+use crate::umem::FRAME_SIZE;
 
 /// Rounds without a packet before the worker sleeps.
 const QUIET_ROUNDS: u32 = 32;
@@ -178,9 +179,10 @@ impl Worker {
         self.forwarder
             .process(&self.view, &mut packets, self.now.seconds());
         for (at, packet) in packets.drain(..).enumerate() {
-            let frame = self.batch[at];
-            // A descriptor of xsk-rs cannot be moved within its frame, and nothing that the forwarder does needs it.
-            debug_assert_eq!(packet.start(), frame.addr() % crate::umem::FRAME_SIZE);
+            let mut frame = self.batch[at];
+            if packet.start() != frame.addr() % FRAME_SIZE {
+                self.ports.set_start(&mut frame, packet.start());
+            }
             let (verdict, length) = (packet.verdict, packet.len());
             self.dispose(frame, length, verdict, Place::BATCH);
         }
