@@ -158,6 +158,33 @@ impl<'a> Packet<'a> {
         self.start
     }
 
+    /// Moves the frame's beginning `bytes` towards the buffer's; what is there is to be written by the caller. False,
+    /// and nothing changes, if there is not that much headroom.
+    #[inline(always)]
+    #[must_use]
+    pub fn grow_front(&mut self, bytes: usize) -> bool {
+        let Some(start) = self.start.checked_sub(bytes) else {
+            return false;
+        };
+        self.start = start;
+        self.len += bytes;
+        true
+    }
+
+    /// Takes `bytes` off the frame's beginning, at most all.
+    #[inline(always)]
+    pub fn shrink_front(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.len);
+        self.start += bytes;
+        self.len -= bytes;
+    }
+
+    /// Cuts the frame to at most `len` bytes.
+    #[inline(always)]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// The frame's length in bytes.
     pub fn len(&self) -> usize {
         self.len

@@ -1,7 +1,7 @@
 //! Fragments behind the first one.
 
 use super::Path;
-use crate::packet::{Headers, Tuple};
+use crate::packet::{Headers, Packet, Tuple};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::View;
 
@@ -18,7 +18,7 @@ impl Path {
     pub(super) fn later_fragment(
         &self,
         view: &View,
-        frame: &mut [u8],
+        packet: &mut Packet<'_>,
         headers: &Headers,
         now: u32,
     ) -> Verdict {
@@ -28,7 +28,7 @@ impl Path {
             return Verdict::Drop(DropReason::FragmentUnknown);
         };
         match view.flow(identity) {
-            Some(flow) => self.forward_slowly(view, frame, headers, &flow, direction, hash),
+            Some(flow) => self.forward_slowly(view, packet, headers, &flow, direction, hash),
             None => Verdict::Drop(DropReason::ServerGone),
         }
     }

@@ -2,14 +2,20 @@
 
 use super::{Path, hash, known::Hit};
 use crate::icmp;
-use crate::packet::Headers;
+use crate::packet::{Headers, Packet};
 use crate::table::Direction;
 use crate::verdict::Verdict;
 use crate::view::{Recognised, View};
 
 impl Path {
     #[cold]
-    pub(super) fn icmp_error(&self, view: &View, frame: &mut [u8], headers: &Headers) -> Verdict {
+    pub(super) fn icmp_error(
+        &self,
+        view: &View,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+    ) -> Verdict {
+        let frame = packet.frame_mut();
         let Some(quoted) = icmp::quoted(frame, headers) else {
             return Verdict::Kernel;
         };

@@ -1,7 +1,7 @@
 //! Packets of connections that are in the table.
 
 use super::{Path, send::drop_for};
-use crate::packet::{self, Headers, Tuple};
+use crate::packet::{self, Headers, Packet, Tuple};
 use crate::state;
 use crate::table::{Direction, Found};
 use crate::verdict::{DropReason, Verdict};
@@ -51,7 +51,7 @@ impl Path {
     pub(super) fn transport_slowly(
         &mut self,
         view: &View,
-        frame: &mut [u8],
+        packet: &mut Packet<'_>,
         headers: &Headers,
         hash: u64,
         now: u32,
@@ -75,7 +75,7 @@ impl Path {
                 self.fragments
                     .remember(headers, id, hash, (flow.identity, direction), now);
             }
-            return self.forward_slowly(view, frame, headers, &flow, direction, hash);
+            return self.forward_slowly(view, packet, headers, &flow, direction, hash);
         }
         Verdict::Drop(DropReason::InsertRace)
     }

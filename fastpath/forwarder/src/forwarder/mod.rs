@@ -36,6 +36,8 @@ struct Path {
     hasher: FlowHasher,
     fragments: Fragments,
     counters: Arc<WorkerCounters>,
+    /// The batch's time, in seconds since boot.
+    now: u32,
 }
 
 /// A packet on its way through the batch.
@@ -65,6 +67,7 @@ impl Forwarder {
                 table,
                 fragments: Fragments::default(),
                 counters: Arc::default(),
+                now: 0,
             },
             parsed: Box::new([nothing; BATCH]),
         }
@@ -78,13 +81,14 @@ impl Forwarder {
     /// Gives every packet its verdict and changes those that are to be sent. `now` is in seconds since boot, the same
     /// clock for all workers and for [`crate::table::Sweeper`].
     pub fn process(&mut self, view: &View, packets: &mut [Packet<'_>], now: u32) {
+        self.path.now = now;
         for batch in packets.chunks_mut(BATCH) {
             self.path.table.enter(self.path.worker);
             self.parse(batch);
             self.look_ahead(batch.len());
             for (packet, parsed) in batch.iter_mut().zip(self.parsed.iter()) {
                 packet.verdict = match parsed.outcome {
-                    Ok(()) => self.path.one(view, packet.frame_mut(), parsed, now),
+                    Ok(()) => self.path.one(view, packet, parsed, now),
                     Err(reason) => Verdict::Drop(reason),
                 };
             }
@@ -132,26 +136,32 @@ impl Path {
     }
 
     #[inline(always)]
-    fn one(&mut self, view: &View, frame: &mut [u8], parsed: &Parsed, now: u32) -> Verdict {
+    fn one(&mut self, view: &View, packet: &mut Packet<'_>, parsed: &Parsed, now: u32) -> Verdict {
         let headers = &parsed.headers;
         match headers.kind {
-            Kind::Transport => self.transport(view, frame, parsed, now),
-            Kind::LaterFragment => self.later_fragment(view, frame, headers, now),
-            Kind::IcmpError => self.icmp_error(view, frame, headers),
+            Kind::Transport => self.transport(view, packet, parsed, now),
+            Kind::LaterFragment => self.later_fragment(view, packet, headers, now),
+            Kind::IcmpError => self.icmp_error(view, packet, headers),
             Kind::Other => Verdict::Kernel,
         }
     }
 
     #[inline(always)]
-    fn transport(&mut self, view: &View, frame: &mut [u8], parsed: &Parsed, now: u32) -> Verdict {
+    fn transport(
+        &mut self,
+        view: &View,
+        packet: &mut Packet<'_>,
+        parsed: &Parsed,
+        now: u32,
+    ) -> Verdict {
         let (headers, hash) = (&parsed.headers, parsed.hash);
         if headers.fragment.is_none()
             && let Some(index) = parsed.candidate
             && let Some((flow, direction)) = self.continues(view, headers, hash, index, now)
         {
-            return self.forward(view, frame, headers, &flow, direction, hash);
+            return self.forward(view, packet, headers, &flow, direction, hash);
         }
-        self.transport_slowly(view, frame, headers, hash, now)
+        self.transport_slowly(view, packet, headers, hash, now)
     }
 }
 

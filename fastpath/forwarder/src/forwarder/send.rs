@@ -2,7 +2,7 @@
 
 use super::Path;
 use crate::counters::Traffic;
-use crate::packet::Headers;
+use crate::packet::{Headers, Packet};
 use crate::rewrite;
 use crate::spec::Topology;
 use crate::table::Direction;
@@ -15,7 +15,7 @@ impl Path {
     pub(super) fn forward_slowly(
         &self,
         view: &View,
-        frame: &mut [u8],
+        packet: &mut Packet<'_>,
         headers: &Headers,
         flow: &Flow<'_>,
         direction: Direction,
@@ -28,7 +28,7 @@ impl Path {
             let traffic = flow.target.account.of(self.worker);
             return drop_for(traffic, headers, DropReason::SctpFragment);
         }
-        self.forward(view, frame, headers, flow, direction, hash)
+        self.forward(view, packet, headers, flow, direction, hash)
     }
 
     /// Sends a packet on its way: rewritten for its direction, addressed to its next hop.
@@ -36,7 +36,7 @@ impl Path {
     pub(super) fn forward(
         &self,
         view: &View,
-        frame: &mut [u8],
+        packet: &mut Packet<'_>,
         headers: &Headers,
         flow: &Flow<'_>,
         direction: Direction,
@@ -46,14 +46,14 @@ impl Path {
         let Some(new) = flow.translated(direction) else {
             return drop_for(traffic, headers, DropReason::ServerGone);
         };
-        if flow.rule.topology != Topology::Dsr && !rewrite::hop(frame, headers, &new) {
+        if flow.rule.topology != Topology::Dsr && !rewrite::hop(packet.frame_mut(), headers, &new) {
             return drop_for(traffic, headers, DropReason::TtlExpired);
         }
         let hop = match direction {
             Direction::Forward => view.hop(flow.target_index),
             Direction::Reverse => view.network.next_hop(new.dst, hash as u32),
         };
-        let verdict = view.network.send(hop, headers.ip_len(), frame);
+        let verdict = view.network.send(hop, headers.ip_len(), packet.frame_mut());
         match verdict {
             Verdict::Drop(_) => {
                 traffic.dropped_packets.add(1);
