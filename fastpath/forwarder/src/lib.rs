@@ -15,6 +15,7 @@ mod fragment;
 pub mod hash;
 mod icmp;
 mod idmap;
+pub mod matching;
 mod nat;
 pub mod network;
 pub mod packet;

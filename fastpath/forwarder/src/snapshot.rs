@@ -10,12 +10,14 @@ use crate::address::Addr;
 use crate::counters::Account;
 use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
+use crate::matching::{self, Claim, Matcher, Miss, Pattern};
 use crate::nat;
+use crate::packet::Tuple;
 use crate::select::maglev::Maglev;
 use crate::select::{self, Mode, NoChoice, Request, Select};
 use crate::spec::{
-    PortMap, PortRange, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, Timeouts,
-    Topology,
+    PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec,
+    Timeouts, Topology,
 };
 use crate::table;
 
@@ -82,15 +84,49 @@ pub enum CompileError {
         /// First port of the server.
         to: u16,
     },
-    /// DSR with other ports at the server.
-    #[error("rule '{rule}': server '{server}' has ports of its own, which DSR cannot reach")]
+    /// DSR or TUN with other ports at the server.
+    #[error(
+        "rule '{rule}': server '{server}' has ports of its own, which DSR and TUN cannot reach"
+    )]
     DsrPorts {
         /// The rule.
         rule: String,
         /// The server.
         server: String,
     },
-    /// Two rules accept the same connections.
+    /// A VIP that no packet may be balanced to.
+    #[error("rule '{rule}': {address} is not the address of a single host and cannot be a VIP")]
+    NotUnicast {
+        /// The rule.
+        rule: String,
+        /// The VIP.
+        address: IpAddr,
+    },
+    /// Ports where there are none.
+    #[error(
+        "rule '{rule}': protocol {protocol} has no ports, but the VIP names ports {first}-{last}"
+    )]
+    NoPorts {
+        /// The rule.
+        rule: String,
+        /// The protocol.
+        protocol: Protocol,
+        /// First port of the VIP.
+        first: u16,
+        /// Last port of the VIP.
+        last: u16,
+    },
+    /// A client prefix that is longer than an address.
+    #[error("rule '{rule}': a prefix of {address} cannot be {len} bits long")]
+    PrefixLength {
+        /// The rule.
+        rule: String,
+        /// The prefix's address.
+        address: IpAddr,
+        /// Its length.
+        len: u8,
+    },
+    /// Two rules accept the same connections, and neither is more specific than the other.
     #[error(
         "rules '{first}' and '{second}' both accept {protocol} connections to {address} port {port}"
     )]
@@ -132,6 +168,8 @@ pub struct Rule {
     pub topology: Topology,
     /// Where clients connect to.
     pub vips: Box<[Vip]>,
+    /// Clients that the rule is for; empty for all.
+    pub clients: Box<[Prefix]>,
     /// Source addresses towards the servers.
     pub proxy_src: Box<[Addr]>,
     /// Idle times.
@@ -201,10 +239,6 @@ pub struct SteeringEntry {
     pub ports: PortRange,
 }
 
-/// Ports of a VIP, the rule that they belong to, and the VIP's index there.
-type Claim = (PortRange, u32, u8);
-type VipIndex = HashMap<(u128, Protocol), Box<[Claim]>, FoldBuild>;
-
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -215,8 +249,8 @@ pub struct Snapshot {
     target_index: IdMap,
     /// Rule id to rule.
     rule_index: HashMap<RuleId, u32, FoldBuild>,
-    /// Ports of accepting rules by address and protocol, ascending.
-    vip_index: VipIndex,
+    /// Which accepting rule a packet is for.
+    matcher: Matcher,
 }
 
 impl Snapshot {
@@ -270,15 +304,19 @@ impl Snapshot {
         self.rule_index.get(&id).map(|&at| &self.rules[at as usize])
     }
 
-    /// The rule that accepts new connections to this address and port, and which of its VIPs that is.
+    /// The rule that accepts a packet with this tuple as the beginning of a connection, and which of its VIPs that is:
+    /// the most specific one, see [`crate::matching`].
     #[inline]
-    pub fn accepting(&self, address: Addr, protocol: u8, port: u16) -> Option<(u32, u8)> {
-        let ranges = self
-            .vip_index
-            .get(&(address.0, Protocol::from_number(protocol)))?;
-        let at = ranges.partition_point(|(range, ..)| range.last < port);
-        let &(range, rule, vip) = ranges.get(at)?;
-        range.contains(port).then_some((rule, vip))
+    pub fn accepting(&self, tuple: &Tuple) -> Option<(u32, u8)> {
+        let Claim { rule, vip } = self.matcher.find(tuple)?;
+        Some((rule, vip))
+    }
+
+    /// Every VIP with the address of a packet that does not get it, with what is in the way; the nearest miss first. For
+    /// explanations: it looks at all rules.
+    #[cold]
+    pub fn misses(&self, tuple: &Tuple) -> Vec<Miss> {
+        self.matcher.misses(&self.rules, tuple)
     }
 
     /// Chooses a server of a rule for a new connection: an index into [`Snapshot::targets`].
@@ -350,7 +388,7 @@ struct Compiler<'a> {
     targets: Vec<Target>,
     target_index: HashMap<u64, u32, FoldBuild>,
     rule_index: HashMap<RuleId, u32, FoldBuild>,
-    vips: HashMap<(u128, Protocol), Vec<Claim>, FoldBuild>,
+    patterns: Vec<Pattern>,
     /// Tables made in this run: groups that serve several rules share theirs.
     tables: HashMap<Box<[ServerId]>, Arc<Maglev>>,
 }
@@ -364,13 +402,14 @@ impl<'a> Compiler<'a> {
             targets: Vec::new(),
             target_index: HashMap::default(),
             rule_index: HashMap::default(),
-            vips: HashMap::default(),
+            patterns: Vec::new(),
             tables: HashMap::new(),
         }
     }
 
     fn rule(&mut self, spec: &RuleSpec) -> Result<(), CompileError> {
         check_rule(spec)?;
+        matching::check(spec)?;
         let at = self.rules.len() as u32;
         if self.rule_index.insert(spec.id, at).is_some() {
             return Err(CompileError::DuplicateId {
@@ -410,12 +449,7 @@ impl<'a> Compiler<'a> {
             })
             .collect();
         if spec.accepting {
-            for (n, vip) in vips.iter().enumerate() {
-                self.vips
-                    .entry((vip.address.0, vip.protocol))
-                    .or_default()
-                    .push((vip.ports, at, n as u8));
-            }
+            self.patterns.extend(matching::patterns(spec, at));
         }
         let account = old
             .map(|old| &old.account)
@@ -427,6 +461,7 @@ impl<'a> Compiler<'a> {
             accepting: spec.accepting,
             topology: spec.topology,
             vips,
+            clients: spec.clients.clone().into(),
             proxy_src: spec
                 .proxy_src
                 .iter()
@@ -493,31 +528,21 @@ impl<'a> Compiler<'a> {
     }
 
     fn finish(self, generation: u64) -> Result<Snapshot, CompileError> {
-        let mut vip_index = VipIndex::default();
-        for ((address, protocol), mut ranges) in self.vips {
-            ranges.sort_unstable_by_key(|(range, ..)| *range);
-            for pair in ranges.windows(2) {
-                let ((a, first, _), (b, second, _)) = (pair[0], pair[1]);
-                if a.last >= b.first {
-                    let name = |at: u32| self.rules[at as usize].name.clone();
-                    return Err(CompileError::Overlap {
-                        first: name(first),
-                        second: name(second),
-                        address: Addr(address).into(),
-                        protocol,
-                        port: b.first,
-                    });
-                }
-            }
-            vip_index.insert((address, protocol), ranges.into());
-        }
+        let name = |claim: Claim| self.rules[claim.rule as usize].name.clone();
+        let matcher = Matcher::new(self.patterns).map_err(|ambiguity| CompileError::Overlap {
+            first: name(ambiguity.first),
+            second: name(ambiguity.second),
+            address: ambiguity.address,
+            protocol: ambiguity.protocol,
+            port: ambiguity.port,
+        })?;
         Ok(Snapshot {
             generation,
             rules: self.rules.into(),
             targets: self.targets.into(),
             target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),
             rule_index: self.rule_index,
-            vip_index,
+            matcher,
         })
     }
 }
@@ -569,13 +594,14 @@ fn check_id(rule: &RuleSpec, what: &'static str, id: u32, most: u32) -> Result<(
 
 fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError> {
     check_id(rule, "server", server.id, table::MAX_SERVER_ID)?;
-    if rule.topology == Topology::Dsr && server.ports != PortMap::Same {
+    if matches!(rule.topology, Topology::Dsr | Topology::Tun) && server.ports != PortMap::Same {
         return Err(CompileError::DsrPorts {
             rule: rule.name.clone(),
             server: server.name.clone(),
         });
     }
-    for PortRange { first, last } in rule.vips.iter().map(|vip| vip.ports) {
+    let with_ports = rule.vips.iter().filter(|vip| vip.protocol.has_ports());
+    for PortRange { first, last } in with_ports.map(|vip| vip.ports) {
         let to = match server.ports {
             PortMap::Shift(to) => to,
             PortMap::Same | PortMap::Collapse(_) => first,

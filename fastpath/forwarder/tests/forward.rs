@@ -499,10 +499,6 @@ fn overlapping_rules_are_refused_and_a_retired_one_may_overlap() {
     let mut second = rule(V4, Topology::Dsr, RR, 1);
     second.id = 2;
     second.name = "other".into();
-    second.vips[0].ports = PortRange {
-        first: 70,
-        last: 90,
-    };
     let compile = |rules| {
         Snapshot::compile(
             &SnapshotSpec {
@@ -517,7 +513,7 @@ fn overlapping_rules_are_refused_and_a_retired_one_may_overlap() {
     let error = compile(vec![rule(V4, Topology::Dsr, RR, 1), second.clone()]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "rules 'other' and 'web' both accept tcp connections to 10.1.0.200 port 80"
+        "rules 'web' and 'other' both accept tcp connections to 10.1.0.200 port 80"
     );
     second.accepting = false;
     assert!(compile(vec![rule(V4, Topology::Dsr, RR, 1), second]).is_ok());

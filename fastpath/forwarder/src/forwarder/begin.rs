@@ -25,10 +25,7 @@ impl Path {
         now: u32,
     ) -> Result<Flow<'v>, Option<Verdict>> {
         let tuple = &headers.tuple;
-        let Some((rule, vip)) = view
-            .snapshot
-            .accepting(tuple.dst, tuple.protocol, tuple.dport)
-        else {
+        let Some((rule, vip)) = view.snapshot.accepting(tuple) else {
             return Err(Some(Verdict::Kernel));
         };
         let rule = &view.snapshot.rules()[rule as usize];
