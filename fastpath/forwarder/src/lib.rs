@@ -14,6 +14,11 @@ mod forwarder;
 mod fragment;
 pub mod hash;
 mod icmp;
+#[allow(
+    dead_code,
+    reason = "the answers to orphans and to packets that are too big come next"
+)]
+mod icmp_answer;
 mod idmap;
 pub mod matching;
 mod nat;

@@ -16,8 +16,8 @@ use crate::packet::Tuple;
 use crate::select::maglev::Maglev;
 use crate::select::{self, Mode, NoChoice, Request, Select};
 use crate::spec::{
-    PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec,
-    Timeouts, Topology,
+    Limits, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec,
+    SnapshotSpec, Timeouts, Topology,
 };
 use crate::table;
 
@@ -243,6 +243,8 @@ pub struct SteeringEntry {
 #[derive(Debug, Default)]
 pub struct Snapshot {
     generation: u64,
+    limits: Limits,
+    workers: usize,
     rules: Box<[Rule]>,
     targets: Box<[Target]>,
     /// (rule id, server id) to target.
@@ -275,12 +277,22 @@ impl Snapshot {
         for rule in &spec.rules {
             compiler.rule(rule)?;
         }
-        compiler.finish(spec.generation)
+        compiler.finish(spec)
     }
 
     /// The specification's generation.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What the node as a whole lets in.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Workers that it was compiled for.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// All rules.
@@ -527,7 +539,7 @@ impl<'a> Compiler<'a> {
         Ok(at)
     }
 
-    fn finish(self, generation: u64) -> Result<Snapshot, CompileError> {
+    fn finish(self, spec: &SnapshotSpec) -> Result<Snapshot, CompileError> {
         let name = |claim: Claim| self.rules[claim.rule as usize].name.clone();
         let matcher = Matcher::new(self.patterns).map_err(|ambiguity| CompileError::Overlap {
             first: name(ambiguity.first),
@@ -537,7 +549,9 @@ impl<'a> Compiler<'a> {
             port: ambiguity.port,
         })?;
         Ok(Snapshot {
-            generation,
+            generation: spec.generation,
+            limits: spec.limits,
+            workers: self.workers,
             rules: self.rules.into(),
             targets: self.targets.into(),
             target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),
