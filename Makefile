@@ -27,9 +27,9 @@ PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
 # Every crate but the lab, which is built once, in the release profile.
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
-PURE_TESTS := forward fragments icmp no_alloc noise configuration dbus mistakes
+PURE_TESTS := forward fragments replay icmp no_alloc noise configuration dbus mistakes
 
-.PHONY: help deps build demo test test-pure test-lab bench lint install lab-clean clean
+.PHONY: help deps build demo test test-pure test-lab fuzz bench lint install lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -47,6 +47,7 @@ demo: deps build ## a balancer and three nginx in throw-away namespaces; KEEP=1 
 
 test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 	@$(MAKE) --no-print-directory test-pure
+	$(MAKE) --no-print-directory fuzz SECONDS=20
 	$(MAKE) --no-print-directory test-lab
 
 # The packages named are the same in every call, because cargo builds dependencies anew for another choice of features.
@@ -64,6 +65,33 @@ test-lab: build ## daemons and whole nodes in network namespaces, one at a time 
 	# Everything, so that no new file can be forgotten; the pure tests are quick and run once more.
 	cargo test --locked $(CRATES) --no-fail-fast
 	cargo test --locked --release -p ilb-tests --tests --no-fail-fast -- --test-threads=1
+
+# Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
+# on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which
+# `cargo test` replays; inputs that reach something new are kept in target/fuzz-corpus.
+FUZZ_TARGETS := packet quoted control settings snapshot process
+FUZZ_FLAGS := -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+TARGET_DIR = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+SECONDS ?= 300
+
+fuzz: ## SECONDS=300 of libFuzzer for each target; FUZZ_TARGETS=process for one
+	@echo
+	echo '==== Fuzzing: $(SECONDS) s for each of $(FUZZ_TARGETS) ===='
+	RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --locked --profile fuzz --target '$(HOST)' -p ilb-fuzz --features libfuzzer --bins
+	for target in $(FUZZ_TARGETS); do
+	  mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target" "tests/fuzz/regressions/$$target"
+	  echo "-- $$target"
+	  log="$(TARGET_DIR)/fuzz-corpus/$$target.log"
+	  if ! "$(TARGET_DIR)/$(HOST)/fuzz/fuzz-$$target" -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=4096 -use_value_profile=1 \
+	      -print_final_stats=1 -artifact_prefix="tests/fuzz/regressions/$$target/" \
+	      "$(TARGET_DIR)/fuzz-corpus/$$target" "tests/fuzz/corpus/$$target" "tests/fuzz/regressions/$$target" >"$$log" 2>&1; then
+	    tail -n 60 "$$log" >&2; echo "fuzzing '$$target' found something: see above" >&2; exit 1
+	  fi
+	  grep -E 'number_of_executed_units|average_exec_per_sec|cov:' "$$log" | tail -n 3
+	done
 
 bench: deps build ## measure, print, and write target/bench.json (needs root)
 	@cargo run --locked --release -p ilb-tests --bin ilb-bench

@@ -5,10 +5,10 @@ set -euo pipefail
 
 packages=(
     # build: the XDP program and the AF_XDP libraries
-    clang llvm libelf-dev libpcap-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc make libc6-dev shellcheck
+    clang llvm libelf-dev libpcap-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc g++ make libc6-dev shellcheck
     # (libpcap: the AF_XDP library's configure insists on its headers)
     # lab: networks, clients, servers, a bus, eyes
-    iproute2 iputils-ping ethtool tcpdump curl nginx-light dbus systemd util-linux
+    iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
     # benchmarks: the competition, and a counter of instructions
     nftables valgrind
 )
@@ -27,7 +27,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "run \`sudo make deps\`, or: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 1
     fi
-    # Installing nginx or dbus must not start a service on this machine: for the length of this installation a
+    # Installing nginx, vsftpd or dbus must not start a service on this machine: for the length of this installation a
     # policy-rc.d says so, unless the machine has one of its own, which we leave alone.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -35,13 +35,16 @@ if [ ${#missing[@]} -gt 0 ]; then
         printf '#!/bin/sh\n# made by ilb tests/deps.sh for one installation\nexit 101\n' >"$policy"
         chmod 0755 "$policy"
     fi
-    nginx_was_there=$(dpkg-query -W -f '${db:Status-Status}' nginx-light 2>/dev/null) || nginx_was_there=absent
+    services=()
+    for service in nginx vsftpd; do
+        if [ ! -e "/lib/systemd/system/$service.service" ]; then services+=("$service.service"); fi
+    done
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
-    # Nor at the next boot: the lab starts its own nginx processes.
-    if [ "$nginx_was_there" != installed ] && [ -d /run/systemd/system ]; then
-        systemctl disable nginx.service
+    # Nor at the next boot: the lab starts its own processes.
+    if [ ${#services[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
+        systemctl disable "${services[@]}"
     fi
 fi
 

@@ -1,0 +1,159 @@
+//! A forwarder that is slow and plain: maps from what a packet says to what must become of it. It does not choose
+//! servers or NAT ports; it learns the choice from the first packet, says whether it was allowed, and holds every
+//! further packet against it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ilb_forwarder::packet::tcp;
+use ilb_forwarder::spec::{PortMap, Protocol, RuleSpec, ServerSpec, Topology};
+
+/// An address with a port.
+pub type End = (IpAddr, u16);
+
+/// What a client's packets have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub client: End,
+    pub vip: End,
+    pub protocol: u8,
+}
+
+/// A connection as the reference knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub rule: u32,
+    pub server: u32,
+    /// Our end towards the server, NAT only.
+    pub nat: Option<End>,
+    /// Whether the client has closed it or either side has reset it, so that a SYN begins another.
+    pub over: bool,
+    /// When its last packet came.
+    pub seen: u32,
+}
+
+/// What must become of a client's packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It belongs to this connection.
+    Continues(Known),
+    /// It begins a connection by the rule at this place.
+    Begins(usize),
+    /// It is none of ours.
+    Kernel,
+    /// It belongs to nothing and begins nothing.
+    NoConnection,
+    /// The configuration does not say any more; it may be dropped, or sent to a server that may be chosen.
+    Orphan,
+}
+
+#[derive(Default)]
+pub struct Reference {
+    pub rules: Vec<RuleSpec>,
+    pub flows: BTreeMap<Key, Known>,
+}
+
+fn number(protocol: Protocol, v4: bool) -> u8 {
+    protocol
+        .number(v4)
+        .expect("the reference has no rules for any protocol")
+}
+
+/// Whether the server may be given new connections.
+pub fn may_be_chosen(server: &ServerSpec) -> bool {
+    server.accepting && server.weight > 0 && !server.dead
+}
+
+impl Reference {
+    /// A rule and one of its servers by their ids.
+    pub fn configured(&self, rule: u32, server: u32) -> Option<(&RuleSpec, &ServerSpec)> {
+        let rule = self.rules.iter().find(|candidate| candidate.id == rule)?;
+        let server = rule
+            .servers
+            .iter()
+            .find(|candidate| candidate.id == server)?;
+        Some((rule, server))
+    }
+
+    fn accepting(&self, key: &Key) -> Option<usize> {
+        self.rules.iter().position(|rule| {
+            rule.accepting
+                && rule.vips.iter().any(|vip| {
+                    vip.address == key.vip.0
+                        && number(vip.protocol, key.vip.0.is_ipv4()) == key.protocol
+                        && vip.ports.contains(key.vip.1)
+                })
+        })
+    }
+
+    /// What a client's packet is, without a change.
+    pub fn expect(&self, key: &Key, flags: u8) -> Expected {
+        let begins =
+            key.protocol != 6 || flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN;
+        if let Some(&known) = self.flows.get(key) {
+            match self.configured(known.rule, known.server) {
+                Some((_, server)) if !server.dead => {
+                    if !(key.protocol == 6 && begins && known.over) {
+                        return Expected::Continues(known);
+                    }
+                }
+                _ => return Expected::Orphan,
+            }
+        }
+        match self.accepting(key) {
+            None => Expected::Kernel,
+            Some(_) if !begins => Expected::NoConnection,
+            Some(rule) => Expected::Begins(rule),
+        }
+    }
+
+    /// A packet of a connection passed.
+    pub fn passed(&mut self, key: &Key, from_client: bool, flags: u8, now: u32) {
+        if let Some(known) = self.flows.get_mut(key) {
+            known.seen = now;
+            known.over |= key.protocol == 6
+                && (flags & tcp::RST != 0 || (from_client && flags & tcp::FIN != 0));
+        }
+    }
+
+    /// Where packets of a connection go towards the server: its source and destination.
+    pub fn towards_server(&self, key: &Key, known: &Known) -> Option<(End, End)> {
+        let (rule, server) = self.configured(known.rule, known.server)?;
+        Some(match rule.topology {
+            Topology::Dsr | Topology::Tun => (key.client, key.vip),
+            Topology::HalfNat => (key.client, (server.address, server_port(rule, server, key))),
+            Topology::Nat => (known.nat?, (server.address, server_port(rule, server, key))),
+        })
+    }
+
+    /// The connection that a server's packet belongs to.
+    pub fn of_reply(&self, from: End, to: End, protocol: u8) -> Option<(Key, Known)> {
+        let mut hits = self.flows.iter().filter(|(key, known)| {
+            let reverse = self
+                .configured(known.rule, known.server)
+                .is_some_and(|(rule, _)| rule.topology.has_reverse());
+            reverse
+                && key.protocol == protocol
+                && self.towards_server(key, known) == Some((to, from))
+        });
+        let hit = hits.next().map(|(&key, &known)| (key, known));
+        assert!(
+            hits.next().is_none(),
+            "two connections have the same replies"
+        );
+        hit
+    }
+}
+
+fn server_port(rule: &RuleSpec, server: &ServerSpec, key: &Key) -> u16 {
+    let first = rule
+        .vips
+        .iter()
+        .find(|vip| vip.address == key.vip.0 && vip.ports.contains(key.vip.1))
+        .map_or(0, |vip| vip.ports.first);
+    match server.ports {
+        PortMap::Same => key.vip.1,
+        PortMap::Collapse(port) => port,
+        PortMap::Shift(to) => to + (key.vip.1 - first),
+    }
+}
