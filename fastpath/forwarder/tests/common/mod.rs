@@ -298,7 +298,11 @@ impl Build {
                 self.protocol,
                 bytes.len(),
             );
-            let sum = checksum::of(&bytes, pseudo);
+            let mut sum = checksum::of(&bytes, pseudo);
+            if self.protocol == 17 && sum == 0 {
+                // Zero is no checksum; its other form is sent (RFC 768).
+                sum = 0xffff;
+            }
             bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
         bytes
