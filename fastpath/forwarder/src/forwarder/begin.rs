@@ -2,12 +2,12 @@
 
 use super::{Path, hash, send::drop_for};
 use crate::nat;
-use crate::packet::{Headers, Ports, Tuple, protocol};
+use crate::packet::{Headers, Ports, Tuple};
 use crate::select::{Mode, NoChoice, Request};
 use crate::snapshot::Rule;
 use crate::spec::Topology;
 use crate::state;
-use crate::table::{Candidate, Connection, Identity, InsertError, State};
+use crate::table::{Candidate, Connection, Identity, InsertError};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, View};
 
@@ -62,7 +62,7 @@ impl Path {
                 has_reverse: rule.topology.has_reverse(),
                 pool_version: 0,
             };
-            match self.enter(view, rule, identity, tuple, hash, now) {
+            match self.enter(view, rule, identity, headers, hash, now) {
                 Ok(identity) => {
                     let flow = view
                         .flow(identity)
@@ -95,10 +95,11 @@ impl Path {
         view: &View,
         rule: &Rule,
         identity: Identity,
-        tuple: &Tuple,
+        headers: &Headers,
         hash: u64,
         now: u32,
     ) -> Result<Identity, InsertError> {
+        let tuple = &headers.tuple;
         let is_it = |connection: &Connection, direction| {
             view.recognise(tuple, connection, direction).is_some()
         };
@@ -122,13 +123,9 @@ impl Path {
             let wanted = view.flow(*wanted).and_then(|flow| flow.reverse_tuple());
             wanted.is_some_and(|tuple| view.recognise(&tuple, connection, direction).is_some())
         };
-        let state = match identity.protocol {
-            protocol::TCP => State::SynReceived,
-            _ => State::Fresh,
-        };
         let candidate = Candidate {
             identity,
-            state,
+            state: state::first(headers),
             hash: hash as u32,
             lane: crate::table::NO_LANE,
             now,

@@ -1,7 +1,7 @@
 //! Packets of connections that are in the table.
 
 use super::{Path, send::drop_for};
-use crate::packet::{self, Headers, Packet, Tuple};
+use crate::packet::{Headers, Packet, Tuple};
 use crate::state;
 use crate::table::{Direction, Found};
 use crate::verdict::{DropReason, Verdict};
@@ -32,16 +32,11 @@ impl Path {
         if !flow.matches(&headers.tuple, direction) {
             return None;
         }
-        if headers.tuple.protocol == packet::protocol::TCP {
-            let flags = headers.tcp_flags;
-            if state::begins(flags) {
-                return None;
-            }
-            let after = |old| state::after(old, direction, flags);
-            self.table.touch(index, after, now)?;
-        } else {
-            self.table.touch(index, state::flows, now)?;
+        if state::begins_with_handshake(headers) {
+            return None;
         }
+        self.table
+            .touch(index, |old| state::next(old, direction, headers), now)?;
         Some((flow, direction))
     }
 
@@ -105,13 +100,12 @@ impl Path {
             state,
             direction,
         } = hit.found;
-        let tcp = headers.tuple.protocol == packet::protocol::TCP;
-        let begins = !tcp || state::begins(headers.tcp_flags);
+        let begins = state::begins_with_handshake(headers);
         let flow = match hit.recognised {
             Recognised::Flow(flow) => flow,
             Recognised::ServerGone(rule) => {
                 self.table.kill(index);
-                if begins {
+                if state::may_begin(headers) {
                     return None;
                 }
                 return Some(Err(drop_for(
@@ -122,23 +116,14 @@ impl Path {
             }
         };
         let begins_anew =
-            tcp && begins && direction == Direction::Forward && state::is_over_for_client(state);
+            begins && direction == Direction::Forward && state::is_over_for_client(state);
         if begins_anew {
             self.table.kill(index);
             return None;
         }
-        let flags = headers.tcp_flags;
-        let touched = self.table.touch(
-            index,
-            |old| {
-                if tcp {
-                    state::after(old, direction, flags)
-                } else {
-                    state::flows(old)
-                }
-            },
-            now,
-        );
+        let touched = self
+            .table
+            .touch(index, |old| state::next(old, direction, headers), now);
         touched.map(|_| Ok((flow, direction)))
     }
 }
