@@ -1,5 +1,6 @@
 //! The slow look at all connections: ends those that have been idle for too long and counts the others.
 
+use crate::pool::Care;
 use crate::state;
 use crate::table::{Sweep, Sweeper, Swept};
 use crate::view::View;
@@ -15,6 +16,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
     }
     let targets = view.snapshot.targets();
     let mut counts = vec![(0, 0); targets.len()];
+    let mut pools = Care::begin(view, sweeper.capacity(), now);
     let swept = sweeper.pass(|connection| {
         // Rule or server may not be configured any more, not even to drain.
         let Some(flow) = view.flow(connection.identity) else {
@@ -33,8 +35,10 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
         let (open, total) = &mut counts[flow.target_index as usize];
         *open += state::is_open(connection, now) as u32;
         *total += 1;
+        pools.saw(&flow, connection);
         Sweep::Keep
     });
+    pools.finish();
     for (target, (open, total)) in targets.iter().zip(counts) {
         target.account.set_connections(open, total);
     }

@@ -68,6 +68,8 @@ traffic! {
     no_port;
     /// Connections begun.
     connections;
+    /// Connections whose entry was lost and whose server a version of the pool knew.
+    recovered;
 }
 
 /// [`Traffic`] of all workers and what the sweeper last counted.

@@ -24,6 +24,7 @@ pub mod matching;
 mod nat;
 pub mod network;
 pub mod packet;
+pub mod pool;
 mod rewrite;
 pub mod select;
 pub mod snapshot;

@@ -13,6 +13,7 @@ use crate::idmap::IdMap;
 use crate::matching::{self, Claim, Matcher, Miss, Pattern};
 use crate::nat;
 use crate::packet::Tuple;
+use crate::pool::{Candidates, Chooser, Pool};
 use crate::select::maglev::Maglev;
 use crate::select::{self, Mode, NoChoice, Request, Select};
 use crate::spec::{
@@ -176,9 +177,11 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Counters for what concerns no server.
     pub account: Arc<Account>,
+    /// Versions of its candidates, the present one first.
+    pub pool: Pool,
     /// Targets that take new connections, as indices into [`Snapshot::targets`].
     candidates: Box<[u32]>,
-    selector: Option<Box<dyn Select>>,
+    selector: Option<Arc<dyn Select>>,
     cursor: Arc<AtomicU32>,
     table: Option<(Box<[ServerId]>, Arc<Maglev>)>,
 }
@@ -272,6 +275,7 @@ impl Snapshot {
         let mut compiler = Compiler {
             previous: previous.unwrap_or(&empty),
             workers,
+            flows: (FILTERED / spec.rules.len().max(1)) as u32,
             ..Compiler::default_for(&empty)
         };
         for rule in &spec.rules {
@@ -388,6 +392,19 @@ impl Snapshot {
     }
 }
 
+/// Flows that the first filters of all rules together are made for; at 16 bits and two halves, 256 KiB.
+const FILTERED: usize = 1 << 16;
+
+/// Whether connections of a rule can be remembered beside their entries: see [`crate::pool`].
+fn remembers(spec: &RuleSpec) -> bool {
+    spec.topology != Topology::Nat
+        && !spec.one_packet
+        && spec
+            .vips
+            .iter()
+            .any(|vip| !matches!(vip.protocol, Protocol::Udp | Protocol::Icmp))
+}
+
 #[inline(always)]
 fn target_key(rule: RuleId, server: ServerId) -> u64 {
     (rule as u64) << 32 | server as u64
@@ -396,6 +413,8 @@ fn target_key(rule: RuleId, server: ServerId) -> u64 {
 struct Compiler<'a> {
     previous: &'a Snapshot,
     workers: usize,
+    /// Flows that a rule's new filter is made for.
+    flows: u32,
     rules: Vec<Rule>,
     targets: Vec<Target>,
     target_index: HashMap<u64, u32, FoldBuild>,
@@ -410,6 +429,7 @@ impl<'a> Compiler<'a> {
         Compiler {
             previous,
             workers: 0,
+            flows: 0,
             rules: Vec::new(),
             targets: Vec::new(),
             target_index: HashMap::default(),
@@ -433,11 +453,13 @@ impl<'a> Compiler<'a> {
         let old = self.previous.rule_by_id(spec.id);
         let mut candidates = Vec::new();
         let mut ids = Vec::new();
+        let mut weights = Vec::new();
         for server in &spec.servers {
             let target = self.server(spec, server, at)?;
             if server.accepting && !server.dead && server.weight > 0 {
                 candidates.push(target);
                 ids.push(server.id);
+                weights.push((server.id, server.weight));
             }
         }
         let cursor = old.map(|old| old.cursor.clone()).unwrap_or_default();
@@ -451,6 +473,23 @@ impl<'a> Compiler<'a> {
                 None => Arc::new(Maglev::new(&ids)),
             })
         });
+        let chooser = selector
+            .clone()
+            .filter(|_| select::is_computed(spec.algorithm))
+            .map(|selector| Chooser {
+                selector,
+                order: ids.clone().into(),
+            });
+        let pool = Pool::next(
+            old.map(|old| &old.pool),
+            Candidates {
+                algorithm: spec.algorithm,
+                servers: weights,
+                chooser,
+                remembers: remembers(spec),
+                flows: self.flows,
+            },
+        );
         let vips: Box<[Vip]> = spec
             .vips
             .iter()
@@ -481,6 +520,7 @@ impl<'a> Compiler<'a> {
                 .collect(),
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
+            pool,
             candidates: candidates.into(),
             selector,
             cursor,

@@ -237,6 +237,12 @@ pub fn begins(flags: u8) -> bool {
     flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
 }
 
+/// Whether the middle of a connection can be told from its beginning.
+#[inline(always)]
+pub fn has_handshake(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::SCTP)
+}
+
 /// Whether the packet is the first of a handshake: a new connection is meant, whatever was before.
 #[inline(always)]
 pub fn begins_with_handshake(headers: &Headers) -> bool {

@@ -95,3 +95,25 @@ fn process_does_not_allocate() {
         }
     }
 }
+
+#[test]
+fn recovering_a_connection_does_not_allocate() {
+    for topology in [Topology::Dsr, Topology::HalfNat] {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::HashIp] {
+            let mut world = World::new(vec![rule(V4, topology, algorithm, 3)]);
+            let (client, vip) = ((V4.client(1), 4001), (V4.vip(), 80));
+            let server = world.pass(&syn(client, vip), BACK)[5];
+            world.pass(&ack(client, vip), BACK);
+            let table = std::sync::Arc::new(ilb_forwarder::Table::private(64, KEYS).unwrap());
+            let mut forwarder = ilb_forwarder::Forwarder::new(0, table);
+            let mut frame = ack(client, vip);
+            let len = frame.len();
+            let mut packets = [Packet::new(&mut frame, 0, len, FRONT)];
+            let before = ALLOCATIONS.get();
+            forwarder.process(&world.view, &mut packets, 1000);
+            assert_eq!(ALLOCATIONS.get(), before, "{topology:?} {algorithm:?}");
+            assert_eq!(packets[0].verdict, Verdict::Transmit(BACK));
+            assert_eq!(packets[0].frame()[5], server);
+        }
+    }
+}

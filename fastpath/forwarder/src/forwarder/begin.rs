@@ -30,14 +30,19 @@ impl Path {
         };
         let rule = &view.snapshot.rules()[rule as usize];
         let account = rule.account.of(self.worker);
+        let request = Request::new(tuple, vip, now);
         if !state::may_begin(headers) {
+            match self.recover(view, rule, headers, &request, hash) {
+                Some(Some(flow)) => return Ok(flow),
+                Some(None) => return Err(None),
+                None => {}
+            }
             return Err(Some(match headers.is_icmp_reply() {
                 // The kernel may have asked.
                 true => Verdict::Kernel,
                 false => drop_for(account, headers, DropReason::NoConnection),
             }));
         }
-        let request = Request::new(tuple, vip, now);
         for _ in 0..HALF_NAT_CHOICES {
             let target = match view.snapshot.select(rule, &request, Mode::Choose) {
                 Ok(target) => target,
@@ -60,7 +65,7 @@ impl Path {
                 server: view.snapshot.targets()[target as usize].server,
                 protocol: tuple.protocol,
                 has_reverse: rule.topology.has_reverse(),
-                pool_version: 0,
+                pool_version: rule.pool.current(),
             };
             match self.enter(view, rule, identity, headers, hash, now) {
                 Ok(identity) => {

@@ -35,8 +35,10 @@ impl Path {
         if state::begins_with_handshake(headers) {
             return None;
         }
-        self.table
+        let change = self
+            .table
             .touch(index, |old| state::next(old, direction, headers), now)?;
+        self.changed(&flow, change, now);
         Some((flow, direction))
     }
 
@@ -121,9 +123,10 @@ impl Path {
             self.table.kill(index);
             return None;
         }
-        let touched = self
+        let change = self
             .table
-            .touch(index, |old| state::next(old, direction, headers), now);
-        touched.map(|_| Ok((flow, direction)))
+            .touch(index, |old| state::next(old, direction, headers), now)?;
+        self.changed(&flow, change, now);
+        Some(Ok((flow, direction)))
     }
 }

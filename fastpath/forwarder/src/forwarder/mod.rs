@@ -8,6 +8,7 @@ mod begin;
 mod fragments;
 mod icmp_errors;
 mod known;
+mod recover;
 mod send;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::counters::WorkerCounters;
 use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
+use crate::pool::Budget;
 use crate::table::Table;
 use crate::verdict::{DropReason, Verdict};
 use crate::view::View;
@@ -36,6 +38,8 @@ struct Path {
     hasher: FlowHasher,
     fragments: Fragments,
     counters: Arc<WorkerCounters>,
+    /// For questions to pools.
+    budget: Budget,
     /// The batch's time, in seconds since boot.
     now: u32,
 }
@@ -67,6 +71,7 @@ impl Forwarder {
                 table,
                 fragments: Fragments::default(),
                 counters: Arc::default(),
+                budget: Budget::default(),
                 now: 0,
             },
             parsed: Box::new([nothing; BATCH]),

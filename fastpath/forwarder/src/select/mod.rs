@@ -90,7 +90,7 @@ pub fn selector(
     candidates: &[ServerId],
     cursor: &Arc<AtomicU32>,
     table: impl FnOnce() -> Arc<Maglev>,
-) -> Box<dyn Select> {
+) -> Arc<dyn Select> {
     match algorithm {
         Algorithm::RoundRobin
         | Algorithm::WeightedRoundRobin
@@ -105,13 +105,13 @@ pub fn selector(
         | Algorithm::Failover
         | Algorithm::Overflow
         | Algorithm::Maglev
-        | Algorithm::TwoChoices => Box::new(round_robin::RoundRobin::new(
+        | Algorithm::TwoChoices => Arc::new(round_robin::RoundRobin::new(
             candidates.len() as u32,
             cursor.clone(),
         )),
-        Algorithm::HashIp => Box::new(hash::HashIp(table())),
-        Algorithm::HashIpPort => Box::new(hash::HashIpPort(table())),
-        Algorithm::HashIpVip => Box::new(hash::HashIpVip(table())),
+        Algorithm::HashIp => Arc::new(hash::HashIp(table())),
+        Algorithm::HashIpPort => Arc::new(hash::HashIpPort(table())),
+        Algorithm::HashIpVip => Arc::new(hash::HashIpVip(table())),
     }
 }
 
@@ -121,4 +121,27 @@ pub fn uses_table(algorithm: Algorithm) -> bool {
         algorithm,
         Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip
     )
+}
+
+/// Whether the algorithm gives a flow the same server of the same candidates every time, whatever came before.
+pub fn is_computed(algorithm: Algorithm) -> bool {
+    match algorithm {
+        Algorithm::DestinationHash
+        | Algorithm::SourceHash
+        | Algorithm::Maglev
+        | Algorithm::HashIp
+        | Algorithm::HashIpPort
+        | Algorithm::HashIpVip => true,
+        Algorithm::RoundRobin
+        | Algorithm::WeightedRoundRobin
+        | Algorithm::LeastConnection
+        | Algorithm::WeightedLeastConnection
+        | Algorithm::ShortestExpectedDelay
+        | Algorithm::NeverQueue
+        | Algorithm::LocalityLeastConnection
+        | Algorithm::LocalityLeastConnectionReplication
+        | Algorithm::Failover
+        | Algorithm::Overflow
+        | Algorithm::TwoChoices => false,
+    }
 }

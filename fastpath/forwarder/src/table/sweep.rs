@@ -45,6 +45,11 @@ impl Table {
 }
 
 impl Sweeper<'_> {
+    /// Most connections that the table can hold.
+    pub fn capacity(&self) -> u32 {
+        self.table.capacity()
+    }
+
     /// Looks at every connection once, ends those for which `judge` says so, and gives back what died in earlier
     /// passes as soon as every worker has moved on since.
     pub fn pass(&mut self, mut judge: impl FnMut(&Connection) -> Sweep) -> Swept {
