@@ -68,14 +68,14 @@ fn sum128(value: u128) -> u64 {
         .sum()
 }
 
-/// Folds to 16 bits. Sums of fewer than 2^16 words of 32 bits need no more steps than these.
+/// Folds to 16 bits, carries included.
 #[inline(always)]
 fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let sum = sum + carry as u32;
+    // The sum's halves swapped and added: what the lower half carries over arrives in the upper one, and the carry
+    // of the upper half is the borrow of the subtraction.
+    !((!sum).wrapping_sub(sum.rotate_right(16)) >> 16) as u16
 }
 
 /// Checksum of bytes, with `initial` words already summed (see [`pseudo_header`]).

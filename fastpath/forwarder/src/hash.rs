@@ -39,6 +39,12 @@ impl FlowHasher {
     #[inline(always)]
     pub fn flow(&self, src: Addr, dst: Addr, sport: u16, dport: u16, protocol: u8) -> u64 {
         let [k0, k1, k2, k3] = self.keys;
+        if src.is_v4() {
+            // All there is fits two words.
+            let addresses = src.low() << 32 | dst.low() & 0xffff_ffff;
+            let ports = (sport as u64) << 32 | (dport as u64) << 16 | protocol as u64;
+            return fold(fold(addresses ^ k0, ports ^ k1) ^ k2, k3);
+        }
         let ports = (sport as u64) << 32 | (dport as u64) << 16 | protocol as u64;
         let low = fold(src.low() ^ k0, dst.low().rotate_left(32) ^ k1);
         let high = fold(src.high() ^ k2 ^ ports, dst.high() ^ k3);

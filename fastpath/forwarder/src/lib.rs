@@ -20,6 +20,7 @@ mod icmp;
 )]
 mod icmp_answer;
 mod idmap;
+mod lane;
 pub mod matching;
 mod nat;
 pub mod network;

@@ -201,6 +201,15 @@ impl Network {
         }
     }
 
+    /// The next hop towards an address, if there is only one way: None where the choice depends on the flow.
+    pub fn only_hop(&self, destination: Addr) -> Option<NextHop> {
+        let (first, last) = (
+            self.next_hop(destination, 0),
+            self.next_hop(destination, u32::MAX),
+        );
+        (first == last).then_some(first)
+    }
+
     fn neighbour(&self, port: PortIndex, address: Addr) -> NextHop {
         match self.neighbours.get(&(port, address.0)) {
             Some(&mac) => NextHop::Known { port, mac },

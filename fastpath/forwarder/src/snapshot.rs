@@ -10,6 +10,7 @@ use crate::address::Addr;
 use crate::counters::Account;
 use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
+use crate::lane;
 use crate::matching::{self, Claim, Matcher, Miss, Pattern};
 use crate::nat;
 use crate::packet::Tuple;
@@ -205,6 +206,8 @@ pub struct Target {
     pub dead: bool,
     /// Its counters.
     pub account: Arc<Account>,
+    /// Its lane: a number that no other server of a rule ever had in this process.
+    pub lane: u32,
 }
 
 impl Target {
@@ -560,10 +563,13 @@ impl<'a> Compiler<'a> {
                 id: spec.id,
             });
         }
-        let account = self
+        let old = self
             .previous
             .target_of(rule.id, spec.id)
-            .map(|at| &self.previous.targets[at as usize].account)
+            .map(|at| &self.previous.targets[at as usize]);
+        let lane = old.map_or_else(lane::next, |old| old.lane);
+        let account = old
+            .map(|old| &old.account)
             .filter(|account| account.fits(self.workers))
             .cloned();
         self.targets.push(Target {
@@ -574,6 +580,7 @@ impl<'a> Compiler<'a> {
             ports: spec.ports,
             accepting: spec.accepting,
             dead: spec.dead,
+            lane,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
         });
         Ok(at)

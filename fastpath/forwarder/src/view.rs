@@ -2,8 +2,10 @@
 //! from both.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Addr;
+use crate::lane::{Lane, Lanes};
 use crate::network::{Network, NextHop};
 use crate::packet::Tuple;
 use crate::snapshot::{Rule, Snapshot, Target, Vip};
@@ -19,7 +21,12 @@ pub struct View {
     pub network: Arc<Network>,
     /// Next hop towards each target.
     hops: Box<[NextHop]>,
+    lanes: Lanes,
+    serial: u64,
 }
+
+/// Number of the last view that was made.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A connection with everything that its ids stand for.
 #[derive(Debug, Clone, Copy)]
@@ -49,17 +56,31 @@ impl View {
     /// Puts a view together.
     pub fn new(snapshot: Arc<Snapshot>, network: Arc<Network>) -> View {
         let spread = |n: usize| (n as u32).wrapping_mul(0x9e37_79b9);
-        let hops = snapshot
+        let hops: Box<[NextHop]> = snapshot
             .targets()
             .iter()
             .enumerate()
             .map(|(n, target)| network.next_hop(target.address, spread(n)))
             .collect();
         View {
+            lanes: Lanes::new(&snapshot, &network, &hops),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
             snapshot,
             network,
             hops,
         }
+    }
+
+    /// A number that no other view of this process has; never 0.
+    #[inline(always)]
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What the entries of this lane need.
+    #[inline(always)]
+    pub(crate) fn lane(&self, lane: u32) -> Option<&Lane> {
+        self.lanes.get(lane)
     }
 
     /// Next hop towards a target.

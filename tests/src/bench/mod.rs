@@ -3,6 +3,7 @@
 
 pub mod generator;
 pub mod logic;
+mod memory;
 pub mod rings;
 
 use std::io::Write as _;

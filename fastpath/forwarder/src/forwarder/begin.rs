@@ -7,7 +7,7 @@ use crate::select::{Mode, NoChoice, Request};
 use crate::snapshot::Rule;
 use crate::spec::Topology;
 use crate::state;
-use crate::table::{Candidate, Connection, Identity, InsertError};
+use crate::table::{Candidate, Connection, Identity, InsertError, NO_LANE};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, View};
 
@@ -132,7 +132,7 @@ impl Path {
             identity,
             state: state::first(headers),
             hash: hash as u32,
-            lane: crate::table::NO_LANE,
+            lane: view.flow(identity).map_or(NO_LANE, |flow| flow.target.lane),
             now,
         };
         self.table

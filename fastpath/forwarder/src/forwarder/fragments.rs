@@ -28,7 +28,7 @@ impl Path {
             return Verdict::Drop(DropReason::FragmentUnknown);
         };
         match view.flow(identity) {
-            Some(flow) => self.forward_slowly(view, packet, headers, &flow, direction, hash),
+            Some(flow) => self.forward(view, packet, headers, &flow, direction, hash),
             None => Verdict::Drop(DropReason::ServerGone),
         }
     }

@@ -17,35 +17,8 @@ pub(super) struct Hit<'v> {
 }
 
 impl Path {
-    /// What nearly all packets are: one more of the connection whose entry was fetched ahead.
-    #[inline(always)]
-    pub(super) fn continues<'v>(
-        &self,
-        view: &'v View,
-        headers: &Headers,
-        hash: u64,
-        index: u32,
-        now: u32,
-    ) -> Option<(Flow<'v>, Direction)> {
-        let (connection, direction) = self.table.peek(index, hash as u32)?;
-        let flow = view.flow(connection.identity)?;
-        if !flow.matches(&headers.tuple, direction) {
-            return None;
-        }
-        if state::begins_with_handshake(headers) {
-            return None;
-        }
-        let change = self
-            .table
-            .touch(index, |old| state::next(old, direction, headers), now)?;
-        self.changed(&flow, change, now);
-        Some((flow, direction))
-    }
-
-    /// First packets, fragments, hash collisions, lost races.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn transport_slowly(
+    /// A packet with addresses and perhaps ports.
+    pub(super) fn transport(
         &mut self,
         view: &View,
         packet: &mut Packet<'_>,
@@ -72,7 +45,7 @@ impl Path {
                 self.fragments
                     .remember(headers, id, hash, (flow.identity, direction), now);
             }
-            return self.forward_slowly(view, packet, headers, &flow, direction, hash);
+            return self.forward(view, packet, headers, &flow, direction, hash);
         }
         Verdict::Drop(DropReason::InsertRace)
     }
@@ -126,6 +99,7 @@ impl Path {
         let change = self
             .table
             .touch(index, |old| state::next(old, direction, headers), now)?;
+        self.table.set_lane(index, flow.target.lane);
         self.changed(&flow, change, now);
         Some(Ok((flow, direction)))
     }

@@ -1,10 +1,12 @@
 //! From frame to verdict. One [`Forwarder`] belongs to each worker; all share one connection table.
 //!
-//! The batch loop is here. What it calls is found by what happens to the packet: [`known`] for one of a connection,
+//! The batch loop is here. Nearly all packets take the [`express`] path; the others take the general one, whose steps are
+//! found by what happens to the packet: [`known`] for one of a connection,
 //! [`begin`] for one that begins a connection, [`send`] for its way out, [`fragments`] and [`icmp_errors`] for what has
 //! no ports of its own.
 
 mod begin;
+mod express;
 mod fragments;
 mod icmp_errors;
 mod known;
@@ -13,13 +15,14 @@ mod send;
 
 use std::sync::Arc;
 
+use self::express::{Exits, Glance, Shape};
 use crate::counters::WorkerCounters;
 use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
 use crate::table::Table;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::Verdict;
 use crate::view::View;
 
 /// Packets that are taken through each step together, so that memory arrives while others are worked on.
@@ -28,7 +31,9 @@ pub const BATCH: usize = 64;
 /// See the module's text.
 pub struct Forwarder {
     path: Path,
-    parsed: Box<[Parsed; BATCH]>,
+    glances: Box<[Glance; BATCH]>,
+    express: bool,
+    express_packets: u64,
 }
 
 /// Everything that a packet meets on its way.
@@ -37,6 +42,7 @@ struct Path {
     table: Arc<Table>,
     hasher: FlowHasher,
     fragments: Fragments,
+    exits: Exits,
     counters: Arc<WorkerCounters>,
     /// For questions to pools.
     budget: Budget,
@@ -44,38 +50,36 @@ struct Path {
     now: u32,
 }
 
-/// A packet on its way through the batch.
-#[derive(Clone, Copy)]
-struct Parsed {
-    headers: Headers,
-    outcome: Result<(), DropReason>,
-    hash: u64,
-    /// Entry that probably belongs to it.
-    candidate: Option<u32>,
-}
-
 impl Forwarder {
     /// For worker number `worker`, below [`crate::table::MAX_WORKERS`] and the number of workers that snapshots are
     /// compiled for.
     pub fn new(worker: usize, table: Arc<Table>) -> Forwarder {
-        let nothing = Parsed {
-            headers: Headers::default(),
-            outcome: Err(DropReason::Malformed),
-            hash: 0,
-            candidate: None,
-        };
         Forwarder {
             path: Path {
                 worker,
                 hasher: table.hasher(),
                 table,
                 fragments: Fragments::default(),
+                exits: Exits::default(),
                 counters: Arc::default(),
                 budget: Budget::default(),
                 now: 0,
             },
-            parsed: Box::new([nothing; BATCH]),
+            glances: Box::new([Glance::NOTHING; BATCH]),
+            express: true,
+            express_packets: 0,
         }
+    }
+
+    /// Switches the express path on (as it is at first) or off. Off is slower and must make no other difference: for
+    /// tests, and for whoever doubts it.
+    pub fn set_express(&mut self, express: bool) {
+        self.express = express;
+    }
+
+    /// Packets that took the express path.
+    pub fn express_packets(&self) -> u64 {
+        self.express_packets
     }
 
     /// This worker's counters, to be read by anybody.
@@ -89,84 +93,96 @@ impl Forwarder {
         self.path.now = now;
         for batch in packets.chunks_mut(BATCH) {
             self.path.table.enter(self.path.worker);
-            self.parse(batch);
+            self.glance(batch);
             self.look_ahead(batch.len());
-            for (packet, parsed) in batch.iter_mut().zip(self.parsed.iter()) {
-                packet.verdict = match parsed.outcome {
-                    Ok(()) => self.path.one(view, packet, parsed, now),
-                    Err(reason) => Verdict::Drop(reason),
-                };
-            }
-            self.path.count(batch);
+            self.forward(view, batch, now);
             self.path.table.quiesce(self.path.worker);
         }
     }
 
+    /// Parses and hashes all, and asks for their places in the index.
     #[inline(always)]
-    fn parse(&mut self, batch: &[Packet<'_>]) {
-        for (packet, parsed) in batch.iter().zip(self.parsed.iter_mut()) {
-            parsed.outcome = packet::parse_into(packet.frame(), &mut parsed.headers);
-            parsed.hash = hash(&self.path.hasher, &parsed.headers.tuple);
-            self.path.table.prefetch_bucket(parsed.hash as u32);
+    fn glance(&mut self, batch: &[Packet<'_>]) {
+        let mut bytes = 0;
+        for (packet, glance) in batch.iter().zip(self.glances.iter_mut()) {
+            bytes += packet.len();
+            self.path.glance(packet.frame(), glance);
+            self.path.table.prefetch_bucket(glance.hash as u32);
         }
+        self.path.counters.packets.add(batch.len() as u64);
+        self.path.counters.bytes.add(bytes as u64);
     }
 
+    /// Finds the entries that probably belong to them, and asks for these.
     #[inline(always)]
     fn look_ahead(&mut self, count: usize) {
-        for parsed in &mut self.parsed[..count] {
-            parsed.candidate = self.path.table.candidate(parsed.hash as u32);
-            if let Some(index) = parsed.candidate {
+        for glance in &mut self.glances[..count] {
+            if glance.shape == Shape::Other {
+                glance.candidate = None;
+                continue;
+            }
+            glance.candidate = self.path.table.candidate(glance.hash as u32);
+            if let Some(index) = glance.candidate {
                 self.path.table.prefetch(index);
             }
         }
     }
+
+    /// Rewrites all and decides where they go.
+    #[inline(always)]
+    fn forward(&mut self, view: &View, batch: &mut [Packet<'_>], now: u32) {
+        let mut transmitted = 0;
+        for (packet, glance) in batch.iter_mut().zip(self.glances.iter()) {
+            let way = match self.express {
+                true => self.path.express(view, packet.frame_mut(), glance, now),
+                false => None,
+            };
+            match way {
+                Some(port) => {
+                    packet.verdict = Verdict::Transmit(port);
+                    transmitted += 1;
+                }
+                None => self.path.general(view, packet, now),
+            }
+        }
+        self.path.counters.transmitted.add(transmitted);
+        self.express_packets += transmitted;
+    }
 }
 
 impl Path {
-    #[inline(always)]
-    fn count(&self, batch: &[Packet<'_>]) {
-        let (mut bytes, mut transmitted) = (0, 0);
-        for packet in batch {
-            bytes += packet.len();
-            match packet.verdict {
-                Verdict::Transmit(_) => transmitted += 1,
-                Verdict::Unresolved { .. } => self.counters.unresolved.add(1),
-                Verdict::Kernel => self.counters.kernel.add(1),
-                Verdict::Drop(reason) => self.counters.dropped(reason),
-            }
+    /// The general path: a packet of any kind.
+    #[cold]
+    #[inline(never)]
+    fn general(&mut self, view: &View, packet: &mut Packet<'_>, now: u32) {
+        packet.verdict = match packet::parse(packet.frame()) {
+            Ok(headers) => self.one(view, packet, &headers, now),
+            Err(reason) => Verdict::Drop(reason),
+        };
+        match packet.verdict {
+            Verdict::Transmit(_) => self.counters.transmitted.add(1),
+            Verdict::Unresolved { .. } => self.counters.unresolved.add(1),
+            Verdict::Kernel => self.counters.kernel.add(1),
+            Verdict::Drop(reason) => self.counters.dropped(reason),
         }
-        self.counters.packets.add(batch.len() as u64);
-        self.counters.bytes.add(bytes as u64);
-        self.counters.transmitted.add(transmitted);
     }
 
-    #[inline(always)]
-    fn one(&mut self, view: &View, packet: &mut Packet<'_>, parsed: &Parsed, now: u32) -> Verdict {
-        let headers = &parsed.headers;
+    fn one(
+        &mut self,
+        view: &View,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+        now: u32,
+    ) -> Verdict {
         match headers.kind {
-            Kind::Transport => self.transport(view, packet, parsed, now),
+            Kind::Transport => {
+                let hash = hash(&self.hasher, &headers.tuple);
+                self.transport(view, packet, headers, hash, now)
+            }
             Kind::LaterFragment => self.later_fragment(view, packet, headers, now),
             Kind::IcmpError => self.icmp_error(view, packet, headers),
             Kind::Other => Verdict::Kernel,
         }
-    }
-
-    #[inline(always)]
-    fn transport(
-        &mut self,
-        view: &View,
-        packet: &mut Packet<'_>,
-        parsed: &Parsed,
-        now: u32,
-    ) -> Verdict {
-        let (headers, hash) = (&parsed.headers, parsed.hash);
-        if headers.fragment.is_none()
-            && let Some(index) = parsed.candidate
-            && let Some((flow, direction)) = self.continues(view, headers, hash, index, now)
-        {
-            return self.forward(view, packet, headers, &flow, direction, hash);
-        }
-        self.transport_slowly(view, packet, headers, hash, now)
     }
 }
 

@@ -10,29 +10,7 @@ use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, View};
 
 impl Path {
-    /// As [`Path::forward`], for where it is not worth a copy of the code.
-    #[inline(never)]
-    pub(super) fn forward_slowly(
-        &self,
-        view: &View,
-        packet: &mut Packet<'_>,
-        headers: &Headers,
-        flow: &Flow<'_>,
-        direction: Direction,
-        hash: u64,
-    ) -> Verdict {
-        if headers.fragment.is_some()
-            && let Some(new) = flow.translated(direction)
-            && !rewrite::is_possible(headers, &new)
-        {
-            let traffic = flow.target.account.of(self.worker);
-            return drop_for(traffic, headers, DropReason::SctpFragment);
-        }
-        self.forward(view, packet, headers, flow, direction, hash)
-    }
-
     /// Sends a packet on its way: rewritten for its direction, addressed to its next hop.
-    #[inline(always)]
     pub(super) fn forward(
         &self,
         view: &View,
@@ -46,6 +24,9 @@ impl Path {
         let Some(new) = flow.translated(direction) else {
             return drop_for(traffic, headers, DropReason::ServerGone);
         };
+        if headers.fragment.is_some() && !rewrite::is_possible(headers, &new) {
+            return drop_for(traffic, headers, DropReason::SctpFragment);
+        }
         if flow.rule.topology != Topology::Dsr && !rewrite::hop(packet.frame_mut(), headers, &new) {
             return drop_for(traffic, headers, DropReason::TtlExpired);
         }

@@ -243,7 +243,6 @@ impl Word {
     }
 
     /// Whether this is a connection in full flow, whose state no ordinary packet changes.
-    #[expect(dead_code, reason = "for the express path, which comes next")]
     #[inline(always)]
     pub fn is_flowing(self) -> bool {
         const LIVE: u32 = (Status::Live as u32) << Word::STATUS;
@@ -376,7 +375,6 @@ impl Ports {
     }
 
     /// The VIP's port above the client's.
-    #[expect(dead_code, reason = "for the express path, which comes next")]
     #[inline(always)]
     pub fn vip_and_client(self) -> u32 {
         self.0 as u32

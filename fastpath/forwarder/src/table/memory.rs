@@ -136,6 +136,63 @@ pub(super) fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
+/// One bit for each of the bucket's slots: set where the bits of `mask` are those of `tag`. The bit of what follows the
+/// slots may be set, too. A slot may change at any time, so that a bit is a hint.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn matching(bucket: &Bucket, mask: u32, tag: u32) -> u32 {
+    let bits: u32;
+    // SAFETY: reads the 64 bytes of the bucket, which are 64-byte aligned, and touches vector registers only. Other
+    // threads may write to them meanwhile: in assembly that is four loads of whatever is there, each 32-bit part of
+    // which is a value that the slot had.
+    unsafe {
+        std::arch::asm!(
+            "movd {mask}, {mask_word:e}",
+            "pshufd {mask}, {mask}, 0",
+            "movd {tag}, {tag_word:e}",
+            "pshufd {tag}, {tag}, 0",
+            "movdqa {a}, [{bucket}]",
+            "movdqa {b}, [{bucket} + 16]",
+            "movdqa {c}, [{bucket} + 32]",
+            "movdqa {d}, [{bucket} + 48]",
+            "pand {a}, {mask}",
+            "pand {b}, {mask}",
+            "pand {c}, {mask}",
+            "pand {d}, {mask}",
+            "pcmpeqd {a}, {tag}",
+            "pcmpeqd {b}, {tag}",
+            "pcmpeqd {c}, {tag}",
+            "pcmpeqd {d}, {tag}",
+            "packssdw {a}, {b}",
+            "packssdw {c}, {d}",
+            "packsswb {a}, {c}",
+            "pmovmskb {bits:e}, {a}",
+            mask = out(xmm_reg) _,
+            tag = out(xmm_reg) _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            mask_word = in(reg) mask,
+            tag_word = in(reg) tag,
+            bucket = in(reg) std::ptr::from_ref(bucket),
+            bits = lateout(reg) bits,
+            options(nostack, readonly, preserves_flags),
+        );
+    }
+    bits
+}
+
+/// As above, one slot after the other.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub(super) fn matching(bucket: &Bucket, mask: u32, tag: u32) -> u32 {
+    let slots = bucket.slots.iter().enumerate();
+    slots.fold(0, |bits, (n, slot)| {
+        bits | ((slot.load(Ordering::Relaxed) & mask == tag) as u32) << n
+    })
+}
+
 fn bucket_count(capacity: u32) -> usize {
     (capacity as usize).div_ceil(4).max(2 * MAX_OVERFLOW)
 }

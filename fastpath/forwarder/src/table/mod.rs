@@ -148,7 +148,6 @@ impl Table {
     }
 
     /// The hot part of an entry.
-    #[expect(dead_code, reason = "for the express path, which comes next")]
     #[inline(always)]
     pub(crate) fn hot(&self, index: u32) -> Option<&Hot> {
         self.hot.get(index as usize)
@@ -197,13 +196,18 @@ impl Table {
     #[inline(always)]
     pub fn candidate(&self, hash: u32) -> Option<u32> {
         let tag = hash << self.tag_shift;
-        let mask = (1u32 << self.tag_shift) - 1;
-        let slots = &self.bucket(self.home(hash), 0).slots;
-        let value = slots
-            .iter()
-            .map(|slot| slot.load(Ordering::Relaxed))
-            .find(|value| value & !mask == tag && *value != 0)?;
-        self.slot_index(value)
+        let mask = !((1u32 << self.tag_shift) - 1);
+        let bucket = &self.buckets[self.home(hash)];
+        let mut matches = memory::matching(bucket, mask, tag);
+        loop {
+            let slot = bucket.slots.get(matches.trailing_zeros() as usize)?;
+            // An empty slot looks like tag 0.
+            let value = slot.load(Ordering::Relaxed);
+            if value != 0 {
+                return self.slot_index(value);
+            }
+            matches &= matches - 1;
+        }
     }
 
     /// Finds the connection whose forward or reverse key has this hash and that `is_it` recognises.
