@@ -7,8 +7,8 @@ use crate::verdict::{DropReason, Verdict};
 
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// Protocol numbers (IANA "Assigned Internet Protocol Numbers").
 pub mod protocol {

@@ -10,7 +10,7 @@ use crate::address::Addr;
 use crate::checksum::Delta;
 use crate::lane::{Exit, Lane};
 use crate::network::PortIndex;
-use crate::packet::{ETHERNET, field, get16, protocol, put16, tcp};
+use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, field, get16, protocol, put16, tcp};
 use crate::spec::Topology;
 use crate::table::Hot;
 use crate::view::View;
@@ -18,6 +18,9 @@ use crate::view::View;
 /// Bytes of a frame that the express path wants to see at least.
 const V4_HEAD: usize = ETHERNET + field::IP4_HEADER + field::TCP_HEADER;
 const V6_HEAD: usize = ETHERNET + field::IP6_HEADER + field::TCP_HEADER;
+/// EtherType, version and header length of IPv4 without options, and of IPv6 (whose next four bits are traffic class).
+const PLAIN_V4: u32 = (ETHERTYPE_IPV4 as u32) << 8 | 0x45;
+const PLAIN_V6: u32 = (ETHERTYPE_IPV6 as u32) << 8 | 0x60;
 const L4_V4: usize = ETHERNET + field::IP4_HEADER;
 const L4_V6: usize = ETHERNET + field::IP6_HEADER;
 
@@ -117,7 +120,7 @@ impl Path {
         };
         // EtherType, version and header length in one comparison.
         let first = (get16(head, 12) as u32) << 8 | head[ETHERNET] as u32;
-        if first == 0x0800_45 {
+        if first == PLAIN_V4 {
             let total = get16(head, ETHERNET + field::IP4_TOTAL_LENGTH) as usize;
             let protocol = head[ETHERNET + field::IP4_PROTOCOL];
             let whole = get16(head, ETHERNET + field::IP4_FRAGMENT) & 0x3fff == 0;
@@ -131,7 +134,7 @@ impl Path {
                 glance.hash = self.hash(ends, protocol);
                 glance.shape = Shape::V4;
             }
-        } else if first & 0xff_fff0 == 0x86dd_60 {
+        } else if first & !0xf == PLAIN_V6 {
             let Some(head) = frame.first_chunk::<V6_HEAD>() else {
                 return;
             };
