@@ -392,4 +392,6 @@ impl Table {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -310,7 +310,7 @@ fn workers_and_sweeper_together_lose_nothing() {
 }
 
 /// Memory that outlives the tables made of it, as a file does.
-fn shared(capacity: u32) -> impl Fn() -> Region {
+pub(super) fn shared(capacity: u32) -> impl Fn() -> Region {
     let region = Arc::new(Region::private(capacity));
     move || {
         let owner = region.clone();
