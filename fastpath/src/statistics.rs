@@ -67,6 +67,8 @@ fn counters(totals: &TrafficTotals) -> Counters {
         icmp2big_d: totals.too_big_dropped,
         nomem_d: totals.no_memory,
         noport_d: totals.no_port,
+        admission_d: totals.refused,
+        replaced_connections: totals.replaced,
         new_connections: totals.connections,
         connections_open: 0,
         connections_total: 0,

@@ -66,6 +66,10 @@ traffic! {
     no_memory;
     /// Connections refused because all NAT ports were taken.
     no_port;
+    /// New flows refused: over the limit a second, or too many embryonic ones.
+    refused;
+    /// Connections that came to nothing and were ended to make way for others.
+    replaced;
     /// Connections begun.
     connections;
     /// Connections whose entry was lost and whose server a version of the pool knew.
@@ -135,6 +139,8 @@ pub struct WorkerCounters {
     pub transmitted: Counter,
     /// Packets with verdict unresolved.
     pub unresolved: Counter,
+    /// Connections that were ended to make way for others.
+    pub replaced: Counter,
     /// Packets with verdict kernel.
     pub kernel: Counter,
     drops: [Counter; DropReason::COUNT],

@@ -6,12 +6,14 @@
 //! no clock, spawns nothing, and neither allocates nor locks per packet.
 
 pub mod address;
+mod admission;
 pub mod census;
 pub mod checksum;
 pub mod counters;
 mod crc32c;
 mod forwarder;
 mod fragment;
+mod guard;
 pub mod hash;
 mod icmp;
 #[allow(
@@ -20,6 +22,7 @@ mod icmp;
 )]
 mod icmp_answer;
 mod idmap;
+mod known_clients;
 mod lane;
 pub mod matching;
 mod nat;
@@ -36,6 +39,7 @@ pub mod verdict;
 pub mod view;
 
 pub use forwarder::{BATCH, Forwarder};
+pub use guard::Guard;
 pub use packet::Packet;
 pub use snapshot::{CompileError, Side, Snapshot, SteeringEntry};
 pub use table::Table;

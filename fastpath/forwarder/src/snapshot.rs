@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use crate::address::Addr;
+use crate::admission::Admission;
 use crate::counters::Account;
+use crate::guard::Guard;
 use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
 use crate::lane;
@@ -174,6 +176,10 @@ pub struct Rule {
     pub clients: Box<[Prefix]>,
     /// Source addresses towards the servers.
     pub proxy_src: Box<[Addr]>,
+    /// New flows a second; 0 is no limit.
+    pub new_flows_per_second: u32,
+    /// Those of the current second.
+    pub(crate) admission: Arc<Admission>,
     /// Idle times.
     pub timeouts: Timeouts,
     /// Counters for what concerns no server.
@@ -251,6 +257,7 @@ pub struct Snapshot {
     generation: u64,
     limits: Limits,
     workers: usize,
+    guard: Arc<Guard>,
     rules: Box<[Rule]>,
     targets: Box<[Target]>,
     /// (rule id, server id) to target.
@@ -274,12 +281,19 @@ impl Snapshot {
         previous: Option<&Snapshot>,
         workers: usize,
     ) -> Result<Snapshot, CompileError> {
-        let empty = Snapshot::empty();
+        let empty;
+        let previous = match previous {
+            Some(previous) => previous,
+            None => {
+                empty = Snapshot::empty();
+                &empty
+            }
+        };
         let mut compiler = Compiler {
-            previous: previous.unwrap_or(&empty),
+            previous,
             workers,
             flows: (FILTERED / spec.rules.len().max(1)) as u32,
-            ..Compiler::default_for(&empty)
+            ..Compiler::default_for(previous)
         };
         for rule in &spec.rules {
             compiler.rule(rule)?;
@@ -293,6 +307,7 @@ impl Snapshot {
     }
 
     /// What the node as a whole lets in.
+    #[inline(always)]
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -300,6 +315,24 @@ impl Snapshot {
     /// Workers that it was compiled for.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// What all workers share to keep floods out.
+    #[inline(always)]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Whether one more ICMP error or reset of our own may be sent in the second `now` (seconds since boot); counts it.
+    pub fn may_make_icmp(&self, now: u32) -> bool {
+        let limit = self.limits.icmp_errors_per_second;
+        self.guard.icmp_made.take(limit, now)
+    }
+
+    /// Whether one more ICMP error may be carried in the second `now` (seconds since boot); counts it.
+    pub fn may_carry_icmp(&self, now: u32) -> bool {
+        let limit = self.limits.icmp_errors_per_second;
+        self.guard.icmp_carried.take(limit, now)
     }
 
     /// All rules.
@@ -521,6 +554,8 @@ impl<'a> Compiler<'a> {
                 .iter()
                 .map(|&address| address.into())
                 .collect(),
+            new_flows_per_second: spec.new_flows_per_second,
+            admission: old.map(|old| old.admission.clone()).unwrap_or_default(),
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             pool,
@@ -599,6 +634,7 @@ impl<'a> Compiler<'a> {
             generation: spec.generation,
             limits: spec.limits,
             workers: self.workers,
+            guard: self.previous.guard.clone(),
             rules: self.rules.into(),
             targets: self.targets.into(),
             target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),

@@ -72,7 +72,7 @@ pub fn next(state: State, direction: Direction, headers: &Headers) -> State {
     match headers.tuple.protocol {
         protocol::TCP => after(state, direction, headers.tcp_flags),
         protocol::SCTP => after_sctp(state, direction, headers.message),
-        _ => flows(state),
+        _ => flows(state, direction),
     }
 }
 
@@ -224,10 +224,11 @@ pub fn after_sctp(state: State, direction: Direction, chunk: u8) -> State {
 
 /// The state after one more packet of a protocol without connections.
 #[inline(always)]
-pub fn flows(state: State) -> State {
-    match state {
-        State::Fresh => State::Flowing,
-        other => other,
+pub fn flows(state: State, direction: Direction) -> State {
+    match (state, direction) {
+        // An answer shows nothing: its packet may have had an invented source.
+        (State::Fresh, Direction::Forward) => State::Flowing,
+        (other, _) => other,
     }
 }
 
@@ -276,6 +277,11 @@ pub fn is_over_for_client(state: State) -> bool {
     }
 }
 
+/// Longest idle time of a UDP flow in which the client has sent one packet, so that a flood is soon forgotten. Linux's
+/// conntrack does the same: `nf_conntrack_udp_timeout` is 30 s, and 120 s only for a stream that has been answered and has
+/// lasted for 2 s (net/netfilter/nf_conntrack_proto_udp.c).
+const FRESH_UDP: u32 = 30;
+
 /// Seconds without a packet after which a connection in this state is forgotten. SCTP has a time of its own while it
 /// is open, and TCP's otherwise. Persistence is not for here: its time is the rule's.
 pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
@@ -288,7 +294,8 @@ pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
         (State::LastAck, _) => timeouts.tcp_last_ack,
         (State::TimeWait, _) => timeouts.tcp_time_wait,
         (State::Close, _) => timeouts.tcp_close,
-        (State::Fresh | State::Flowing | State::Persistence, Protocol::Udp) => timeouts.udp,
+        (State::Fresh, Protocol::Udp) => timeouts.udp.min(FRESH_UDP),
+        (State::Flowing | State::Persistence, Protocol::Udp) => timeouts.udp,
         (State::Fresh | State::Flowing | State::Persistence, Protocol::Icmp) => timeouts.icmp,
         (State::Fresh | State::Flowing | State::Persistence, _) => timeouts.other,
     }

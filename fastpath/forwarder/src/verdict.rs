@@ -61,6 +61,10 @@ drop_reasons! {
     ServerLimits = "server-limits", "the servers that might take the connection are at their max-connections";
     /// The server of this connection is gone from the configuration.
     ServerGone = "server-gone", "the server of this connection is no longer configured";
+    /// More new flows in this second than the rule or the node lets in.
+    Admission = "admission", "more new flows in one second than new-flows-per-second of the rule or of the node allows";
+    /// Too many flows of which only the first packets have been seen, and none of them could make way.
+    Embryonic = "embryonic", "embryonic flows fill their share of the connection table, as in a SYN flood, and the client is not known to be real";
     /// A TCP packet in mid-connection of which no entry is known.
     NoConnection = "no-connection", "a TCP packet that does not begin a connection belongs to none that is known";
     /// The connection table has no room.
@@ -83,6 +87,14 @@ drop_reasons! {
     TtlExpired = "ttl-expired", "the packet's TTL or hop limit is used up";
     /// A fragment whose first fragment has not been seen.
     FragmentUnknown = "fragment-unknown", "a later fragment arrived without its first one";
+    /// A later fragment that waited for its first one had to make way for others.
+    FragmentLimit = "fragment-limit", "too many later fragments wait for their first one";
+    /// A first fragment without the headers that decide where it belongs (RFC 1858, RFC 8200 section 4.5).
+    FragmentTiny = "fragment-tiny", "a first fragment is too short to hold the transport header";
+    /// A later fragment that would overwrite the first one's headers (RFC 1858, RFC 3128, RFC 5722).
+    FragmentOverlap = "fragment-overlap", "a later fragment overlaps the first one";
+    /// More ICMP errors in this second than may be carried.
+    IcmpLimit = "icmp-limit", "more ICMP errors in one second than icmp-errors-per-second of the node allows";
     /// A first fragment of an SCTP packet that would need other ports.
     SctpFragment = "sctp-fragment", "an SCTP packet in fragments cannot get other ports: its checksum covers what is not there; use DSR, or server ports equal to the VIP's";
     /// The transmit ring stayed full.

@@ -305,7 +305,7 @@ fn half_nat_tells_replies_of_two_vips_apart() {
 fn nat_ports_never_collide_and_their_end_has_a_name() {
     let mut rule = rule(V4, Topology::Nat, RR, 1);
     rule.proxy_src.truncate(1);
-    let mut world = World::with_table(vec![rule], 100_000);
+    let mut world = World::with_table(vec![rule], 200_000);
     let mut sources = std::collections::HashSet::new();
     let mut refused = 0;
     for n in 0..70_000u32 {
@@ -338,7 +338,12 @@ fn a_full_table_keeps_what_it_has() {
     let frames: Vec<_> = (0..100).map(|n| (V4.client(1), 3000 + n)).collect();
     let verdicts: Vec<_> = frames
         .iter()
-        .map(|&from| world.send(&syn(from, (V4.vip(), 80))).0)
+        .map(|&from| {
+            let verdict = world.send(&syn(from, (V4.vip(), 80))).0;
+            // An established connection makes way for nobody.
+            world.send(&ack(from, (V4.vip(), 80)));
+            verdict
+        })
         .collect();
     assert!(
         verdicts[..64]

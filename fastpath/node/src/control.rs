@@ -246,6 +246,10 @@ counters! {
     nomem_d = "nomem-d", counter;
     /// Packets dropped because no NAT port was free.
     noport_d = "noport-d", counter;
+    /// Packets dropped because their new flow was over a limit: new flows a second, or embryonic ones.
+    admission_d = "admission-d", counter;
+    /// Connections that came to nothing and were ended to make way for others.
+    replaced_connections = "replaced-connections", counter;
     /// Connections begun.
     new_connections = "new-connections", counter;
     /// Gauge: connections that are open (TCP: established; UDP: not idle).

@@ -18,7 +18,7 @@ impl Path {
     /// A packet that belongs to no connection. Err(None) if another worker was faster: look again.
     #[cold]
     pub(super) fn begin<'v>(
-        &self,
+        &mut self,
         view: &'v View,
         headers: &Headers,
         hash: u64,
@@ -42,6 +42,13 @@ impl Path {
                 true => Verdict::Kernel,
                 false => drop_for(account, headers, DropReason::NoConnection),
             }));
+        }
+        if let Err(reason) = self.admit(view, rule, tuple.src, hash, now) {
+            match reason {
+                DropReason::TableFull => account.no_memory.add(1),
+                _ => account.refused.add(1),
+            }
+            return Err(Some(drop_for(account, headers, reason)));
         }
         for _ in 0..HALF_NAT_CHOICES {
             let target = match view.snapshot.select(rule, &request, Mode::Choose) {

@@ -4,7 +4,7 @@ use super::{Path, hash, known::Hit};
 use crate::icmp;
 use crate::packet::{Headers, Packet};
 use crate::table::Direction;
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 use crate::view::{Recognised, View};
 
 impl Path {
@@ -29,7 +29,12 @@ impl Path {
             return Verdict::Kernel;
         };
         let traffic = flow.target.account.of(self.worker);
-        let verdict = match icmp::rewrite(frame, headers, &quoted, &flow, found.direction) {
+        let allowed = view.snapshot.may_carry_icmp(self.now);
+        let rewritten = match allowed {
+            true => icmp::rewrite(frame, headers, &quoted, &flow, found.direction),
+            false => Err(DropReason::IcmpLimit),
+        };
+        let verdict = match rewritten {
             Ok(destination) => {
                 let hop = match found.direction {
                     Direction::Forward => view.hop(flow.target_index),

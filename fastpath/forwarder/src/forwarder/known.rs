@@ -3,7 +3,7 @@
 use super::{Path, send::drop_for};
 use crate::packet::{Headers, Packet, Tuple};
 use crate::state;
-use crate::table::{Direction, Found};
+use crate::table::{Direction, Found, State};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, Recognised, View};
 
@@ -17,6 +17,21 @@ pub(super) struct Hit<'v> {
 }
 
 impl Path {
+    /// A client whose connection is more than embryonic now is real.
+    fn learn(
+        &self,
+        view: &View,
+        flow: &Flow<'_>,
+        direction: Direction,
+        (old, new): (State, State),
+    ) {
+        let grew = old.is_embryonic() && matches!(new, State::Established | State::Flowing);
+        if old != new && grew && direction == Direction::Forward {
+            let clients = &view.snapshot.guard().clients;
+            clients.insert(&self.hasher, flow.identity.client);
+        }
+    }
+
     /// A packet with addresses and perhaps ports.
     pub(super) fn transport(
         &mut self,
@@ -28,7 +43,7 @@ impl Path {
     ) -> Verdict {
         for _ in 0..RACES {
             let connected = match self.find(view, &headers.tuple, hash) {
-                Some(hit) => self.go_on(hit, headers, now),
+                Some(hit) => self.go_on(view, hit, headers, now),
                 None => None,
             };
             let (flow, direction) = match connected {
@@ -66,6 +81,7 @@ impl Path {
     /// A packet of a known connection. None if the connection is over and the packet begins another.
     pub(super) fn go_on<'v>(
         &self,
+        view: &View,
         hit: Hit<'v>,
         headers: &Headers,
         now: u32,
@@ -101,6 +117,7 @@ impl Path {
             .touch(index, |old| state::next(old, direction, headers), now)?;
         self.table.set_lane(index, flow.target.lane);
         self.changed(&flow, change, now);
+        self.learn(view, &flow, direction, change);
         Some(Ok((flow, direction)))
     }
 }

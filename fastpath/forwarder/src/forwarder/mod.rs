@@ -5,6 +5,7 @@
 //! [`begin`] for one that begins a connection, [`send`] for its way out, [`fragments`] and [`icmp_errors`] for what has
 //! no ports of its own.
 
+mod admit;
 mod begin;
 mod express;
 mod fragments;
@@ -21,7 +22,7 @@ use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
-use crate::table::Table;
+use crate::table::{Limbo, Table};
 use crate::verdict::Verdict;
 use crate::view::View;
 
@@ -41,6 +42,7 @@ struct Path {
     worker: usize,
     table: Arc<Table>,
     hasher: FlowHasher,
+    limbo: Limbo,
     fragments: Fragments,
     exits: Exits,
     counters: Arc<WorkerCounters>,
@@ -59,6 +61,7 @@ impl Forwarder {
                 worker,
                 hasher: table.hasher(),
                 table,
+                limbo: Limbo::default(),
                 fragments: Fragments::default(),
                 exits: Exits::default(),
                 counters: Arc::default(),
@@ -97,6 +100,9 @@ impl Forwarder {
             self.look_ahead(batch.len());
             self.forward(view, batch, now);
             self.path.table.quiesce(self.path.worker);
+            if !self.path.limbo.is_empty() {
+                self.path.table.reclaim(&mut self.path.limbo);
+            }
         }
     }
 
@@ -147,6 +153,12 @@ impl Forwarder {
         }
         self.path.counters.transmitted.add(transmitted);
         self.express_packets += transmitted;
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        self.table.abandon(&mut self.limbo);
     }
 }
 

@@ -40,9 +40,9 @@ pub enum State {
     TimeWait = 5,
     /// Reset by either end.
     Close = 6,
-    /// Any other protocol: one packet so far.
+    /// Any other protocol: the client has sent one packet so far, which may have been answered.
     Fresh = 7,
-    /// Any other protocol: several packets.
+    /// Any other protocol: the client has sent several packets.
     Flowing = 8,
     /// Not a connection but a client's claim to a server ([`crate::spec::Persistence`]).
     Persistence = 9,
@@ -69,6 +69,18 @@ impl State {
             .get(bits as usize)
             .copied()
             .unwrap_or(State::Close)
+    }
+
+    /// Whether only the first packets have been seen: nothing shows yet that the client is real.
+    #[inline(always)]
+    pub const fn is_embryonic(self) -> bool {
+        matches!(self, State::SynReceived | State::Fresh)
+    }
+
+    /// Whether both ends have closed, or one has reset it: what may still come are segments that were late.
+    #[inline(always)]
+    pub const fn is_done(self) -> bool {
+        matches!(self, State::LastAck | State::TimeWait | State::Close)
     }
 
     /// The word that a person reads.
@@ -205,6 +217,8 @@ const _: () = assert!(size_of::<Cold>() == 16);
 pub(crate) struct Word(u32);
 
 impl Word {
+    /// No state: see [`Word::is_owned`].
+    const OWNED: u32 = 0xf;
     const STATUS: u32 = 4;
     const REVERSE: u32 = 6;
     const LANE: u32 = 7;
@@ -242,6 +256,11 @@ impl Word {
         self.0 >> Word::LANE
     }
 
+    /// Whether a worker has ended the connection and will give the entry back itself.
+    pub(super) fn is_owned(self) -> bool {
+        self.status() == Status::Dead && self.0 & 0xf == Word::OWNED
+    }
+
     /// Whether this is a connection in full flow, whose state no ordinary packet changes.
     #[inline(always)]
     pub fn is_flowing(self) -> bool {
@@ -251,7 +270,9 @@ impl Word {
     }
 
     fn with_status(self, status: Status) -> Word {
-        Word(self.0 & !(3 << Word::STATUS) | (status as u32) << Word::STATUS)
+        let word = Word(self.0 & !(3 << Word::STATUS) | (status as u32) << Word::STATUS);
+        // Damaged memory must not pass for owned.
+        word.with_state(self.state())
     }
 
     fn with_state(self, state: State) -> Word {
@@ -344,6 +365,28 @@ impl Hot {
             }
         }
         None
+    }
+
+    /// Ends a connection whose state still `may_go`, in the name of a worker that will give the entry back itself.
+    pub(super) fn seize(&self, may_go: impl Fn(State) -> bool) -> Option<State> {
+        let mut word = self.word();
+        while word.status() == Status::Live && may_go(word.state()) {
+            let dead = Word(word.with_status(Status::Dead).0 | Word::OWNED);
+            match self.exchange(word, dead) {
+                Ok(()) => return Some(word.state()),
+                Err(seen) => word = seen,
+            }
+        }
+        None
+    }
+
+    /// Leaves an owned entry to the sweeper.
+    pub(super) fn disown(&self) {
+        let word = self.word();
+        if word.is_owned() {
+            let dead = word.with_state(State::Close);
+            self.word.store(dead.0, Ordering::SeqCst);
+        }
     }
 
     /// Gives a live entry its lane.

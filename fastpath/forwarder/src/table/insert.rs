@@ -81,6 +81,7 @@ impl Table {
                 .transition(Status::Pending, Status::Live)
                 .is_some()
         {
+            self.embryos.began(state);
             return Ok((index, identity));
         }
         self.withdraw(index, Some(forward), reverse);

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::entry::{Cold, Hot, NO_LANE, Status};
+use super::evict::Embryos;
 use super::{Bucket, Header, MAX_OVERFLOW, MAX_WORKERS, Progress, Table};
 use crate::hash::{FlowHasher, HashKeys};
 
@@ -267,6 +268,7 @@ impl Table {
             free: AtomicU64::new(0),
             free_count: AtomicU32::new(0),
             progress,
+            embryos: Embryos::default(),
             _region: region,
         };
         table.recover();
@@ -297,6 +299,7 @@ impl Table {
                 if indexed[index as usize] == wanted {
                     // Lanes are numbers of the process that wrote them.
                     hot.set_lane(NO_LANE);
+                    self.embryos.began(word.state());
                     continue;
                 }
                 self.unlink(index);

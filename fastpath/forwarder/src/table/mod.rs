@@ -14,6 +14,7 @@
 //! that it was in ([`Table::quiesce`]).
 
 mod entry;
+mod evict;
 mod insert;
 mod memory;
 mod sweep;
@@ -26,6 +27,7 @@ pub use entry::{
     Connection, Direction, Identity, LONGEST_IDLE, MAX_LANE, MAX_POOL_VERSION, MAX_RULE_ID,
     MAX_SERVER_ID, NO_LANE, State,
 };
+pub use evict::Limbo;
 pub use insert::{Candidate, InsertError};
 pub use memory::{Region, TableError};
 pub use sweep::{Sweep, Sweeper, Swept};
@@ -76,6 +78,7 @@ pub struct Table {
     free: AtomicU64,
     free_count: AtomicU32,
     progress: Box<[Progress]>,
+    embryos: evict::Embryos,
     /// Keeps the memory behind the three references alive; dropped last.
     _region: Region,
 }
@@ -332,7 +335,9 @@ impl Table {
         state: impl Fn(State) -> State,
         now: u32,
     ) -> Option<(State, State)> {
-        self.hot[index as usize].touch(state, now)
+        let (old, new) = self.hot[index as usize].touch(state, now)?;
+        self.embryos.changed(old, new);
+        Some((old, new))
     }
 
     /// Tells a live entry its lane, if it does not know it.
@@ -344,6 +349,7 @@ impl Table {
     /// Ends a connection: it is not found any more. Gives its last state, or None if somebody else ended it first.
     pub fn kill(&self, index: u32) -> Option<State> {
         let word = self.hot[index as usize].transition(Status::Live, Status::Dead)?;
+        self.embryos.ended(word.state());
         self.unlink(index);
         Some(word.state())
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::Table;
 use super::entry::{Connection, Status};
+use crate::hash::FlowHasher;
 
 /// Result of looking at one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,11 @@ impl Sweeper<'_> {
         self.table.capacity()
     }
 
+    /// See [`Table::hasher`].
+    pub fn hasher(&self) -> FlowHasher {
+        self.table.hasher()
+    }
+
     /// Looks at every connection once, ends those for which `judge` says so, and gives back what died in earlier
     /// passes as soon as every worker has moved on since.
     pub fn pass(&mut self, mut judge: impl FnMut(&Connection) -> Sweep) -> Swept {
@@ -67,7 +73,7 @@ impl Sweeper<'_> {
                     Sweep::End => swept.ended += table.kill(index).is_some() as u32,
                 },
                 // Dead ones wait in limbo; while an earlier lot is still there, the next lot is left for later.
-                Status::Dead if fresh => self.limbo.push(index),
+                Status::Dead if fresh && !word.is_owned() => self.limbo.push(index),
                 Status::Dead | Status::Pending | Status::Free => {}
             }
         }

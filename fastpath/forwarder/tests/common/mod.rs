@@ -163,12 +163,16 @@ impl World {
     }
 
     pub fn with_table(rules: Vec<RuleSpec>, capacity: u32) -> World {
+        World::limited(Limits::default(), rules, capacity)
+    }
+
+    pub fn limited(limits: Limits, rules: Vec<RuleSpec>, capacity: u32) -> World {
         let table = Arc::new(Table::private(capacity, KEYS).unwrap());
         let snapshot = Snapshot::compile(
             &SnapshotSpec {
                 generation: 1,
+                limits,
                 rules,
-                ..SnapshotSpec::default()
             },
             None,
             2,
