@@ -24,6 +24,7 @@ mod icmp_answer;
 mod idmap;
 mod known_clients;
 mod lane;
+pub mod listing;
 pub mod matching;
 mod nat;
 pub mod network;

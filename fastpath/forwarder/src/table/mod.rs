@@ -118,7 +118,8 @@ impl Table {
         self.hasher
     }
 
-    fn high_water(&self) -> u32 {
+    /// Entries below this number have been used at least once.
+    pub fn high_water(&self) -> u32 {
         self.header
             .high_water
             .load(Ordering::Acquire)
