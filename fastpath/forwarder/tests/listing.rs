@@ -212,7 +212,7 @@ fn an_entry_says_everything_about_its_connection() {
     let dsr = all(&world, filter(2)).entries.remove(0);
     assert_eq!(
         (dsr.source, dsr.state.as_str(), dsr.remaining),
-        (None, "fresh", Some(293))
+        (None, "fresh", Some(23))
     );
 
     // A connection whose rule is gone is still there until the census ends it.
