@@ -82,6 +82,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let table = Arc::new(table_file::open_table(
         &settings.table_file(),
         settings.fastpath.table_size,
+        table_file::Joining::Later,
     )?);
     let netlink = Netlink::open()?;
     let picture = first_picture(&netlink, &settings.fastpath).await?;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ilb_fastpath::table_file::{self, Joining};
 use ilb_forwarder::address::Addr;
 use ilb_forwarder::network::{Hop, Interface, Neighbour, Network, Route};
 use ilb_forwarder::spec::{
@@ -41,8 +42,7 @@ pub struct Bench {
 impl Bench {
     /// A rule of this topology and a table for `flows` UDP flows.
     pub fn new(topology: Topology, flows: u32) -> Bench {
-        let keys = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 3, 7];
-        let table = Arc::new(super::memory::table((flows * 2).max(65_536), keys));
+        let table = Arc::new(table((flows * 2).max(65_536)));
         let rule = RuleSpec {
             id: 1,
             name: "bench".into(),
@@ -148,6 +148,16 @@ impl Bench {
     pub fn bytes_per_connection(&self) -> f64 {
         self.table.bytes_per_connection()
     }
+}
+
+/// A table as the fast path has it: a file on tmpfs in huge pages, as far as there are any.
+fn table(capacity: u32) -> Table {
+    let path = format!("/dev/shm/ilb-bench-{}-{capacity}", std::process::id());
+    let path = std::path::Path::new(&path);
+    let table = table_file::open_table(path, capacity, Joining::Now).expect("connection table");
+    // The mapping lives on without a name.
+    std::fs::remove_file(path).expect("the table's file can be removed");
+    table
 }
 
 fn server(n: u8) -> IpAddr {

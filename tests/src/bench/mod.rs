@@ -3,7 +3,6 @@
 
 pub mod generator;
 pub mod logic;
-mod memory;
 pub mod rings;
 
 use std::io::Write as _;
