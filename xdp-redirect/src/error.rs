@@ -10,8 +10,10 @@ use crate::{Mode, abi};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not a protocol with ports that the program knows.
-    #[error("protocol {protocol} of {address} cannot be steered: only 6 (TCP) and 17 (UDP) can")]
+    /// Not a protocol that the program knows by itself.
+    #[error(
+        "protocol {protocol} of {address} cannot be steered by itself: 6 (TCP), 17 (UDP), 132 (SCTP) and the family's ICMP can, and all others together"
+    )]
     Protocol {
         /// Address for which it was asked.
         address: IpAddr,

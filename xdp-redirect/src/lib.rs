@@ -12,8 +12,11 @@
 //! - it is an ICMP or ICMPv6 *error* (destination unreachable, packet too big, time exceeded, parameter problem) about a
 //!   packet that left from one of the destinations, or that was sent to a destination or to a source.
 //!
-//! Everything else passes to the kernel: other addresses, ports and protocols, ARP and neighbour discovery, ICMP echo,
-//! frames with a VLAN tag, multicast and broadcast, and whatever is truncated or contradicts itself. IPv4 options and up
+//! TCP, UDP and SCTP have ports; ICMP and ICMPv6 have *queries* (echo, timestamp, information, address mask), and all other
+//! protocols of an address are steered together or not at all.
+//!
+//! Everything else passes to the kernel, whatever is in [`Steering`]: ARP, neighbour discovery and every other ICMP message
+//! that is neither error nor query, IGMP, frames with a VLAN tag, multicast and broadcast, and whatever is truncated or contradicts itself. IPv4 options and up
 //! to eight IPv6 extension headers are walked; a packet with more of them passes. A VLAN tag that the network card has
 //! stripped is invisible to XDP: switch `rx-vlan-offload` off where VLANs share an interface with us.
 //!
@@ -62,7 +65,7 @@ pub use abi::{MAX_INTERFACES, MAX_QUEUES};
 pub use error::Error;
 pub use link::{Attached, Mode};
 pub use ports::PortSet;
-pub use steering::{Changes, Steering};
+pub use steering::{Changes, ERRORS_ONLY, OTHER_PROTOCOLS, Steering};
 
 use maps::Maps;
 
@@ -255,6 +258,16 @@ impl Redirect {
     /// [`Error::TooManyAddresses`] before anything is changed, [`Error::Map`] otherwise.
     pub fn apply(&mut self, steering: &Steering) -> Result<Changes, Error> {
         self.maps.apply(steering)
+    }
+
+    /// As [`apply`](Redirect::apply), for a part: every entry of `new` becomes as it is there, entries of `old` that `new`
+    /// has not are removed, whatever their ports, and all others stay. What it costs grows with these two and not with what
+    /// is in the maps: they are read only if this process has not done so yet.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub fn replace(&mut self, old: &Steering, new: &Steering) -> Result<Changes, Error> {
+        self.maps.replace(old, new)
     }
 
     /// What the kernel steers by, read from the maps.

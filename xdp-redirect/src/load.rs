@@ -49,7 +49,7 @@ pub(crate) fn load(options: &LoadOptions, directory: &Path) -> Result<Loaded, Er
         ),
     }
     let others = |name: &str| old.get(name).filter(|_| !maps::STEERING.contains(&name));
-    let loaded = match instantiate(options, others) {
+    let mut loaded = match instantiate(options, others) {
         Err(Instantiate::Unsuitable(name)) => {
             tracing::warn!("the pinned map {name} is not what it should be: making all maps new");
             instantiate(options, |_| None)?

@@ -1,6 +1,6 @@
 //! The program's maps: reading and changing what the kernel steers by.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::mem::offset_of;
 use std::path::Path;
 
@@ -38,7 +38,7 @@ const TABLE_WORDS: [&str; 4] = [
 ];
 
 /// Entries of one address map: key to value, both as bytes.
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+type Entries = HashMap<Vec<u8>, Vec<u8>>;
 
 /// The maps of a loaded program.
 #[derive(Debug)]
@@ -51,21 +51,30 @@ pub(crate) struct Maps {
     slots: Map,
     sockets: Map,
     counters: Map,
+    /// What this process knows to be in the kernel.
+    known: Option<State>,
 }
 
 /// What the kernel has now.
+#[derive(Debug, Default)]
 struct State {
     tables: [Entries; 4],
     bitmaps: HashMap<u32, Vec<u8>>,
 }
 
-/// What the kernel is to have.
+/// What has to be done to the kernel's maps.
+#[derive(Debug, Default)]
 struct Plan {
-    tables: [Entries; 4],
     /// Bitmaps that have to be made first.
     new_bitmaps: Vec<(u32, Vec<u8>)>,
-    /// Keys of all bitmaps that the tables refer to.
-    used_bitmaps: HashSet<u32>,
+    /// Keys of all bitmaps that these entries refer to.
+    bitmaps: HashSet<u32>,
+    /// Table, key and value of entries that have to be there.
+    entries: Vec<(usize, Vec<u8>, Vec<u8>)>,
+    /// Table and key of entries that have to go; none of `entries`.
+    gone: Vec<(usize, Vec<u8>)>,
+    /// Nothing else shall be there.
+    whole: bool,
 }
 
 /// How to take back a change: the element and what it was before.
@@ -102,6 +111,7 @@ impl Maps {
             slots: open(slots)?,
             sockets: open(sockets)?,
             counters: open(counters)?,
+            known: None,
         })
     }
 
@@ -157,7 +167,7 @@ impl Maps {
         })
     }
 
-    /// What the kernel steers by now.
+    /// What the kernel steers by now, read from it.
     pub fn current(&self) -> Result<Steering, Error> {
         let state = self.state()?;
         let mut steering = Steering::new();
@@ -178,23 +188,54 @@ impl Maps {
 
     /// Makes the maps equal to `steering`: what is new first, then what changes, what goes last. An entry is the old one
     /// or the new one to every packet. When something fails, the maps are as before.
-    pub fn apply(&self, steering: &Steering) -> Result<Changes, Error> {
+    pub fn apply(&mut self, steering: &Steering) -> Result<Changes, Error> {
         let state = self.state()?;
-        let Plan {
-            tables: wanted,
-            new_bitmaps,
-            used_bitmaps,
-        } = plan(steering, &state);
-        for (index, table) in wanted.iter().enumerate() {
-            self.check_room(TABLE_WORDS[index], table.len())?;
-        }
-        self.check_room(
-            "different sets of more than 4 port ranges",
-            used_bitmaps.len(),
-        )?;
+        let mut plan = plan(steering, &state);
+        let wanted: HashSet<(usize, &[u8])> = plan
+            .entries
+            .iter()
+            .map(|(table, key, _)| (*table, key.as_slice()))
+            .collect();
+        let gone: Vec<(usize, Vec<u8>)> = (0..)
+            .zip(&state.tables)
+            .flat_map(|(table, entries)| entries.keys().map(move |key| (table, key)))
+            .filter(|(table, key)| !wanted.contains(&(*table, key.as_slice())))
+            .map(|(table, key)| (table, key.clone()))
+            .collect();
+        drop(wanted);
+        plan.gone = gone;
+        plan.whole = true;
+        self.carry_out(plan, state)
+    }
 
+    /// Makes entries as they are in `new`, and removes those of `old` that are not in it. The rest stays.
+    pub fn replace(&mut self, old: &Steering, new: &Steering) -> Result<Changes, Error> {
+        let state = match self.known.take() {
+            Some(known) => known,
+            None => self.state()?,
+        };
+        let mut plan = plan(new, &state);
+        let sides = [
+            (0, &old.destinations, &new.destinations),
+            (2, &old.sources, &new.sources),
+        ];
+        for (first, old, new) in sides {
+            let gone = old.keys().filter(|key| !new.contains_key(key));
+            plan.gone.extend(gone.map(|&(address, protocol)| {
+                let table = first + usize::from(address.is_ipv6());
+                (table, abi::key(address, protocol))
+            }));
+        }
+        self.carry_out(plan, state)
+    }
+
+    /// Does what is planned, and knows the kernel's maps afterwards unless it failed.
+    fn carry_out(&mut self, plan: Plan, mut state: State) -> Result<Changes, Error> {
+        self.known = None;
+        self.check_rooms(&plan, &state)?;
         let mut changes = Changes::default();
         let mut undo: Vec<Undo<'_>> = Vec::new();
+        let tables = self.tables();
         let mut set = |map, key: &[u8], value: &[u8], old: Option<Vec<u8>>| -> Result<(), Error> {
             Map::update(map, key, value).inspect_err(|_| roll_back(&undo))?;
             undo.push(Undo {
@@ -204,38 +245,69 @@ impl Maps {
             });
             Ok(())
         };
-        for (key, bitmap) in &new_bitmaps {
-            set(&self.bitmaps, &key.to_ne_bytes(), bitmap, None)?;
+        for (key, bitmap) in plan.new_bitmaps {
+            set(&self.bitmaps, &key.to_ne_bytes(), &bitmap, None)?;
+            state.bitmaps.insert(key, bitmap);
         }
-        for ((map, wanted), present) in self.tables().into_iter().zip(&wanted).zip(&state.tables) {
-            for (key, value) in wanted {
-                match present.get(key) {
-                    Some(old) if old == value => {}
-                    Some(old) => {
-                        set(map, key, value, Some(old.clone()))?;
-                        changes.changed += 1;
-                    }
-                    None => {
-                        set(map, key, value, None)?;
-                        changes.added += 1;
-                    }
-                }
+        let mut left_bitmaps = plan.whole && !state.bitmaps.is_empty();
+        for (table, key, value) in plan.entries {
+            let old = state.tables[table].get(&key);
+            if old == Some(&value) {
+                continue;
             }
+            match old {
+                Some(_) => changes.changed += 1,
+                None => changes.added += 1,
+            }
+            left_bitmaps |= old.is_some_and(|old| bitmap_of(old).is_some());
+            set(tables[table], &key, &value, old.cloned())?;
+            state.tables[table].insert(key, value);
         }
-        for ((map, wanted), present) in self.tables().into_iter().zip(&wanted).zip(&state.tables) {
-            for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
-                map.delete(key)?;
+        for (table, key) in plan.gone {
+            if let Some(old) = state.tables[table].remove(&key) {
+                tables[table].delete(&key)?;
                 changes.removed += 1;
+                left_bitmaps |= bitmap_of(&old).is_some();
             }
         }
-        for key in state
-            .bitmaps
-            .keys()
-            .filter(|key| !used_bitmaps.contains(key))
-        {
-            self.bitmaps.delete(&key.to_ne_bytes())?;
+        if left_bitmaps {
+            self.remove_unused_bitmaps(&mut state)?;
         }
+        self.known = Some(state);
         Ok(changes)
+    }
+
+    fn remove_unused_bitmaps(&self, state: &mut State) -> Result<(), Error> {
+        let entries = state.tables.iter().flat_map(|entries| entries.values());
+        let used: HashSet<u32> = entries.filter_map(|value| bitmap_of(value)).collect();
+        let unused = state.bitmaps.keys().filter(|key| !used.contains(key));
+        for key in unused.copied().collect::<Vec<_>>() {
+            self.bitmaps.delete(&key.to_ne_bytes())?;
+            state.bitmaps.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Whether all has room when the plan is carried out, and on the way there.
+    fn check_rooms(&self, plan: &Plan, state: &State) -> Result<(), Error> {
+        let mut counts = [0; 4];
+        for (count, entries) in counts.iter_mut().zip(&state.tables) {
+            *count = entries.len();
+        }
+        for (table, key, _) in &plan.entries {
+            counts[*table] += usize::from(!state.tables[*table].contains_key(key));
+        }
+        for (table, key) in &plan.gone {
+            counts[*table] -= usize::from(state.tables[*table].contains_key(key));
+        }
+        for (what, wanted) in TABLE_WORDS.into_iter().zip(counts) {
+            self.check_room(what, wanted)?;
+        }
+        let bitmaps = match plan.whole {
+            true => plan.bitmaps.len(),
+            false => state.bitmaps.len() + plan.new_bitmaps.len(),
+        };
+        self.check_room("different sets of more than 4 port ranges", bitmaps)
     }
 
     fn check_room(&self, what: &'static str, wanted: usize) -> Result<(), Error> {
@@ -344,6 +416,12 @@ fn decode(ports: &Ports, bitmaps: &HashMap<u32, Vec<u8>>) -> PortSet {
     }
 }
 
+/// The key of the bitmap that an entry refers to.
+fn bitmap_of(value: &[u8]) -> Option<u32> {
+    let ports = Ports::from_bytes(value)?;
+    (ports.kind == abi::PORTS_BITMAP).then_some(ports.bitmap)
+}
+
 /// The elements that `steering` wants.
 ///
 /// Entries with the same ports share a bitmap, and bitmaps that are there already are used again. A bitmap is never
@@ -359,10 +437,7 @@ fn plan(steering: &Steering, state: &State) -> Plan {
         .keys()
         .max()
         .map_or(0, |&key| key.wrapping_add(1));
-    let mut tables: [Entries; 4] = Default::default();
-    let mut new = Vec::new();
-    let mut used = HashSet::new();
-
+    let mut plan = Plan::default();
     let sides = [(0, &steering.destinations), (2, &steering.sources)];
     for (first, side) in sides {
         for (&(address, protocol), set) in side {
@@ -383,20 +458,20 @@ fn plan(steering: &Steering, state: &State) -> Plan {
                     }
                     let key = next;
                     next = next.wrapping_add(1);
-                    new.push((key, bitmap.clone()));
+                    plan.new_bitmaps.push((key, bitmap.clone()));
                     key
                 });
-                used.insert(ports.bitmap);
+                plan.bitmaps.insert(ports.bitmap);
             }
             let table = first + usize::from(address.is_ipv6());
-            tables[table].insert(abi::key(address, protocol), ports.to_bytes().to_vec());
+            plan.entries.push((
+                table,
+                abi::key(address, protocol),
+                ports.to_bytes().to_vec(),
+            ));
         }
     }
-    Plan {
-        tables,
-        new_bitmaps: new,
-        used_bitmaps: used,
-    }
+    plan
 }
 
 #[cfg(test)]
@@ -426,9 +501,10 @@ mod tests {
             bitmaps: HashMap::from([(u32::MAX, present.to_bitmap())]),
         };
         let Plan {
-            tables,
             new_bitmaps: new,
-            used_bitmaps: used,
+            bitmaps: used,
+            entries,
+            ..
         } = plan(&steering, &state);
         assert_eq!(
             new.len(),
@@ -442,7 +518,8 @@ mod tests {
         bitmaps.extend(new);
         for (host, expected) in [(1, many(100)), (2, many(100)), (3, many(1000))] {
             let key = abi::key(IpAddr::from([192, 0, 2, host]), 6);
-            let ports = Ports::from_bytes(&tables[0][&key]).expect("24 bytes");
+            let entry = entries.iter().find(|entry| entry.1 == key);
+            let ports = Ports::from_bytes(&entry.expect("it is wanted").2).expect("24 bytes");
             assert_eq!(decode(&ports, &bitmaps), expected.into_iter().collect());
         }
     }

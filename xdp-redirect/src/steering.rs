@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::{Error, PortSet};
+use crate::{Error, PortSet, abi};
 
-/// Transport protocols that have ports where the program looks for them: TCP and UDP.
-const PROTOCOLS: [u8; 2] = [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8];
+/// Protocols that have ports where the program looks for them.
+const WITH_PORTS: [u8; 3] = [
+    libc::IPPROTO_TCP as u8,
+    libc::IPPROTO_UDP as u8,
+    libc::IPPROTO_SCTP as u8,
+];
+
+/// Stands for all protocols but TCP, UDP, SCTP, ICMP or ICMPv6 (by the address's family), and IGMP.
+pub const OTHER_PROTOCOLS: u8 = abi::PROTOCOL_OTHERS as u8;
+
+/// Stands for no packets to or from an address, but for ICMP errors about any that left from it.
+pub const ERRORS_ONLY: u8 = abi::PROTOCOL_ERRORS as u8;
 
 /// The packets that the program redirects into sockets. Everything else goes to the kernel.
 ///
@@ -14,7 +24,8 @@ const PROTOCOLS: [u8; 2] = [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8];
 /// NAT with the ports that it allocates. *Sources* are what our servers answer from where the answer does not come to an
 /// address of ours: the servers of HALF-NAT rules with their ports.
 ///
-/// Later fragments and ICMP errors need no entries of their own; they follow from these.
+/// Later fragments and ICMP errors need no entries of their own; they follow from these. Of ICMP itself, queries are
+/// steered; neighbour discovery, router and group messages never are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Steering {
     pub(crate) destinations: BTreeMap<(IpAddr, u8), PortSet>,
@@ -32,7 +43,9 @@ impl Steering {
 
     /// Adds packets to `address` with destination port `first` to `last`, both included.
     ///
-    /// `protocol` is the number in the IP header: 6 (TCP) or 17 (UDP). The same ports may be added twice.
+    /// `protocol` is the number in the IP header: 6 (TCP), 17 (UDP), 132 (SCTP), or 1 (ICMP) of an IPv4 and 58 (ICMPv6) of
+    /// an IPv6 address; or it is [`OTHER_PROTOCOLS`] or [`ERRORS_ONLY`]. Only the first three have ports: `first` and
+    /// `last` do not matter to the others. The same ports may be added twice.
     ///
     /// # Errors
     /// [`Error::Protocol`] for another protocol, [`Error::PortRange`] if `first > last`.
@@ -50,7 +63,7 @@ impl Steering {
     /// [`add_destination`](Steering::add_destination).
     ///
     /// # Errors
-    /// [`Error::Protocol`] for another protocol, [`Error::PortRange`] if `first > last`.
+    /// [`Error::Protocol`] for another protocol or [`ERRORS_ONLY`], [`Error::PortRange`] if `first > last`.
     pub fn add_source(
         &mut self,
         address: IpAddr,
@@ -58,6 +71,9 @@ impl Steering {
         first: u16,
         last: u16,
     ) -> Result<(), Error> {
+        if protocol == ERRORS_ONLY {
+            return Err(Error::Protocol { address, protocol });
+        }
         add(&mut self.sources, address, protocol, first, last)
     }
 
@@ -88,7 +104,15 @@ fn add(
     first: u16,
     last: u16,
 ) -> Result<(), Error> {
-    if !PROTOCOLS.contains(&protocol) {
+    let icmp = match address {
+        IpAddr::V4(_) => libc::IPPROTO_ICMP as u8,
+        IpAddr::V6(_) => libc::IPPROTO_ICMPV6 as u8,
+    };
+    if [icmp, OTHER_PROTOCOLS, ERRORS_ONLY].contains(&protocol) {
+        side.insert((address, protocol), PortSet::any());
+        return Ok(());
+    }
+    if !WITH_PORTS.contains(&protocol) {
         return Err(Error::Protocol { address, protocol });
     }
     if first > last {
@@ -131,13 +155,16 @@ mod tests {
     fn what_cannot_be_steered_is_refused_by_name() {
         let mut steering = Steering::new();
         let address = IpAddr::from([192, 0, 2, 1]);
-        let error = steering
-            .add_destination(address, 1, 0, 1)
-            .expect_err("ICMP has no ports");
-        assert!(
-            error.to_string().contains("protocol 1 of 192.0.2.1"),
-            "{error}"
-        );
+        for protocol in [2, 47, 58] {
+            let error = steering
+                .add_destination(address, protocol, 0, 1)
+                .expect_err("it has no entries of its own");
+            let words = format!("protocol {protocol} of 192.0.2.1");
+            assert!(error.to_string().contains(&words), "{error}");
+        }
+        steering
+            .add_source(address, ERRORS_ONLY, 0, 0)
+            .expect_err("errors are about what left from us");
         let error = steering
             .add_source(address, 6, 90, 80)
             .expect_err("the range is empty");

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use common::frames::{
     Header, MORE, address, extension, fragment_header, frame, icmp, packet_with, ports,
 };
-use common::{Pins, TCP, UDP, model, run};
-use xdp_redirect::{Action, Steering};
+use common::{Pins, SCTP, TCP, UDP, model, run};
+use xdp_redirect::{Action, ERRORS_ONLY, OTHER_PROTOCOLS, Steering};
 
 /// Frames that are compared.
 const FRAMES: u64 = 200_000;
@@ -52,7 +52,20 @@ fn steering(random: &mut Random) -> Steering {
     let mut steering = Steering::new();
     for family in ADDRESSES {
         for text in &family[..3] {
-            for protocol in [TCP, UDP] {
+            let icmp = if address(text).is_ipv4() { 1 } else { 58 };
+            for protocol in [icmp, OTHER_PROTOCOLS, ERRORS_ONLY] {
+                if random.one_in(3) {
+                    steering
+                        .add_destination(address(text), protocol, 0, 0)
+                        .expect("allowed");
+                }
+                if random.one_in(5) && protocol != ERRORS_ONLY {
+                    steering
+                        .add_source(address(text), protocol, 0, 0)
+                        .expect("allowed");
+                }
+            }
+            for protocol in [TCP, UDP, SCTP] {
                 for _ in 0..random.below(9) {
                     let (a, b) = (random.pick(&PORTS), random.pick(&PORTS));
                     let (address, first, last) = (address(text), a.min(b), a.max(b));
@@ -102,7 +115,9 @@ fn packet(random: &mut Random, v6: bool, depth: usize) -> Vec<u8> {
     let header = header(random, v6);
     if depth > 0 && random.one_in(2) {
         let inner = packet(random, v6, depth - 1);
-        let kind = random.pick(&[0, 1, 2, 3, 4, 5, 8, 11, 12, 128, 133, 135]);
+        let kind = random.pick(&[
+            0, 1, 2, 3, 4, 5, 8, 9, 11, 12, 13, 18, 42, 43, 128, 129, 130, 133, 135, 143, 160,
+        ]);
         let protocol = if v6 { 58 } else { 1 };
         return packet_with(
             &header,
@@ -112,7 +127,7 @@ fn packet(random: &mut Random, v6: bool, depth: usize) -> Vec<u8> {
             &icmp(kind, 0, &inner),
         );
     }
-    let protocol = random.pick(&[TCP, TCP, UDP, UDP, 1, 58, 47, 132]);
+    let protocol = random.pick(&[TCP, TCP, UDP, UDP, SCTP, 1, 58, 2, 47, 50, 255]);
     let (from, to) = (random.pick(&PORTS), random.pick(&PORTS));
     packet_with(&header, source, destination, protocol, &ports(from, to))
 }

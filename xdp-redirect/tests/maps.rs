@@ -6,8 +6,8 @@ use std::fs;
 use std::net::IpAddr;
 
 use common::frames::{address, frame, packet, ports};
-use common::{Pins, TCP, UDP, run};
-use xdp_redirect::{Action, Changes, Error, LoadOptions, Redirect, Steering};
+use common::{Pins, SCTP, TCP, UDP, run};
+use xdp_redirect::{Action, Changes, Error, LoadOptions, OTHER_PROTOCOLS, Redirect, Steering};
 
 /// Address, protocol and port ranges.
 type Entry<'a> = (&'a str, u8, &'a [(u16, u16)]);
@@ -82,6 +82,111 @@ fn only_differences_are_applied() {
     );
     apply(&[("192.0.2.1", UDP, &[(53, 53)])], 1, 0, 2);
     apply(&[], 0, 0, 1);
+}
+
+#[test]
+fn a_part_is_replaced_without_the_rest() {
+    let pins = Pins::new();
+    let stays: &[Entry<'_>] = &[("192.0.2.9", TCP, MANY), ("2001:db8::9", UDP, &[(53, 53)])];
+    let whole = |entries: &[Entry<'_>]| steering(&[stays, entries].concat());
+    let mut redirect = pins.steer(&whole(&[]));
+    let mut present: &[Entry<'_>] = &[];
+    type Row<'a> = (&'a [Entry<'a>], (usize, usize, usize));
+    let table: &[Row<'_>] = &[
+        (&[("192.0.2.1", TCP, &[(80, 80)])], (1, 0, 0)),
+        (&[("192.0.2.1", TCP, &[(80, 81)])], (0, 1, 0)),
+        (
+            &[("192.0.2.1", TCP, OTHER_MANY), ("192.0.2.2", TCP, MANY)],
+            (1, 1, 0),
+        ),
+        (
+            &[("192.0.2.2", TCP, MANY), ("192.0.2.3", SCTP, MANY)],
+            (1, 0, 1),
+        ),
+        (
+            &[
+                ("2001:db8::1", 58, &[(0, 65535)]),
+                ("192.0.2.1", 1, &[(0, 65535)]),
+            ],
+            (2, 0, 2),
+        ),
+        (&[("192.0.2.1", OTHER_PROTOCOLS, &[(0, 65535)])], (1, 0, 2)),
+        (&[], (0, 0, 1)),
+    ];
+    // Once as it comes, once by a process that has not read the maps yet.
+    for fresh in [false, true] {
+        for &(wanted, (added, changed, removed)) in table {
+            if fresh {
+                redirect = pins.load();
+            }
+            let changes = redirect
+                .replace(&steering(present), &steering(wanted))
+                .expect("the maps take it");
+            let expected = Changes {
+                added,
+                changed,
+                removed,
+            };
+            assert_eq!(changes, expected, "{wanted:?}");
+            assert_eq!(
+                redirect.current().expect("the maps can be read"),
+                whole(wanted)
+            );
+            present = wanted;
+        }
+    }
+    let again = redirect.apply(&whole(&[])).expect("the maps take it");
+    assert!(again.is_empty(), "{again:?}");
+}
+
+/// One more among many costs a small part of looking at all.
+#[test]
+fn one_of_many_addresses_does_not_cost_as_much_as_all() {
+    let pins = Pins::new();
+    let options = LoadOptions {
+        max_addresses: 20_000,
+        ..pins.options()
+    };
+    let mut redirect = Redirect::load(&options).expect("the program loads");
+    let source = |steering: &mut Steering, number: u32| {
+        let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+        steering.add_source(address, TCP, 80, 80).expect("allowed");
+    };
+    let mut many = Steering::new();
+    (0..20_000 - 1).for_each(|number| source(&mut many, number));
+    redirect.apply(&many).expect("the maps take it");
+    let mut one = Steering::new();
+    source(&mut one, 19_999);
+    let fresh = |redirect: &mut Redirect| {
+        let began = std::time::Instant::now();
+        let changes = redirect.replace(&Steering::new(), &one);
+        assert_eq!(changes.expect("the maps take it").added, 1);
+        let added = began.elapsed();
+        let changes = redirect.replace(&one, &Steering::new());
+        assert_eq!(changes.expect("the maps take it").removed, 1);
+        added
+    };
+    let one_more = (0..20)
+        .map(|_| fresh(&mut redirect))
+        .min()
+        .expect("20 of them");
+    let began = std::time::Instant::now();
+    redirect.apply(&many).expect("the maps take it");
+    let all = began.elapsed();
+    assert!(
+        one_more * 20 < all,
+        "one more takes {one_more:?}, all {all:?}"
+    );
+    let mut two = one.clone();
+    source(&mut two, 30_000);
+    let error = redirect
+        .replace(&Steering::new(), &two)
+        .expect_err("one too many");
+    assert!(
+        matches!(error, Error::TooManyAddresses { wanted: 20_001, .. }),
+        "{error}"
+    );
+    assert_eq!(redirect.current().expect("the maps can be read"), many);
 }
 
 #[test]
@@ -223,7 +328,7 @@ fn another_number_of_addresses_keeps_the_contents() {
         let again = Redirect::load(&options).expect("the program loads");
         assert_eq!(again.current().expect("the maps can be read"), wanted);
     }
-    let maps = fs::read_dir(pins.path().join("v1"))
+    let maps = fs::read_dir(pins.path().join("v2"))
         .expect("the maps are pinned")
         .count();
     assert_eq!(maps, 8, "no temporary pin stays");
@@ -234,18 +339,18 @@ fn maps_of_another_version_are_replaced() {
     let pins = Pins::new();
     let wanted = steering(&[("192.0.2.1", TCP, &[(80, 80)])]);
     drop(pins.steer(&wanted));
-    fs::rename(pins.path().join("v1"), pins.path().join("v0")).expect("bpffs can rename");
+    fs::rename(pins.path().join("v2"), pins.path().join("v1")).expect("bpffs can rename");
     let redirect = pins.load();
     assert!(redirect.current().expect("the maps can be read").is_empty());
-    assert!(!pins.path().join("v0").exists());
-    assert!(pins.path().join("v1").exists());
+    assert!(!pins.path().join("v1").exists());
+    assert!(pins.path().join("v2").exists());
 }
 
 #[test]
 fn an_incomplete_set_of_pins_is_made_whole() {
     let pins = Pins::new();
     drop(pins.steer(&steering(&[("192.0.2.1", TCP, &[(80, 80)])])));
-    fs::remove_file(pins.path().join("v1/bitmaps")).expect("the map is pinned");
+    fs::remove_file(pins.path().join("v2/bitmaps")).expect("the map is pinned");
     let wanted = steering(&[("192.0.2.2", TCP, MANY)]);
     drop(pins.steer(&wanted));
     assert_eq!(pins.load().current().expect("the maps can be read"), wanted);

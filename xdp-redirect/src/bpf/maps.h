@@ -11,7 +11,7 @@
 /* Entries of the steering maps unless the library says otherwise. */
 #define DEFAULT_ENTRIES 131072
 
-/* (address, protocol) -> ports, of packets that are sent to us: VIPs, and source addresses of NAT. */
+/* (address, protocol) -> ports, of packets that are sent to us: VIPs, and source addresses of NAT and of tunnels. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, DEFAULT_ENTRIES);

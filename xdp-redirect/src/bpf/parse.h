@@ -46,6 +46,18 @@
 #define ICMPV6_DESTINATION_UNREACHABLE 1
 #define ICMPV6_PARAMETER_PROBLEM 4
 
+/* Queries with an identifier, question and answer: RFC 792, RFC 950, RFC 4443, RFC 8335. */
+#define ICMP_ECHO_REPLY 0
+#define ICMP_ECHO_REQUEST 8
+#define ICMP_TIMESTAMP 13
+#define ICMP_ADDRESS_MASK_REPLY 18
+#define ICMP_EXTENDED_ECHO 42
+#define ICMP_EXTENDED_ECHO_REPLY 43
+#define ICMPV6_ECHO 128
+#define ICMPV6_ECHO_ANSWER 129
+#define ICMPV6_EXTENDED_ECHO 160
+#define ICMPV6_EXTENDED_ECHO_ANSWER 161
+
 /* Length of the part of an ICMP and an ICMPv6 message before the packet that an error is about: RFC 792, RFC 4443. */
 #define ICMP_ERROR_HEADER 8
 
@@ -65,7 +77,7 @@ struct payload {
 	__u8 later;    /* a fragment other than the first: `start` is amidst the transport's data */
 };
 
-/* The first four bytes of TCP and UDP. */
+/* The first four bytes of TCP, UDP and SCTP. */
 struct ports_header {
 	__be16 source;
 	__be16 destination;
@@ -77,6 +89,7 @@ struct ports {
 	__u16 destination;
 	__u8 present; /* the packet is long enough to have them */
 	__u8 later;   /* a later fragment, which has none */
+	__u8 needless; /* the protocol has none */
 };
 
 /* The first two bytes of every IPv6 extension header that is walked; the unit of `length` differs. */
@@ -124,12 +137,17 @@ static __always_inline void *read(const struct frame *frame, __u64 offset, void 
 	return start + size <= frame->data_end ? start : 0;
 }
 
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
 static __always_inline struct ports read_ports(const struct frame *frame, const struct payload *payload)
 {
-	struct ports ports = { .later = payload->later };
+	struct ports ports = { .later = payload->later, .needless = !has_ports(payload->protocol) };
 	struct ports_header buffer, *header;
 
-	if (ports.later || payload->length < sizeof(*header))
+	if (ports.later || ports.needless || payload->length < sizeof(*header))
 		return ports;
 	header = read(frame, payload->offset, &buffer, sizeof(buffer));
 	if (header) {
@@ -262,6 +280,20 @@ static __always_inline int is_icmp_error(__u8 type)
 static __always_inline int is_icmpv6_error(__u8 type)
 {
 	return type >= ICMPV6_DESTINATION_UNREACHABLE && type <= ICMPV6_PARAMETER_PROBLEM;
+}
+
+/* Timestamp, information and address mask stand next to each other. */
+static __always_inline int is_icmp_query(__u8 type)
+{
+	return type == ICMP_ECHO_REPLY || type == ICMP_ECHO_REQUEST || type == ICMP_EXTENDED_ECHO ||
+	       type == ICMP_EXTENDED_ECHO_REPLY || (type >= ICMP_TIMESTAMP && type <= ICMP_ADDRESS_MASK_REPLY);
+}
+
+/* Nothing of neighbour discovery (133 to 137) and of multicast listener discovery (130 to 132, 143). */
+static __always_inline int is_icmpv6_query(__u8 type)
+{
+	return type == ICMPV6_ECHO || type == ICMPV6_ECHO_ANSWER || type == ICMPV6_EXTENDED_ECHO ||
+	       type == ICMPV6_EXTENDED_ECHO_ANSWER;
 }
 
 /* The type of the ICMP or ICMPv6 message in `payload`; -1 if it is too short to be one. */

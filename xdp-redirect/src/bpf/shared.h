@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 /* Version of everything in this header; part of the path of the pinned maps. */
-#define ILB_ABI_VERSION 1
+#define ILB_ABI_VERSION 2
 
 /* Interfaces that one loaded program serves. */
 #define ILB_MAX_INTERFACES 64
@@ -31,6 +31,12 @@
 #define ILB_PORTS_RANGES 2
 #define ILB_PORTS_BITMAP 3
 
+/* Protocols of keys: TCP, UDP, SCTP and the family's ICMP by their numbers. All others together are this one. */
+#define ILB_PROTOCOL_OTHERS 0
+
+/* No packet has this one: its entries in the destination maps hold ICMP errors about what left from the address. */
+#define ILB_PROTOCOL_ERRORS 255
+
 /* Sizes in bytes, asserted by both compilers. */
 #define ILB_KEY4_SIZE 8
 #define ILB_KEY6_SIZE 20
@@ -38,17 +44,17 @@
 #define ILB_BITMAP_SIZE 8192
 #define ILB_COUNTERS_SIZE 48
 
-/* IPv4 address and transport protocol. */
+/* IPv4 address and protocol. */
 struct ilb_key4 {
 	__u8 address[4]; /* network byte order */
-	__u8 protocol;
+	__u8 protocol; /* see ILB_PROTOCOL_OTHERS */
 	__u8 zero[3];
 };
 
-/* IPv6 address and transport protocol. */
+/* IPv6 address and protocol. */
 struct ilb_key6 {
 	__u8 address[16]; /* network byte order */
-	__u8 protocol;
+	__u8 protocol; /* see ILB_PROTOCOL_OTHERS */
 	__u8 zero[3];
 };
 

@@ -6,8 +6,10 @@
  *   - its destination address, protocol and port are in the destination map, or
  *   - its source address, protocol and port are in the source map, or
  *   - it is a later fragment and one of the two maps knows its address and protocol, or
- *   - it is an ICMP error about a packet that one of the first three lines describes, in either direction.
- * VLAN tags, multicast, other protocols and whatever is malformed pass.
+ *   - it is an ICMP error about a packet that one of the first three lines describes, in either direction, or about one
+ *     that left from an address whose errors are in the destination map.
+ * TCP, UDP and SCTP have ports. Of ICMP, queries are taken; all other protocols of an address are one entry together.
+ * VLAN tags, multicast, ARP, neighbour discovery, group messages and whatever is malformed pass, whatever the maps say.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -104,66 +106,86 @@ static __always_inline enum finding claim(const struct ilb_ports *set, const str
 	barrier();
 	if (ports->later)
 		return OUR_FRAGMENT;
+	if (ports->needless)
+		return OURS;
 	if (!ports->present)
 		return MALFORMED;
 	return holds(set, port) ? OURS : NOT_OURS;
 }
 
+/* What stands for a packet's protocol in the keys. */
+static __always_inline __u8 keyed(__u8 protocol, __u8 icmp)
+{
+	return has_ports(protocol) || protocol == icmp ? protocol : ILB_PROTOCOL_OTHERS;
+}
+
 /* The packet that an ICMP error is about: one that left from our addresses, or one sent to a VIP, or one that we sent to a server. */
-static __always_inline enum finding examine_icmp(const struct frame *frame, const struct payload *outer)
+static __always_inline enum finding examine_icmp_error(const struct frame *frame, const struct payload *outer)
 {
 	struct iphdr buffer, *ip;
 	struct payload payload;
 	struct ports ports;
 	enum finding finding;
 	__u32 offset = outer->offset + ICMP_ERROR_HEADER;
+	__u8 protocol;
 	int type;
 
-	if (outer->later)
-		return NOT_OURS;
-	type = read_icmp_type(frame, outer);
-	if (type < 0)
-		return MALFORMED;
-	if (!is_icmp_error(type))
-		return NOT_OURS;
 	ip = read(frame, offset, &buffer, sizeof(buffer));
 	if (!ip || !parse_ipv4(ip, offset, outer->length - ICMP_ERROR_HEADER, &payload))
 		return MALFORMED;
+	if (payload.protocol == IPPROTO_IGMP)
+		return NOT_OURS;
+	if (payload.protocol == IPPROTO_ICMP && !payload.later) {
+		type = read_icmp_type(frame, &payload);
+		if (type < 0)
+			return MALFORMED;
+		if (!is_icmp_query(type))
+			return NOT_OURS;
+	}
+	if (find4(&destinations4, &ip->saddr, ILB_PROTOCOL_ERRORS))
+		return OUR_ICMP_ERROR;
 	ports = read_ports(frame, &payload);
-	finding = claim(find4(&destinations4, &ip->saddr, payload.protocol), &ports, ports.source);
+	protocol = keyed(payload.protocol, IPPROTO_ICMP);
+	finding = claim(find4(&destinations4, &ip->saddr, protocol), &ports, ports.source);
 	if (finding == NOT_OURS)
-		finding = claim(find4(&destinations4, &ip->daddr, payload.protocol), &ports, ports.destination);
+		finding = claim(find4(&destinations4, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
-		finding = claim(find4(&sources4, &ip->daddr, payload.protocol), &ports, ports.destination);
+		finding = claim(find4(&sources4, &ip->daddr, protocol), &ports, ports.destination);
 	return finding == OURS || finding == OUR_FRAGMENT ? OUR_ICMP_ERROR : finding;
 }
 
 /* The packet that an ICMPv6 error is about: one that left from our addresses, or one sent to a VIP, or one that we sent to a server. */
-static __always_inline enum finding examine_icmpv6(const struct frame *frame, const struct payload *outer)
+static __always_inline enum finding examine_icmpv6_error(const struct frame *frame, const struct payload *outer)
 {
 	struct ipv6hdr buffer, *ip;
 	struct payload payload;
 	struct ports ports;
 	enum finding finding;
 	__u32 offset = outer->offset + ICMP_ERROR_HEADER;
+	__u8 protocol;
 	int type;
 
-	if (outer->later)
-		return NOT_OURS;
-	type = read_icmp_type(frame, outer);
-	if (type < 0)
-		return MALFORMED;
-	if (!is_icmpv6_error(type))
-		return NOT_OURS;
 	ip = read(frame, offset, &buffer, sizeof(buffer));
 	if (!ip || !parse_ipv6(frame, ip, offset, outer->length - ICMP_ERROR_HEADER, &payload))
 		return MALFORMED;
+	if (payload.protocol == IPPROTO_IGMP)
+		return NOT_OURS;
+	if (payload.protocol == IPPROTO_ICMPV6 && !payload.later) {
+		type = read_icmp_type(frame, &payload);
+		if (type < 0)
+			return MALFORMED;
+		if (!is_icmpv6_query(type))
+			return NOT_OURS;
+	}
+	if (find6(&destinations6, &ip->saddr, ILB_PROTOCOL_ERRORS))
+		return OUR_ICMP_ERROR;
 	ports = read_ports(frame, &payload);
-	finding = claim(find6(&destinations6, &ip->saddr, payload.protocol), &ports, ports.source);
+	protocol = keyed(payload.protocol, IPPROTO_ICMPV6);
+	finding = claim(find6(&destinations6, &ip->saddr, protocol), &ports, ports.source);
 	if (finding == NOT_OURS)
-		finding = claim(find6(&destinations6, &ip->daddr, payload.protocol), &ports, ports.destination);
+		finding = claim(find6(&destinations6, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
-		finding = claim(find6(&sources6, &ip->daddr, payload.protocol), &ports, ports.destination);
+		finding = claim(find6(&sources6, &ip->daddr, protocol), &ports, ports.destination);
 	return finding == OURS || finding == OUR_FRAGMENT ? OUR_ICMP_ERROR : finding;
 }
 
@@ -173,19 +195,31 @@ static __always_inline enum finding examine_ipv4(const struct frame *frame)
 	struct payload payload;
 	struct ports ports;
 	__u32 length;
+	__u8 protocol;
 	enum finding finding;
+	int type;
 
 	if ((void *)(ip + 1) > frame->data_end)
 		return MALFORMED;
 	length = bpf_ntohs(ip->tot_len);
 	if (!is_as_long_as(frame, ETH_HLEN + length) || !parse_ipv4(ip, ETH_HLEN, length, &payload))
 		return MALFORMED;
-	if (payload.protocol == IPPROTO_ICMP)
-		return examine_icmp(frame, &payload);
+	if (payload.protocol == IPPROTO_IGMP)
+		return NOT_OURS;
+	if (payload.protocol == IPPROTO_ICMP && !payload.later) {
+		type = read_icmp_type(frame, &payload);
+		if (type < 0)
+			return MALFORMED;
+		if (is_icmp_error(type))
+			return examine_icmp_error(frame, &payload);
+		if (!is_icmp_query(type))
+			return NOT_OURS;
+	}
 	ports = read_ports(frame, &payload);
-	finding = claim(find4(&destinations4, &ip->daddr, payload.protocol), &ports, ports.destination);
+	protocol = keyed(payload.protocol, IPPROTO_ICMP);
+	finding = claim(find4(&destinations4, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
-		finding = claim(find4(&sources4, &ip->saddr, payload.protocol), &ports, ports.source);
+		finding = claim(find4(&sources4, &ip->saddr, protocol), &ports, ports.source);
 	return finding;
 }
 
@@ -195,19 +229,31 @@ static __always_inline enum finding examine_ipv6(const struct frame *frame)
 	struct payload payload;
 	struct ports ports;
 	__u32 length;
+	__u8 protocol;
 	enum finding finding;
+	int type;
 
 	if ((void *)(ip + 1) > frame->data_end)
 		return MALFORMED;
 	length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (!is_as_long_as(frame, ETH_HLEN + length) || !parse_ipv6(frame, ip, ETH_HLEN, length, &payload))
 		return MALFORMED;
-	if (payload.protocol == IPPROTO_ICMPV6)
-		return examine_icmpv6(frame, &payload);
+	if (payload.protocol == IPPROTO_IGMP)
+		return NOT_OURS;
+	if (payload.protocol == IPPROTO_ICMPV6 && !payload.later) {
+		type = read_icmp_type(frame, &payload);
+		if (type < 0)
+			return MALFORMED;
+		if (is_icmpv6_error(type))
+			return examine_icmpv6_error(frame, &payload);
+		if (!is_icmpv6_query(type))
+			return NOT_OURS;
+	}
 	ports = read_ports(frame, &payload);
-	finding = claim(find6(&destinations6, &ip->daddr, payload.protocol), &ports, ports.destination);
+	protocol = keyed(payload.protocol, IPPROTO_ICMPV6);
+	finding = claim(find6(&destinations6, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
-		finding = claim(find6(&sources6, &ip->saddr, payload.protocol), &ports, ports.source);
+		finding = claim(find6(&sources6, &ip->saddr, protocol), &ports, ports.source);
 	return finding;
 }
 

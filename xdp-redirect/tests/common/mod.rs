@@ -11,6 +11,7 @@ use xdp_redirect::{Action, LoadOptions, Redirect, Steering};
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 
 /// A pin directory of this test alone, removed with everything in it when the test ends, however it ends.
 pub struct Pins {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use xdp_redirect::{PortSet, Steering};
+use xdp_redirect::{ERRORS_ONLY, OTHER_PROTOCOLS, PortSet, Steering};
 
 /// Whether the program should take this frame.
 pub fn is_ours(steering: &Steering, frame: &[u8]) -> bool {
@@ -22,18 +22,46 @@ struct Packet {
     payload: Vec<u8>,
 }
 
+/// The protocol under which a packet's entry is.
+fn key(address: IpAddr, protocol: u8) -> u8 {
+    let icmp = if address.is_ipv4() { 1 } else { 58 };
+    match protocol {
+        6 | 17 | 132 => protocol,
+        _ if protocol == icmp => protocol,
+        _ => OTHER_PROTOCOLS,
+    }
+}
+
 impl Rules<'_> {
     fn destination(&self, address: IpAddr, protocol: u8) -> Option<&PortSet> {
+        let protocol = key(address, protocol);
         let mut all = self.steering.destinations();
         all.find(|entry| (entry.0, entry.1) == (address, protocol))
             .map(|entry| entry.2)
     }
 
+    fn errors(&self, address: IpAddr) -> bool {
+        let mut all = self.steering.destinations();
+        all.any(|entry| (entry.0, entry.1) == (address, ERRORS_ONLY))
+    }
+
     fn source(&self, address: IpAddr, protocol: u8) -> Option<&PortSet> {
+        let protocol = key(address, protocol);
         let mut all = self.steering.sources();
         all.find(|entry| (entry.0, entry.1) == (address, protocol))
             .map(|entry| entry.2)
     }
+}
+
+/// What a packet can be to the program.
+#[derive(PartialEq, Eq)]
+enum Nature {
+    /// Between hosts and their link.
+    Local,
+    /// An ICMP error.
+    Error,
+    /// Anything that could be balanced.
+    Flow,
 }
 
 /// `None` means malformed, which passes.
@@ -47,13 +75,14 @@ fn decide(rules: &Rules<'_>, frame: &[u8]) -> Option<bool> {
         (0x86, 0xdd) => parse(packet, 6, true)?,
         _ => return Some(false),
     };
-    let icmp = if packet.destination.is_ipv4() { 1 } else { 58 };
-    if packet.protocol == icmp {
-        return decide_icmp(rules, &packet);
+    match packet.nature()? {
+        Nature::Local => return Some(false),
+        Nature::Error => return decide_error(rules, &packet),
+        Nature::Flow => {}
     }
     let to = rules.destination(packet.destination, packet.protocol);
     let from = rules.source(packet.source, packet.protocol);
-    if packet.later {
+    if packet.later || !packet.has_ports() {
         return Some(to.is_some() || from.is_some());
     }
     let (source, destination) = packet.ports().unzip();
@@ -66,24 +95,19 @@ fn decide(rules: &Rules<'_>, frame: &[u8]) -> Option<bool> {
     )
 }
 
-fn decide_icmp(rules: &Rules<'_>, message: &Packet) -> Option<bool> {
-    if message.later || message.payload.len() < 8 {
+fn decide_error(rules: &Rules<'_>, message: &Packet) -> Option<bool> {
+    let version = if message.destination.is_ipv4() { 4 } else { 6 };
+    let packet = parse(&message.payload[8..], version, false)?;
+    if packet.nature()? != Nature::Flow {
         return Some(false);
     }
-    let (header, rest) = message.payload.split_at(8);
-    let (version, errors): (u8, &[u8]) = if message.destination.is_ipv4() {
-        (4, &[3, 11, 12])
-    } else {
-        (6, &[1, 2, 3, 4])
-    };
-    if !errors.contains(&header[0]) {
-        return Some(false);
+    if rules.errors(packet.source) {
+        return Some(true);
     }
-    let packet = parse(rest, version, false)?;
     let sender = rules.destination(packet.source, packet.protocol);
     let to = rules.destination(packet.destination, packet.protocol);
     let server = rules.source(packet.destination, packet.protocol);
-    if packet.later {
+    if packet.later || !packet.has_ports() {
         return Some(sender.is_some() || to.is_some() || server.is_some());
     }
     let (source, destination) = packet.ports()?;
@@ -150,6 +174,27 @@ fn parse(bytes: &[u8], version: u8, whole: bool) -> Option<Packet> {
 }
 
 impl Packet {
+    fn has_ports(&self) -> bool {
+        [6, 17, 132].contains(&self.protocol)
+    }
+
+    /// `None` if it is too short to tell.
+    fn nature(&self) -> Option<Nature> {
+        let v4 = self.destination.is_ipv4();
+        if self.protocol == 2 {
+            return Some(Nature::Local);
+        }
+        if self.later || self.protocol != if v4 { 1 } else { 58 } {
+            return Some(Nature::Flow);
+        }
+        let message = self.payload.get(..8)?[0];
+        Some(match (v4, message) {
+            (true, 3 | 11 | 12) | (false, 1..=4) => Nature::Error,
+            (true, 0 | 8 | 13..=18 | 42 | 43) | (false, 128 | 129 | 160 | 161) => Nature::Flow,
+            _ => Nature::Local,
+        })
+    }
+
     fn ports(&self) -> Option<(u16, u16)> {
         let bytes: &[u8; 4] = self.payload.first_chunk()?;
         Some((
