@@ -1,20 +1,24 @@
 //! What XDP has to do for this fast path: the program on its interfaces, its sockets in the map, and the addresses of the
 //! snapshot in force.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ilb_forwarder::hash::FoldBuild;
 use ilb_forwarder::network::PortIndex;
-use ilb_forwarder::{Side, Snapshot};
+use ilb_forwarder::steering::Class;
+use ilb_forwarder::{Side, Snapshot, SteeringEntry};
 use ilb_node::control::XdpMode;
 use ilb_node::settings;
 use xdp_redirect::{Attached, LoadOptions, Mode, Redirect};
 
 use crate::ports::Ports;
 
-/// Addresses that can be steered: enough for 100,000 servers behind HALF-NAT rules.
-const MAX_ADDRESSES: u32 = 1 << 17;
+/// Addresses that can be steered, each counted once a protocol: enough for 100,000 servers behind HALF-NAT rules that
+/// have TCP and UDP. The empty maps take 40 MiB.
+const MAX_ADDRESSES: u32 = 1 << 18;
 
 /// How an interface is attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub struct Attachment {
 struct State {
     redirect: Redirect,
     attached: HashMap<PortIndex, Attachment>,
+    /// What the maps steer by, if we know.
+    followed: Option<Vec<SteeringEntry>>,
 }
 
 /// See the module's text. Shared by the control thread and the workers, which enter their sockets themselves.
@@ -51,6 +57,7 @@ impl Steering {
         let state = State {
             redirect: Redirect::load(&options)?,
             attached: HashMap::new(),
+            followed: None,
         };
         Ok(Steering {
             state: Mutex::new(state),
@@ -66,21 +73,22 @@ impl Steering {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Steers by this snapshot. A packet sees the old entry of its address or the new one, never none between.
+    /// Steers by this snapshot. A packet sees the old entry of its address or the new one, never none between. After the
+    /// first time, only what differs from the snapshot before is looked at in the maps.
     ///
     /// # Errors
     /// Then nothing has changed.
     pub fn follow(&self, snapshot: &Snapshot) -> Result<(), xdp_redirect::Error> {
-        let mut steering = xdp_redirect::Steering::new();
-        for entry in snapshot.steering() {
-            let (address, protocol) = (entry.address, entry.protocol);
-            let (first, last) = (entry.ports.first, entry.ports.last);
-            match entry.side {
-                Side::Destination => steering.add_destination(address, protocol, first, last)?,
-                Side::Source => steering.add_source(address, protocol, first, last)?,
+        let entries = snapshot.steering();
+        let mut state = self.locked();
+        let changes = match state.followed.take() {
+            Some(followed) => {
+                let (old, new) = difference(&followed, &entries)?;
+                state.redirect.replace(&old, &new)?
             }
-        }
-        let changes = self.locked().redirect.apply(&steering)?;
+            None => state.redirect.apply(&in_words_of_xdp(&entries)?)?,
+        };
+        state.followed = Some(entries);
         tracing::debug!(?changes, "steering follows the snapshot");
         Ok(())
     }
@@ -158,5 +166,127 @@ impl Steering {
             state.redirect.set_socket(ifindex, plan.queue, port.fd())?;
         }
         Ok(())
+    }
+}
+
+fn in_words_of_xdp<'a>(
+    entries: impl IntoIterator<Item = &'a SteeringEntry>,
+) -> Result<xdp_redirect::Steering, xdp_redirect::Error> {
+    let mut steering = xdp_redirect::Steering::new();
+    for entry in entries {
+        let (first, last) = (entry.ports.first, entry.ports.last);
+        let protocol = match entry.class {
+            Class::Protocol(number) => number,
+            Class::Others => xdp_redirect::OTHER_PROTOCOLS,
+            Class::Errors => xdp_redirect::ERRORS_ONLY,
+        };
+        match entry.side {
+            Side::Destination => steering.add_destination(entry.address, protocol, first, last)?,
+            Side::Source => steering.add_source(entry.address, protocol, first, last)?,
+        }
+    }
+    Ok(steering)
+}
+
+/// What was there and what has to be there of all keys whose entries may differ. Both lists are in the order of their
+/// configurations, of which one change touches one place: what is equal before and behind it is only compared.
+fn difference(
+    old: &[SteeringEntry],
+    new: &[SteeringEntry],
+) -> Result<(xdp_redirect::Steering, xdp_redirect::Steering), xdp_redirect::Error> {
+    let equal = |(a, b): &(&SteeringEntry, &SteeringEntry)| a == b;
+    let before = old.iter().zip(new).take_while(equal).count();
+    let (old, new, same_before) = (&old[before..], &new[before..], &new[..before]);
+    let pairs = old.iter().rev().zip(new.iter().rev());
+    let behind = pairs.take_while(equal).count();
+    let (old, _) = old.split_at(old.len() - behind);
+    let (new, same_behind) = new.split_at(new.len() - behind);
+
+    let key = |entry: &SteeringEntry| (entry.side, entry.address, entry.class);
+    let touched: HashSet<(Side, IpAddr, Class), FoldBuild> =
+        old.iter().chain(new).map(key).collect();
+    let same = same_before.iter().chain(same_behind);
+    // Other rules may have ports of the same address.
+    let shared: Vec<&SteeringEntry> = match touched.is_empty() {
+        true => Vec::new(),
+        false => same.filter(|entry| touched.contains(&key(entry))).collect(),
+    };
+    let with_shared = |part: &[SteeringEntry]| {
+        let all = part.iter().chain(shared.iter().copied());
+        in_words_of_xdp(all)
+    };
+    Ok((with_shared(old)?, with_shared(new)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ilb_forwarder::spec::PortRange;
+    use proptest::prelude::*;
+
+    type Words = HashMap<(bool, IpAddr, u8), String>;
+
+    /// Entries of the maps by key.
+    fn words(steering: &xdp_redirect::Steering) -> Words {
+        let destinations = steering
+            .destinations()
+            .map(|(a, p, set)| ((true, a, p), set));
+        let sources = steering.sources().map(|(a, p, set)| ((false, a, p), set));
+        let all = destinations.chain(sources);
+        all.map(|(key, set)| (key, set.to_string())).collect()
+    }
+
+    prop_compose! {
+        fn entry()(source in any::<bool>(), host in 0u8..6, class in 0usize..5, first in 0u16..50, width in 0u16..9) -> SteeringEntry {
+            let classes = [Class::Protocol(6), Class::Protocol(17), Class::Protocol(1), Class::Others, Class::Errors];
+            SteeringEntry {
+                side: if source && class < 4 { Side::Source } else { Side::Destination },
+                address: [192, 0, 2, host].into(),
+                class: classes[class],
+                ports: PortRange { first, last: first + width },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_difference_leads_from_the_old_to_the_new(
+            mut list in proptest::collection::vec(entry(), 0..40), cut in any::<prop::sample::Index>(),
+            out in 0usize..4, other in proptest::collection::vec(entry(), 0..4),
+        ) {
+            let old = list.clone();
+            let at = cut.index(list.len() + 1);
+            let end = (at + out).min(list.len());
+            list.splice(at..end, other);
+            let (gone, come) = difference(&old, &list).unwrap();
+
+            let mut maps = words(&in_words_of_xdp(&old).unwrap());
+            let (gone, come) = (words(&gone), words(&come));
+            for (key, set) in &gone {
+                prop_assert_eq!(maps.get(key), Some(set), "the old part is as it was");
+            }
+            maps.retain(|key, _| !gone.contains_key(key));
+            maps.extend(come);
+            prop_assert_eq!(maps, words(&in_words_of_xdp(&list).unwrap()));
+        }
+    }
+
+    #[test]
+    fn one_more_server_touches_one_entry() {
+        let server = |n: u32| SteeringEntry {
+            side: Side::Source,
+            address: (0x0a00_0000 + n).to_be_bytes().into(),
+            class: Class::Protocol(6),
+            ports: PortRange::single(80),
+        };
+        let old: Vec<_> = (0..1000).map(server).collect();
+        for place in [0, 500, 1000] {
+            let mut new = old.clone();
+            new.insert(place, server(5000));
+            let (gone, come) = difference(&old, &new).unwrap();
+            assert_eq!((words(&gone).len(), words(&come).len()), (0, 1));
+            let (gone, come) = difference(&new, &old).unwrap();
+            assert_eq!((words(&gone).len(), words(&come).len()), (1, 0));
+        }
     }
 }

@@ -14,7 +14,6 @@ use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
 use crate::lane;
 use crate::matching::{self, Claim, Matcher, Miss, Pattern};
-use crate::nat;
 use crate::packet::Tuple;
 use crate::pool::{Candidates, Chooser, Pool};
 use crate::select::maglev::Maglev;
@@ -229,28 +228,6 @@ impl Target {
     }
 }
 
-/// Which side of a connection XDP has to watch for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
-    /// Packets to this address and port.
-    Destination,
-    /// Packets from this address and port.
-    Source,
-}
-
-/// What XDP has to steer to the fast path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SteeringEntry {
-    /// Match on source or destination.
-    pub side: Side,
-    /// The address.
-    pub address: IpAddr,
-    /// Protocol number.
-    pub protocol: u8,
-    /// The ports.
-    pub ports: PortRange,
-}
-
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -376,55 +353,6 @@ impl Snapshot {
     pub fn select(&self, rule: &Rule, request: &Request, mode: Mode) -> Result<u32, NoChoice> {
         let selector = rule.selector.as_ref().ok_or(NoChoice::NoServer)?;
         Ok(rule.candidates[selector.select(request, mode)? as usize])
-    }
-
-    /// Everything that XDP has to steer to the fast path, sorted, without repetition.
-    pub fn steering(&self) -> Vec<SteeringEntry> {
-        let mut entries = Vec::new();
-        for rule in &self.rules {
-            for vip in &rule.vips {
-                let Some(protocol) = vip.protocol.number(vip.address.is_v4()) else {
-                    continue;
-                };
-                let destination = |address: Addr, ports| SteeringEntry {
-                    side: Side::Destination,
-                    address: address.into(),
-                    protocol,
-                    ports,
-                };
-                entries.push(destination(vip.address, vip.ports));
-                entries.extend(
-                    rule.proxy_src
-                        .iter()
-                        .map(|&address| destination(address, nat::PORTS)),
-                );
-            }
-        }
-        for target in &self.targets {
-            let rule = &self.rules[target.rule as usize];
-            if rule.topology != Topology::HalfNat {
-                continue;
-            }
-            for vip in &rule.vips {
-                let ports = PortRange {
-                    first: target.port(vip, vip.ports.first),
-                    last: target.port(vip, vip.ports.last),
-                };
-                let Some(protocol) = vip.protocol.number(vip.address.is_v4()) else {
-                    continue;
-                };
-                let address = target.address.into();
-                entries.push(SteeringEntry {
-                    side: Side::Source,
-                    address,
-                    protocol,
-                    ports,
-                });
-            }
-        }
-        entries.sort_unstable();
-        entries.dedup();
-        entries
     }
 }
 

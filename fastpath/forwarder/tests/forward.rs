@@ -6,7 +6,7 @@ use common::*;
 use ilb_forwarder::packet::tcp;
 use ilb_forwarder::spec::*;
 use ilb_forwarder::verdict::{DropReason, Verdict};
-use ilb_forwarder::{Side, Snapshot, SteeringEntry, census};
+use ilb_forwarder::{Snapshot, census};
 
 const RR: Algorithm = Algorithm::RoundRobin;
 
@@ -468,35 +468,6 @@ fn without_a_configuration_nothing_is_ended() {
     let empty = ilb_forwarder::View::new(Snapshot::empty().into(), world.view.network.clone());
     let swept = census::take(&empty, &mut table.sweeper(), 1_000_000);
     assert_eq!((swept.live, swept.ended), (1, 0));
-}
-
-#[test]
-fn steering_names_every_side_once() {
-    let mut half = rule(V4, Topology::HalfNat, RR, 2);
-    half.id = 2;
-    half.vips[0].ports = PortRange {
-        first: 90,
-        last: 99,
-    };
-    half.servers[0].ports = PortMap::Shift(1090);
-    half.servers[1].ports = PortMap::Collapse(7);
-    let world = World::new(vec![rule(V4, Topology::Nat, RR, 2), half]);
-    let entry = |side, address, first, last| SteeringEntry {
-        side,
-        address,
-        protocol: 6,
-        ports: PortRange { first, last },
-    };
-    let mut expected = vec![
-        entry(Side::Destination, V4.vip(), 80, 80),
-        entry(Side::Destination, V4.vip(), 90, 99),
-        entry(Side::Destination, V4.proxy(1), 1024, 65535),
-        entry(Side::Destination, V4.proxy(2), 1024, 65535),
-        entry(Side::Source, V4.server(1), 1090, 1099),
-        entry(Side::Source, V4.server(2), 7, 7),
-    ];
-    expected.sort();
-    assert_eq!(world.view.snapshot.steering(), expected);
 }
 
 #[test]
