@@ -437,12 +437,43 @@ pub fn assert_checksums(frame: &[u8]) {
         return;
     }
     let body = &frame[l4..end];
-    match h.tuple.protocol {
+    let (src, dst, protocol) = (h.tuple.src, h.tuple.dst, h.tuple.protocol);
+    match protocol {
         17 if body[6..8] == [0, 0] => {}
+        132 => {
+            let mut without = body.to_vec();
+            without[8..12].fill(0);
+            assert_eq!(body[8..12], crc32c(&without), "SCTP checksum");
+        }
         1 => assert_eq!(checksum::of(body, 0), 0, "ICMP checksum"),
-        protocol => {
-            let pseudo = checksum::pseudo_header(h.tuple.src, h.tuple.dst, protocol, body.len());
+        6 | 17 | 33 | 58 | 136 => {
+            let pseudo = checksum::pseudo_header(src, dst, protocol, body.len());
             assert_eq!(checksum::of(body, pseudo), 0, "transport checksum");
         }
+        // Nobody knows of one.
+        _ => {}
     }
+}
+
+/// What a sender puts where the checksum of a message stands, which must be zero; nothing for unknown protocols.
+pub fn message_sum(message: &[u8], protocol: u8, src: Addr, dst: Addr) -> Vec<u8> {
+    let pseudo = checksum::pseudo_header(src, dst, protocol, message.len());
+    match protocol {
+        1 => checksum::of(message, 0).to_be_bytes().to_vec(),
+        6 | 17 | 33 | 58 | 136 => checksum::of(message, pseudo).to_be_bytes().to_vec(),
+        132 => crc32c(message).to_vec(),
+        _ => vec![],
+    }
+}
+
+/// CRC32c (RFC 9260 appendix A), bit by bit.
+pub fn crc32c(bytes: &[u8]) -> [u8; 4] {
+    let mut crc = !0u32;
+    for &byte in bytes {
+        crc ^= byte as u32;
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & 0u32.wrapping_sub(crc & 1));
+        }
+    }
+    (!crc).to_le_bytes()
 }
