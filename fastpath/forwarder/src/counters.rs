@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::load::Load;
 use crate::verdict::DropReason;
 
 /// A counter with a single writer: an ordinary addition, no locked instruction.
@@ -80,6 +81,7 @@ traffic! {
 #[derive(Debug)]
 pub struct Account {
     workers: Box<[Traffic]>,
+    load: Load,
     open: AtomicU32,
     total: AtomicU32,
 }
@@ -89,9 +91,21 @@ impl Account {
     pub fn new(workers: usize) -> Account {
         Account {
             workers: (0..workers).map(|_| Traffic::default()).collect(),
+            load: Load::default(),
             open: AtomicU32::new(0),
             total: AtomicU32::new(0),
         }
+    }
+
+    /// Number of workers that it has room for.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Connections at this moment, as the algorithms see them.
+    #[inline(always)]
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Whether it has room for this many workers.

@@ -25,6 +25,7 @@ mod idmap;
 mod known_clients;
 mod lane;
 pub mod listing;
+pub mod load;
 pub mod matching;
 mod nat;
 pub mod network;

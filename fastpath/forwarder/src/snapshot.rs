@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use crate::address::Addr;
 use crate::admission::Admission;
@@ -13,16 +12,17 @@ use crate::guard::Guard;
 use crate::hash::FoldBuild;
 use crate::idmap::IdMap;
 use crate::lane;
+use crate::load::{Activity, Thresholds};
 use crate::matching::{self, Claim, Matcher, Miss, Pattern};
 use crate::packet::Tuple;
 use crate::pool::{Candidates, Chooser, Pool};
-use crate::select::maglev::Maglev;
-use crate::select::{self, Mode, NoChoice, Request, Select};
+use crate::select::candidates::Terms;
+use crate::select::{self, Mode, NoChoice, Recipe, Request, Selector, Turns, Workshop};
 use crate::spec::{
     Limits, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec,
     SnapshotSpec, Timeouts, Topology,
 };
-use crate::table;
+use crate::table::{self, State};
 
 /// Why a specification cannot be used. The manager validates before it sends; this is the second lock on the door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,9 +187,8 @@ pub struct Rule {
     pub pool: Pool,
     /// Targets that take new connections, as indices into [`Snapshot::targets`].
     candidates: Box<[u32]>,
-    selector: Option<Arc<dyn Select>>,
-    cursor: Arc<AtomicU32>,
-    table: Option<(Box<[ServerId]>, Arc<Maglev>)>,
+    selector: Option<Arc<Selector>>,
+    turns: Arc<Turns>,
 }
 
 /// A server of a rule, compiled.
@@ -213,6 +212,20 @@ pub struct Target {
     pub account: Arc<Account>,
     /// Its lane: a number that no other server of a rule ever had in this process.
     pub lane: u32,
+    /// Its number among the candidates of the rule's selector.
+    candidate: Option<u32>,
+}
+
+impl Rule {
+    /// What chooses its servers; None if there is none that takes new connections.
+    pub fn selector(&self) -> Option<&Arc<Selector>> {
+        self.selector.as_ref()
+    }
+
+    /// Targets that take new connections, in the order of the selector's candidates.
+    pub fn candidates(&self) -> &[u32] {
+        &self.candidates
+    }
 }
 
 impl Target {
@@ -354,6 +367,45 @@ impl Snapshot {
         let selector = rule.selector.as_ref().ok_or(NoChoice::NoServer)?;
         Ok(rule.candidates[selector.select(request, mode)? as usize])
     }
+
+    /// A connection to this target has begun. To be called by whoever entered it into the table.
+    #[inline]
+    pub fn connection_began(&self, target: u32, state: State) {
+        self.shift(target, Activity::None, Activity::of(state));
+    }
+
+    /// The state of a connection to this target has changed. To be called by whoever changed it in the table.
+    #[inline(always)]
+    pub fn connection_changed(&self, target: u32, (old, new): (State, State)) {
+        if old != new {
+            self.shift(target, Activity::of(old), Activity::of(new));
+        }
+    }
+
+    /// A connection to this target has ended in this state. To be called by whoever took it out of the table.
+    #[inline]
+    pub fn connection_ended(&self, target: u32, state: State) {
+        self.shift(target, Activity::of(state), Activity::None);
+    }
+
+    fn shift(&self, target: u32, from: Activity, to: Activity) {
+        if from == to {
+            return;
+        }
+        let target = &self.targets[target as usize];
+        target.account.load().shift(from, to);
+        if let Some(candidate) = target.candidate
+            && let Some(selector) = &self.rules[target.rule as usize].selector
+        {
+            selector.load_changed(candidate);
+        }
+    }
+
+    /// Has all selectors look at their servers anew. The census does so in every pass.
+    pub fn refresh(&self, now: u32) {
+        let selectors = self.rules.iter().filter_map(|rule| rule.selector.as_ref());
+        selectors.for_each(|selector| selector.refresh(now));
+    }
 }
 
 /// Flows that the first filters of all rules together are made for; at 16 bits and two halves, 256 KiB.
@@ -384,8 +436,7 @@ struct Compiler<'a> {
     target_index: HashMap<u64, u32, FoldBuild>,
     rule_index: HashMap<RuleId, u32, FoldBuild>,
     patterns: Vec<Pattern>,
-    /// Tables made in this run: groups that serve several rules share theirs.
-    tables: HashMap<Box<[ServerId]>, Arc<Maglev>>,
+    workshop: Workshop,
 }
 
 impl<'a> Compiler<'a> {
@@ -399,7 +450,7 @@ impl<'a> Compiler<'a> {
             target_index: HashMap::default(),
             rule_index: HashMap::default(),
             patterns: Vec::new(),
-            tables: HashMap::new(),
+            workshop: Workshop::default(),
         }
     }
 
@@ -415,28 +466,22 @@ impl<'a> Compiler<'a> {
             });
         }
         let old = self.previous.rule_by_id(spec.id);
+        let first = self.targets.len() as u32;
         let mut candidates = Vec::new();
         let mut ids = Vec::new();
         let mut weights = Vec::new();
         for server in &spec.servers {
-            let target = self.server(spec, server, at)?;
-            if server.accepting && !server.dead && server.weight > 0 {
+            let takes_new = server.accepting && !server.dead && server.weight > 0;
+            let candidate = takes_new.then_some(candidates.len() as u32);
+            let target = self.server(spec, server, at, candidate)?;
+            if takes_new {
                 candidates.push(target);
                 ids.push(server.id);
                 weights.push((server.id, server.weight));
             }
         }
-        let cursor = old.map(|old| old.cursor.clone()).unwrap_or_default();
-        let mut table = None;
-        let selector = (!ids.is_empty()).then(|| {
-            if select::uses_table(spec.algorithm) {
-                table = Some((ids.clone().into_boxed_slice(), self.table(&ids, old)));
-            }
-            select::selector(spec.algorithm, &ids, &cursor, || match &table {
-                Some((_, table)) => table.clone(),
-                None => Arc::new(Maglev::new(&ids)),
-            })
-        });
+        let turns = old.map(|old| old.turns.clone()).unwrap_or_default();
+        let selector = self.selector(spec, first, &candidates, &turns, old);
         let chooser = selector
             .clone()
             .filter(|_| select::is_computed(spec.algorithm))
@@ -489,22 +534,46 @@ impl<'a> Compiler<'a> {
             pool,
             candidates: candidates.into(),
             selector,
-            cursor,
-            table,
+            turns,
         });
         Ok(())
     }
 
-    fn table(&mut self, ids: &[ServerId], old: Option<&Rule>) -> Arc<Maglev> {
-        if let Some((old_ids, table)) = old.and_then(|old| old.table.as_ref())
-            && **old_ids == *ids
-        {
-            return table.clone();
+    /// The selector for `candidates` of a rule, whose first server is target number `first`.
+    fn selector(
+        &mut self,
+        spec: &RuleSpec,
+        first: u32,
+        candidates: &[u32],
+        turns: &Arc<Turns>,
+        old: Option<&Rule>,
+    ) -> Option<Arc<Selector>> {
+        if candidates.is_empty() {
+            return None;
         }
-        self.tables
-            .entry(ids.into())
-            .or_insert_with(|| Arc::new(Maglev::new(ids)))
-            .clone()
+        let terms = |&target: &u32| {
+            let server = &spec.servers[(target - first) as usize];
+            Terms {
+                id: server.id,
+                weight: server.weight,
+                thresholds: Thresholds {
+                    max: server.max_connections,
+                    min: server.min_connections,
+                },
+                up_since: server.up_since,
+            }
+        };
+        let recipe = Recipe {
+            algorithm: spec.algorithm,
+            options: spec.options,
+            slow_start: spec.slow_start,
+            vips: spec.vips.iter().map(|vip| vip.address.into()).collect(),
+            servers: candidates.iter().map(terms).collect(),
+        };
+        let account = |&target: &u32| self.targets[target as usize].account.clone();
+        let accounts = candidates.iter().map(account).collect();
+        let old = old.and_then(|old| old.selector.as_ref());
+        Some(self.workshop.selector(recipe, accounts, turns, old))
     }
 
     fn server(
@@ -512,6 +581,7 @@ impl<'a> Compiler<'a> {
         rule: &RuleSpec,
         spec: &ServerSpec,
         rule_at: u32,
+        candidate: Option<u32>,
     ) -> Result<u32, CompileError> {
         check_server(rule, spec)?;
         let at = self.targets.len() as u32;
@@ -544,6 +614,7 @@ impl<'a> Compiler<'a> {
             accepting: spec.accepting,
             dead: spec.dead,
             lane,
+            candidate,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
         });
         Ok(at)

@@ -80,6 +80,8 @@ impl Path {
             self.counters.replaced.add(1);
             if let Some(flow) = view.flow(connection.identity) {
                 flow.target.account.of(self.worker).replaced.add(1);
+                view.snapshot
+                    .connection_ended(flow.target_index, connection.state);
             }
         }
         // What was ended comes back after the batch: half of the reserve is never lent to strangers meanwhile.

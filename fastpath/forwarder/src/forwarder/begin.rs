@@ -135,16 +135,22 @@ impl Path {
             let wanted = view.flow(*wanted).and_then(|flow| flow.reverse_tuple());
             wanted.is_some_and(|tuple| view.recognise(&tuple, connection, direction).is_some())
         };
+        let state = state::first(headers);
         let candidate = Candidate {
             identity,
-            state: state::first(headers),
+            state,
             hash: hash as u32,
             lane: view.flow(identity).map_or(NO_LANE, |flow| flow.target.lane),
             now,
         };
         self.table
             .insert(candidate, is_it, reverse_keys, same_reverse)
-            .map(|(_, identity)| identity)
+            .map(|(_, identity)| {
+                if let Some(flow) = view.flow(identity) {
+                    view.snapshot.connection_began(flow.target_index, state);
+                }
+                identity
+            })
     }
 
     /// Makes way for a client that uses its port anew: a finished connection with the same reverse key, made through
@@ -153,7 +159,7 @@ impl Path {
         if let Some(hit) = self.find(view, tuple, hash)
             && state::is_over_for_client(hit.found.state)
         {
-            self.table.kill(hit.found.index);
+            self.end(view, &hit);
         }
     }
 }

@@ -95,7 +95,7 @@ impl Path {
         let flow = match hit.recognised {
             Recognised::Flow(flow) => flow,
             Recognised::ServerGone(rule) => {
-                self.table.kill(index);
+                self.end(view, &hit);
                 if state::may_begin(headers) {
                     return None;
                 }
@@ -109,15 +109,25 @@ impl Path {
         let begins_anew =
             begins && direction == Direction::Forward && state::is_over_for_client(state);
         if begins_anew {
-            self.table.kill(index);
+            self.end(view, &hit);
             return None;
         }
         let change = self
             .table
             .touch(index, |old| state::next(old, direction, headers), now)?;
         self.table.set_lane(index, flow.target.lane);
+        view.snapshot.connection_changed(flow.target_index, change);
         self.changed(&flow, change, now);
         self.learn(view, &flow, direction, change);
         Some(Ok((flow, direction)))
+    }
+
+    /// Ends a connection, and counts that if nobody was faster.
+    pub(super) fn end(&self, view: &View, hit: &Hit<'_>) {
+        if let Some(state) = self.table.kill(hit.found.index)
+            && let Recognised::Flow(flow) = hit.recognised
+        {
+            view.snapshot.connection_ended(flow.target_index, state);
+        }
     }
 }

@@ -59,9 +59,14 @@ fn weights_make_versions_only_where_the_choice_is_computed_from_them() {
         let mut some = candidates(&[1, 2]);
         some.servers[0].1 = weight;
         some.chooser = computed.then(|| Chooser {
-            selector: crate::select::selector(Algorithm::HashIp, &[1, 2], &Arc::default(), || {
-                Arc::new(crate::select::maglev::Maglev::new(&[1, 2]))
-            }),
+            selector: crate::select::Workshop::default().selector(
+                crate::select::Recipe::plain(Algorithm::HashIp, &some.servers),
+                (0..2)
+                    .map(|_| Arc::new(crate::counters::Account::new(1)))
+                    .collect(),
+                &Arc::default(),
+                None,
+            ),
             order: [1, 2].into(),
         });
         some.digest()

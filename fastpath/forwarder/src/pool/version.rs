@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use super::Recovered;
 use super::filter::{Filter, level_for};
 use crate::hash::{FIXED_KEYS, fold};
-use crate::select::{Mode, Request, Select};
+use crate::select::{Request, Selector};
 use crate::spec::{Algorithm, ServerId};
 
 /// How a version computes its choice.
 #[derive(Debug, Clone)]
 pub struct Chooser {
     /// Gives indices into `order`.
-    pub selector: Arc<dyn Select>,
+    pub selector: Arc<Selector>,
     /// Candidates in configured order.
     pub order: Box<[ServerId]>,
 }
@@ -200,7 +200,7 @@ impl Version {
     /// The server that it chooses for a flow, if it computes its choice.
     pub(super) fn computed(&self, request: &Request) -> Option<ServerId> {
         let Chooser { selector, order } = self.chooser.as_ref()?;
-        let at = selector.select(request, Mode::Preview).ok()?;
+        let at = selector.computed(request)?;
         order.get(at as usize).copied()
     }
 

@@ -1,88 +1,241 @@
 //! Maglev's lookup table (Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
-//! section 3.4): shares that differ by at most one slot, and little movement when a server comes or goes.
+//! section 3.4), with weights and with less movement.
+//!
+//! As in the paper every server walks over the slots in an order of its own and takes those that are free. There, a
+//! server whose next slot is taken goes on until it finds a free one, so that all have as many slots at any time; a slot
+//! that becomes free when a server goes away then changes the course of all that follows. Here, a server whose next
+//! slot is taken has lost that turn, and leaves the race when it has its share. Who gets a slot depends on who comes
+//! to it first, which other servers have no influence on until shares run out: about half as much moves needlessly as
+//! in the paper's table. The table is a function of the set of servers, whatever it was before.
+//!
+//! Weights are honoured exactly: a server's share of the slots is its share of the weights, rounded so that all slots
+//! are given away (largest remainder) but at least one slot, and servers take turns as often as their weights say. With
+//! equal weights the shares differ by at most one slot.
 
 use crate::hash::{FIXED_KEYS, fold};
 use crate::spec::ServerId;
 
+/// Slots of the largest table that is chosen for few servers, the paper's small one, and of every table for mh.
+pub const FULL_SIZE: u32 = 65_537;
+
+/// Slots that a server of the least weight has at least, unless that takes more than [`FULL_SIZE`]: shares within half a
+/// percent. What moves needlessly falls with the square root of the size.
+const SLOTS_A_SERVER: u64 = 250;
+
+/// Table sizes: primes.
+const SIZES: [u32; 9] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, FULL_SIZE];
+
+/// What a table is made from: two that are equal are the same table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Recipe {
+    /// Ids and weights of the candidates, in configured order. At least one; no weight is 0.
+    pub servers: Box<[(ServerId, u16)]>,
+    /// Whether it has [`FULL_SIZE`] slots, however few candidates there are.
+    pub full_size: bool,
+}
+
 /// A lookup table over candidates 0, 1, 2 ….
 #[derive(Debug, PartialEq, Eq)]
 pub struct Maglev {
-    slots: Box<[u32]>,
+    slots: Slots,
 }
 
-/// Table sizes: primes, each the first with at least a hundred slots a server, as the paper advises for shares within
-/// one percent. The largest is the paper's small table.
-const SIZES: [u32; 9] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65537];
+#[derive(Debug, PartialEq, Eq)]
+enum Slots {
+    /// Candidates below 65,536.
+    Short(Box<[u16]>),
+    Long(Box<[u32]>),
+}
+
+/// A server on its walk.
+struct Walker {
+    /// Slot of the next turn.
+    place: u32,
+    skip: u32,
+    /// Round of the next turn, and rounds between turns, in 1/65536.
+    due: u64,
+    gap: u64,
+    /// Slots that it still has to get.
+    wants: u32,
+    candidate: u32,
+}
+
+/// Rounds that are played between two looks at who has a turn in them at all.
+const BLOCK: u64 = 64;
 
 impl Maglev {
-    /// Table for these candidates. The result depends on their ids, and only through the index on their order.
-    /// With more than 650 candidates the slots a server become fewer than a hundred.
+    /// Makes a table.
     ///
     /// # Panics
     /// If there are no candidates.
-    pub fn new(candidates: &[ServerId]) -> Maglev {
-        assert!(!candidates.is_empty());
-        let wanted = candidates.len().saturating_mul(100);
-        let largest = SIZES[SIZES.len() - 1];
-        let size = SIZES
-            .into_iter()
-            .find(|&size| size as usize >= wanted)
-            .unwrap_or(largest);
-        Maglev::with_size(candidates, size.max(next_prime(candidates.len() as u32)))
+    pub fn new(recipe: &Recipe) -> Maglev {
+        let n = recipe.servers.len() as u32;
+        let size = if recipe.full_size {
+            FULL_SIZE
+        } else {
+            let lightest = recipe.servers.iter().map(|s| s.1 as u64).min().unwrap_or(1);
+            let weights: u64 = recipe.servers.iter().map(|s| s.1 as u64).sum();
+            let wanted = (weights / lightest.max(1)).saturating_mul(SLOTS_A_SERVER);
+            let sizes = SIZES.into_iter();
+            sizes
+                .clone()
+                .find(|&size| size as u64 >= wanted)
+                .unwrap_or(FULL_SIZE)
+        };
+        Maglev::with_size(&recipe.servers, size.max(next_prime(n)))
+    }
+
+    /// The table of mh for servers of equal weight: what the benchmark measures.
+    pub fn full(servers: &[ServerId]) -> Maglev {
+        Maglev::new(&Recipe {
+            servers: servers.iter().map(|&id| (id, 1)).collect(),
+            full_size: true,
+        })
     }
 
     /// Table of `size` slots, a prime not below the number of candidates.
-    pub fn with_size(candidates: &[ServerId], size: u32) -> Maglev {
-        const EMPTY: u32 = u32::MAX;
-        let mut slots = vec![EMPTY; size as usize].into_boxed_slice();
-        // Candidates take their turns in the order of their ids, so that the table does not depend on theirs.
-        let mut order: Vec<u32> = (0..candidates.len() as u32).collect();
-        order.sort_by_key(|&index| candidates[index as usize]);
-        let mut places: Vec<(u32, u32)> = order
-            .iter()
-            .map(|&index| {
-                let id = candidates[index as usize] as u64;
-                let offset = fold(id ^ FIXED_KEYS[0], FIXED_KEYS[1]) % size as u64;
-                let skip = fold(id ^ FIXED_KEYS[2], FIXED_KEYS[3]) % (size as u64 - 1) + 1;
-                (offset as u32, skip as u32)
-            })
-            .collect();
-        let mut left = size;
-        'fill: loop {
-            for (&index, (place, skip)) in order.iter().zip(&mut places) {
-                while slots[*place as usize] != EMPTY {
-                    *place = step(*place, *skip, size);
-                }
-                slots[*place as usize] = index;
-                *place = step(*place, *skip, size);
-                left -= 1;
-                if left == 0 {
-                    break 'fill;
-                }
-            }
-        }
+    pub fn with_size(servers: &[(ServerId, u16)], size: u32) -> Maglev {
+        assert!(!servers.is_empty() && servers.len() <= size as usize);
+        let slots = if servers.len() <= 1 << 16 {
+            Slots::Short(race(servers, size, |candidate| candidate as u16))
+        } else {
+            Slots::Long(race(servers, size, |candidate| candidate))
+        };
         Maglev { slots }
     }
 
     /// The candidate for a hash.
     #[inline]
     pub fn lookup(&self, hash: u64) -> u32 {
-        self.slots[((hash as u128 * self.slots.len() as u128) >> 64) as usize]
+        self.slot(((hash as u128 * self.size() as u128) >> 64) as usize)
+    }
+
+    /// The candidate in a slot, below [`Maglev::size`].
+    #[inline]
+    pub fn slot(&self, slot: usize) -> u32 {
+        match &self.slots {
+            Slots::Short(slots) => slots[slot] as u32,
+            Slots::Long(slots) => slots[slot],
+        }
     }
 
     /// Number of slots.
+    #[inline]
     pub fn size(&self) -> usize {
-        self.slots.len()
+        match &self.slots {
+            Slots::Short(slots) => slots.len(),
+            Slots::Long(slots) => slots.len(),
+        }
     }
 }
 
-fn step(place: u32, skip: u32, size: u32) -> u32 {
-    let next = place as u64 + skip as u64;
-    (if next >= size as u64 {
-        next - size as u64
-    } else {
-        next
-    }) as u32
+/// Servers in an order that does not depend on theirs, nor on how their ids were given.
+fn walkers(servers: &[(ServerId, u16)], size: u32) -> Vec<Walker> {
+    let mut order: Vec<(u64, u32)> = (0u32..)
+        .zip(servers)
+        .map(|(index, &(id, _))| (fold(id as u64 ^ FIXED_KEYS[1], FIXED_KEYS[2]), index))
+        .collect();
+    order.sort_unstable_by_key(|&(hash, index)| (hash, servers[index as usize].0));
+    let heaviest = servers.iter().map(|s| s.1 as u64).max().unwrap_or(1);
+    let walker = |(hash, candidate): (u64, u32)| {
+        let (id, weight) = servers[candidate as usize];
+        let (id, gap) = (id as u64, (heaviest << 16) / weight.max(1) as u64);
+        Walker {
+            place: (fold(id ^ FIXED_KEYS[0], FIXED_KEYS[1]) % size as u64) as u32,
+            skip: (fold(id ^ FIXED_KEYS[2], FIXED_KEYS[3]) % (size as u64 - 1)) as u32 + 1,
+            // The lighter ones do not all begin in the same round.
+            due: (((hash >> 32) * (gap - (1 << 16))) >> 32) & !0xffff,
+            gap,
+            wants: 0,
+            candidate,
+        }
+    };
+    let mut walkers: Vec<Walker> = order.into_iter().map(walker).collect();
+    share_out(servers, &mut walkers, size);
+    walkers
+}
+
+/// Shares by weight: whole slots first, at least one; the rest to the largest remainders, of equal ones to the first.
+fn share_out(servers: &[(ServerId, u16)], walkers: &mut [Walker], size: u32) {
+    let total: u64 = servers.iter().map(|s| s.1.max(1) as u64).sum();
+    let mut given = 0;
+    let mut remainders: Vec<(u64, usize)> = Vec::with_capacity(walkers.len());
+    for (at, walker) in walkers.iter_mut().enumerate() {
+        let share = size as u64 * servers[walker.candidate as usize].1.max(1) as u64;
+        walker.wants = ((share / total) as u32).max(1);
+        given += walker.wants;
+        // Who got his one slot as a present has no remainder.
+        remainders.push((if share < total { 0 } else { share % total }, at));
+    }
+    remainders.sort_by_key(|&(remainder, at)| (std::cmp::Reverse(remainder), at));
+    for &(_, at) in remainders
+        .iter()
+        .cycle()
+        .take(size.saturating_sub(given) as usize)
+    {
+        walkers[at].wants += 1;
+    }
+    // Many that got one slot for next to no weight may have cost more than there are: the heaviest pay.
+    for _ in size..given {
+        if let Some(heaviest) = walkers.iter_mut().rev().max_by_key(|walker| walker.wants) {
+            heaviest.wants -= 1;
+        }
+    }
+}
+
+/// Fills the slots.
+fn race<T: Copy + Default>(
+    servers: &[(ServerId, u16)],
+    size: u32,
+    slot: impl Fn(u32) -> T,
+) -> Box<[T]> {
+    let mut slots = vec![T::default(); size as usize].into_boxed_slice();
+    let mut walkers = walkers(servers, size);
+    // One bit a slot stays in the first-level cache, where the turns that are lost, which most are, come to nothing.
+    let mut taken = vec![0u64; slots.len().div_ceil(64)];
+    let mut turn = |walker: &mut Walker| {
+        let place = walker.place;
+        let next = place + walker.skip;
+        walker.place = if next >= size { next - size } else { next };
+        let (word, bit) = (&mut taken[place as usize / 64], 1u64 << (place % 64));
+        if *word & bit == 0 {
+            *word |= bit;
+            slots[place as usize] = slot(walker.candidate);
+            walker.wants -= 1;
+        }
+    };
+    let (mut now, mut turns) = (0, Vec::with_capacity(walkers.len()));
+    while !walkers.is_empty() {
+        let end = now + BLOCK;
+        turns.clear();
+        turns.extend((0..walkers.len()).filter(|&at| walkers[at].due < end << 16));
+        for round in now + 1..=end {
+            for &at in &turns {
+                let walker = &mut walkers[at];
+                if walker.wants > 0 && walker.due < round << 16 {
+                    walker.due += walker.gap;
+                    turn(walker);
+                }
+            }
+        }
+        walkers.retain(|walker| walker.wants > 0);
+        now = end;
+        quicken(&mut walkers, now);
+    }
+    slots
+}
+
+/// When only light servers are left, there is nobody to wait for between their turns.
+fn quicken(walkers: &mut [Walker], now: u64) {
+    let fastest = walkers.iter().map(|walker| walker.gap).min().unwrap_or(0);
+    if fastest < 2 << 16 {
+        return;
+    }
+    let quickened = |rounds: u64| ((rounds as u128) << 16) / fastest as u128;
+    for walker in walkers {
+        walker.gap = quickened(walker.gap) as u64;
+        walker.due = (now << 16) + quickened(walker.due.saturating_sub(now << 16)) as u64;
+    }
 }
 
 fn next_prime(from: u32) -> u32 {
@@ -94,65 +247,119 @@ fn next_prime(from: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
 
-    fn shares(table: &Maglev) -> HashMap<u32, u32> {
-        let mut shares = HashMap::new();
-        table
-            .slots
-            .iter()
-            .for_each(|&index| *shares.entry(index).or_default() += 1);
+    fn equal(ids: impl Iterator<Item = u32>) -> Recipe {
+        Recipe {
+            servers: ids.map(|id| (id, 1)).collect(),
+            full_size: true,
+        }
+    }
+
+    /// Slots by candidate.
+    fn shares(table: &Maglev, candidates: usize) -> Vec<u32> {
+        let mut shares = vec![0; candidates];
+        (0..table.size()).for_each(|slot| shares[table.slot(slot) as usize] += 1);
         shares
     }
 
+    /// Percentage points of the slots that go from one server to another although both stay.
+    fn moved_needlessly(before: &Recipe, after: &Recipe) -> f64 {
+        let (old, new) = (Maglev::new(before), Maglev::new(after));
+        assert_eq!(old.size(), new.size());
+        let stays = |id: u32| after.servers.iter().any(|&(other, _)| other == id);
+        let stays: Vec<bool> = before.servers.iter().map(|&(id, _)| stays(id)).collect();
+        let moved = (0..old.size()).filter(|&slot| {
+            let (from, to) = (old.slot(slot) as usize, new.slot(slot) as usize);
+            stays[from] && before.servers[from].0 != after.servers[to].0
+        });
+        100.0 * moved.count() as f64 / old.size() as f64
+    }
+
     #[test]
-    fn shares_differ_by_at_most_one_slot() {
-        for n in [1, 2, 3, 10, 655, 5000] {
-            let table = Maglev::new(&(1..=n).collect::<Vec<_>>());
-            let shares = shares(&table);
-            assert_eq!(shares.len(), n as usize);
-            assert!(
-                shares.values().max().unwrap() - shares.values().min().unwrap() <= 1,
-                "{n} servers"
-            );
+    fn equal_shares_differ_by_at_most_one_slot() {
+        for n in [1, 2, 3, 10, 655, 1000, 5000] {
+            for full_size in [false, true] {
+                let recipe = Recipe {
+                    full_size,
+                    ..equal(1..=n)
+                };
+                let shares = shares(&Maglev::new(&recipe), n as usize);
+                let (most, least) = (shares.iter().max(), shares.iter().min());
+                assert!(most.unwrap() - least.unwrap() <= 1, "{n} servers");
+            }
         }
     }
 
     #[test]
-    fn the_order_of_the_candidates_does_not_matter() {
-        let (a, b) = (Maglev::new(&[7, 3, 9]), Maglev::new(&[9, 7, 3]));
-        let ids = |table: &Maglev, ids: [u32; 3]| {
-            table
-                .slots
-                .iter()
-                .map(|&i| ids[i as usize])
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(ids(&a, [7, 3, 9]), ids(&b, [9, 7, 3]));
+    fn shares_are_those_of_the_weights() {
+        for weights in [
+            vec![1, 2, 3, 4],
+            vec![65_535, 1],
+            vec![100, 100, 50, 1, 0xffff],
+            (1..=200).collect(),
+        ] {
+            let servers: Box<[_]> = (1..).zip(weights.iter().copied()).collect();
+            let total: f64 = weights.iter().map(|&w| w as f64).sum();
+            let table = Maglev::new(&Recipe {
+                servers,
+                full_size: true,
+            });
+            for (slots, weight) in shares(&table, weights.len()).into_iter().zip(weights) {
+                let exact = FULL_SIZE as f64 * weight as f64 / total;
+                assert!(
+                    slots > 0 && (slots as f64 - exact).abs() <= 1.0,
+                    "{slots}, not {exact}"
+                );
+            }
+        }
     }
 
     #[test]
-    fn removing_one_moves_little_else() {
-        let all: Vec<u32> = (1..=50).collect();
-        let (before, after) = (
-            Maglev::with_size(&all, 65537),
-            Maglev::with_size(&all[1..], 65537),
-        );
-        let moved = before
-            .slots
-            .iter()
-            .zip(&after.slots)
-            .filter(|&(&old, &new)| old != 0 && all[old as usize] != all[new as usize + 1])
-            .count();
-        assert!(
-            moved as f64 / 65537.0 < 0.02,
-            "{moved} slots moved that need not have"
-        );
+    fn the_order_of_the_servers_does_not_matter() {
+        let servers = [(7, 2), (3, 1), (9, 65_535), (4, 1)];
+        let mut other = servers;
+        other.reverse();
+        let table = |servers: &[(u32, u16)]| -> Vec<u32> {
+            let table = Maglev::with_size(servers, 8191);
+            (0..8191)
+                .map(|slot| servers[table.slot(slot) as usize].0)
+                .collect()
+        };
+        assert_eq!(table(&servers), table(&other));
+    }
+
+    #[test]
+    fn the_size_follows_number_and_weights() {
+        let size = |servers: &[(u32, u16)], full_size| {
+            Maglev::new(&Recipe {
+                servers: servers.into(),
+                full_size,
+            })
+            .size()
+        };
+        assert_eq!(size(&[(1, 9), (2, 9)], false), 509);
+        assert_eq!(size(&[(1, 9), (2, 9)], true), 65_537);
+        assert_eq!(size(&[(1, 1), (2, 50)], false), 16_381);
+        let many: Vec<_> = (1..=70_000).map(|id| (id, 1)).collect();
+        assert_eq!(size(&many, true), 70_001);
     }
 
     #[test]
     fn primes() {
         assert!(SIZES.iter().all(|&size| next_prime(size) == size));
-        assert_eq!(next_prime(66_000), 66029);
+        assert_eq!(next_prime(66_000), 66_029);
+    }
+
+    #[test]
+    fn removing_one_moves_little_else() {
+        for n in [3, 10, 50, 100, 500, 1000] {
+            let before = equal(1..=n);
+            for gone in [1, n / 2, n] {
+                let after = equal((1..=n).filter(|&id| id != gone));
+                let moved = moved_needlessly(&before, &after);
+                println!("{n} without {gone}: {moved:.3}");
+                assert!(moved <= 0.5, "{n} without {gone}: {moved}");
+            }
+        }
     }
 }

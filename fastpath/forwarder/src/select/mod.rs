@@ -1,18 +1,39 @@
-//! Choosing a server for a new connection: one file per algorithm, one trait. What can be computed beforehand is
-//! computed when the snapshot is compiled, so that a choice is O(1).
+//! Choosing a server for a new connection: one file per algorithm, one trait.
+//!
+//! What can be computed beforehand is computed when the snapshot is compiled, off the workers, so that a choice is O(1)
+//! or O(log n) among n servers, without a lock and without memory of its own. What all algorithms have in common is in
+//! [`candidates`]: servers at their thresholds are passed over, and servers in slow start refuse part of the flows.
 
+mod bitmap;
+pub mod candidates;
+mod failover;
 mod hash;
+mod least_connection;
+mod locality;
 pub mod maglev;
 mod round_robin;
+#[cfg(test)]
+mod tests;
+mod tournament;
+mod two_choices;
+mod weighted_round_robin;
+mod weights;
+mod workshop;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::address::Addr;
+use crate::counters::Account;
 use crate::hash::{FIXED_KEYS, FlowHasher};
+use crate::load::Thresholds;
 use crate::packet::Tuple;
-use crate::spec::{Algorithm, ServerId};
+use crate::spec::{Algorithm, AlgorithmOptions, ServerId};
+use candidates::{Candidate, Candidates, Terms};
+use least_connection::{LeastConnection, Measure};
+use locality::Local;
 use maglev::Maglev;
+pub use workshop::Workshop;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -78,49 +99,188 @@ pub enum NoChoice {
 }
 
 /// A way to choose among the servers that take new connections.
-pub trait Select: Send + Sync + std::fmt::Debug {
-    /// Index of the chosen server among the candidates that the selector was made for. Only called when there are any.
-    fn select(&self, request: &Request, mode: Mode) -> Result<u32, NoChoice>;
+trait Select: Send + Sync + std::fmt::Debug {
+    /// Index of the chosen server.
+    fn select(&self, among: &Candidates, request: &Request, mode: Mode) -> Result<u32, NoChoice>;
+
+    /// What the packet alone says, whoever is full or in slow start; None if the choice depends on more.
+    fn computed(&self, _request: &Request) -> Option<u32> {
+        None
+    }
+
+    /// The load of this candidate has changed, or whether it is full, or its share in slow start.
+    fn changed(&self, _among: &Candidates, _index: u32) {}
 }
 
-/// Makes the selector of an algorithm for candidates given by their ids, in configured order. `cursor` is the rule's
-/// place in its turn and outlives the selector; `table` gives the hash table for these candidates.
-pub fn selector(
-    algorithm: Algorithm,
-    candidates: &[ServerId],
-    cursor: &Arc<AtomicU32>,
-    table: impl FnOnce() -> Arc<Maglev>,
-) -> Arc<dyn Select> {
-    match algorithm {
-        Algorithm::RoundRobin
-        | Algorithm::WeightedRoundRobin
-        | Algorithm::LeastConnection
-        | Algorithm::WeightedLeastConnection
-        | Algorithm::ShortestExpectedDelay
-        | Algorithm::NeverQueue
-        | Algorithm::LocalityLeastConnection
-        | Algorithm::LocalityLeastConnectionReplication
-        | Algorithm::DestinationHash
-        | Algorithm::SourceHash
-        | Algorithm::Failover
-        | Algorithm::Overflow
-        | Algorithm::Maglev
-        | Algorithm::TwoChoices => Arc::new(round_robin::RoundRobin::new(
-            candidates.len() as u32,
-            cursor.clone(),
-        )),
-        Algorithm::HashIp => Arc::new(hash::HashIp(table())),
-        Algorithm::HashIpPort => Arc::new(hash::HashIpPort(table())),
-        Algorithm::HashIpVip => Arc::new(hash::HashIpVip(table())),
+/// Whose turn it is. Belongs to a rule and outlives its selectors.
+#[derive(Debug, Default)]
+pub struct Turns {
+    cursor: AtomicU64,
+    /// Beginning of the latest turn among equals.
+    latest: AtomicU64,
+    localities: OnceLock<Box<[Local]>>,
+}
+
+impl Turns {
+    /// The later of `turn` and the beginning of the latest turn, in wrapping order; it is the latest from now on.
+    fn not_before(&self, turn: u64) -> u64 {
+        let later = |latest: u64| ((turn.wrapping_sub(latest) as i64) > 0).then_some(turn);
+        let (order, latest) = (Ordering::Relaxed, &self.latest);
+        match latest.fetch_update(order, order, later) {
+            Ok(_) => turn,
+            Err(latest) => latest,
+        }
+    }
+
+    /// What each VIP's servers were. First called when a selector is made.
+    fn localities(&self) -> &[Local] {
+        self.localities
+            .get_or_init(|| (0..256).map(|_| Local::default()).collect())
     }
 }
 
-/// Whether the algorithm looks its choice up in a hash table.
-pub fn uses_table(algorithm: Algorithm) -> bool {
-    matches!(
-        algorithm,
-        Algorithm::HashIp | Algorithm::HashIpPort | Algorithm::HashIpVip
-    )
+/// All that a selector is made from: two that are equal choose alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// The algorithm.
+    pub algorithm: Algorithm,
+    /// Its options.
+    pub options: AlgorithmOptions,
+    /// Seconds of slow start.
+    pub slow_start: u32,
+    /// Addresses of the rule's VIPs.
+    pub vips: Box<[Addr]>,
+    /// The servers that take new connections, in configured order. At least one.
+    pub servers: Box<[Terms]>,
+}
+
+impl Recipe {
+    /// For servers given by id and weight that have nothing special about them.
+    pub fn plain(algorithm: Algorithm, servers: &[(ServerId, u16)]) -> Recipe {
+        let terms = |&(id, weight): &(ServerId, u16)| Terms {
+            id,
+            weight,
+            thresholds: Thresholds::default(),
+            up_since: 0,
+        };
+        Recipe {
+            algorithm,
+            options: AlgorithmOptions::default(),
+            slow_start: 0,
+            vips: Box::default(),
+            servers: servers.iter().map(terms).collect(),
+        }
+    }
+
+    /// The hash table that the algorithm needs; None if it needs none.
+    pub fn table(&self) -> Option<maglev::Recipe> {
+        is_computed(self.algorithm).then(|| maglev::Recipe {
+            servers: self.servers.iter().map(|s| (s.id, s.weight)).collect(),
+            full_size: self.algorithm == Algorithm::Maglev,
+        })
+    }
+}
+
+/// An algorithm with the servers that it chooses from. Shared by snapshots between which nothing of it changes.
+#[derive(Debug)]
+pub struct Selector {
+    recipe: Recipe,
+    among: Candidates,
+    algorithm: Box<dyn Select>,
+    table: Option<Arc<Maglev>>,
+}
+
+impl Selector {
+    /// Makes a selector. `accounts` belong to the servers of the recipe, `table` to [`Recipe::table`].
+    pub fn new(
+        recipe: Recipe,
+        accounts: impl IntoIterator<Item = Arc<Account>>,
+        turns: &Arc<Turns>,
+        table: Option<Arc<Maglev>>,
+    ) -> Selector {
+        let list = recipe.servers.iter().zip(accounts);
+        let list = list.map(|(&terms, account)| Candidate { terms, account });
+        let among = Candidates::new(list.collect(), recipe.slow_start);
+        let turns = turns.clone();
+        let algorithm: Box<dyn Select> = match (recipe.algorithm, &table) {
+            (algorithm, Some(table)) if is_computed(algorithm) => {
+                Box::new(hash::Hashed::new(algorithm, recipe.options, table.clone()))
+            }
+            (
+                Algorithm::LeastConnection
+                | Algorithm::WeightedLeastConnection
+                | Algorithm::ShortestExpectedDelay
+                | Algorithm::NeverQueue,
+                _,
+            ) => {
+                let measure = Measure::of(recipe.algorithm);
+                Box::new(LeastConnection::new(measure, &among, turns))
+            }
+            (
+                Algorithm::LocalityLeastConnection | Algorithm::LocalityLeastConnectionReplication,
+                _,
+            ) => {
+                turns.localities();
+                let sets = recipe.algorithm == Algorithm::LocalityLeastConnectionReplication;
+                Box::new(locality::Locality::new(sets, &among, &recipe.vips, turns))
+            }
+            (Algorithm::WeightedRoundRobin, _) => {
+                Box::new(weighted_round_robin::WeightedRoundRobin::new(&among, turns))
+            }
+            (Algorithm::Failover, _) => Box::new(failover::Failover::new(&among)),
+            (Algorithm::Overflow, _) => Box::new(failover::Overflow::new(&among)),
+            (Algorithm::TwoChoices, _) => Box::new(two_choices::TwoChoices::new(&among)),
+            (_, _) => Box::new(round_robin::RoundRobin(turns)),
+        };
+        Selector {
+            recipe,
+            among,
+            algorithm,
+            table,
+        }
+    }
+
+    /// What it was made from.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The servers that it chooses from.
+    pub fn candidates(&self) -> &Candidates {
+        &self.among
+    }
+
+    /// The hash table that it looks its choices up in.
+    pub fn table(&self) -> Option<&Arc<Maglev>> {
+        self.table.as_ref()
+    }
+
+    /// Index of the chosen server among the candidates.
+    #[inline]
+    pub fn select(&self, request: &Request, mode: Mode) -> Result<u32, NoChoice> {
+        if mode == Mode::Choose {
+            self.among.tell(request.now);
+        }
+        self.algorithm.select(&self.among, request, mode)
+    }
+
+    /// Index of the candidate that the packet alone decides, whatever the loads; None if [`is_computed`] is false.
+    pub fn computed(&self, request: &Request) -> Option<u32> {
+        self.algorithm.computed(request)
+    }
+
+    /// The load of this candidate has changed.
+    #[inline]
+    pub fn load_changed(&self, index: u32) {
+        self.among.judge(index);
+        self.algorithm.changed(&self.among, index);
+    }
+
+    /// Looks at all candidates anew: for what changed with time, or through another snapshot's selector.
+    pub fn refresh(&self, now: u32) {
+        self.among.tell(now);
+        (0..self.among.count()).for_each(|index| self.load_changed(index));
+    }
 }
 
 /// Whether the algorithm gives a flow the same server of the same candidates every time, whatever came before.

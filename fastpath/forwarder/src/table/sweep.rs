@@ -58,7 +58,16 @@ impl Sweeper<'_> {
 
     /// Looks at every connection once, ends those for which `judge` says so, and gives back what died in earlier
     /// passes as soon as every worker has moved on since.
-    pub fn pass(&mut self, mut judge: impl FnMut(&Connection) -> Sweep) -> Swept {
+    pub fn pass(&mut self, judge: impl FnMut(&Connection) -> Sweep) -> Swept {
+        self.pass_and_tell(judge, |_| {})
+    }
+
+    /// As [`Sweeper::pass`], and calls `ended` with every connection that this pass ended, in its last state.
+    pub fn pass_and_tell(
+        &mut self,
+        mut judge: impl FnMut(&Connection) -> Sweep,
+        mut ended: impl FnMut(&Connection),
+    ) -> Swept {
         let mut swept = Swept {
             freed: self.reclaim(),
             ..Swept::default()
@@ -70,7 +79,15 @@ impl Sweeper<'_> {
             match word.status() {
                 Status::Live => match judge(&connection) {
                     Sweep::Keep => swept.live += 1,
-                    Sweep::End => swept.ended += table.kill(index).is_some() as u32,
+                    Sweep::End => {
+                        if let Some(state) = table.kill(index) {
+                            swept.ended += 1;
+                            ended(&Connection {
+                                state,
+                                ..connection
+                            });
+                        }
+                    }
                 },
                 // Dead ones wait in limbo; while an earlier lot is still there, the next lot is left for later.
                 Status::Dead if fresh && !word.is_owned() => self.limbo.push(index),
