@@ -12,7 +12,7 @@ use ilb_fastpath::table_file::{self, Joining};
 use ilb_forwarder::address::Addr;
 use ilb_forwarder::network::{Hop, Interface, Neighbour, Network, Route};
 use ilb_forwarder::spec::{
-    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
+    Algorithm, Limits, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
 };
 use ilb_forwarder::verdict::Verdict;
 use ilb_forwarder::{BATCH, Forwarder, Packet, Snapshot, Table, View, checksum};
@@ -25,8 +25,7 @@ const HEADROOM: usize = 256;
 /// 64 bytes on the wire: Ethernet, IPv4, UDP, 18 bytes of payload.
 const LENGTH: usize = 60;
 const ROUNDS: usize = 9;
-const SERVERS: u8 = 16;
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 200);
+const SERVERS: u32 = 16;
 
 /// A forwarder with one rule and packets to feed it with.
 pub struct Bench {
@@ -36,68 +35,73 @@ pub struct Bench {
     pool: Vec<u8>,
     next_frame: usize,
     flows: u32,
+    rules: u32,
     random: u64,
+}
+
+/// How large a configuration is.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Rules, each with a VIP of its own; at most 65,536.
+    pub rules: u32,
+    /// Servers of each rule; at most 65,536 in all.
+    pub servers: u32,
 }
 
 impl Bench {
     /// A rule of this topology and a table for `flows` UDP flows.
     pub fn new(topology: Topology, flows: u32) -> Bench {
-        let table = Arc::new(table((flows * 2).max(65_536)));
-        let rule = RuleSpec {
-            id: 1,
-            name: "bench".into(),
-            accepting: true,
-            vips: vec![VipSpec {
-                address: VIP.into(),
-                protocol: Protocol::Udp,
-                ports: PortRange::single(80),
-            }],
-            topology,
-            algorithm: Algorithm::RoundRobin,
-            proxy_src: match topology {
-                Topology::Nat => (1..=10)
-                    .map(|n| Ipv4Addr::new(10, 2, 1, n).into())
-                    .collect(),
-                Topology::Dsr | Topology::HalfNat | Topology::Tun => vec![],
-            },
-            servers: (1..=SERVERS)
-                .map(|n| ServerSpec {
-                    id: n.into(),
-                    name: format!("_bench.{n}"),
-                    address: server(n),
-                    ports: PortMap::Same,
-                    weight: 1,
-                    accepting: true,
-                    ..ServerSpec::default()
-                })
-                .collect(),
-            ..RuleSpec::default()
+        let shape = Shape {
+            rules: 1,
+            servers: SERVERS,
         };
+        let mut bench = Bench::empty(topology, shape, flows, (flows * 2).max(65_536));
+        // Every flow three times, so that all are in the table and in full flow.
+        for _ in 0..3 {
+            bench.all_flows();
+        }
+        bench
+    }
+
+    /// As many rules and servers as `shape` says, a table of `capacity` connections, and no connection yet.
+    pub fn empty(topology: Topology, shape: Shape, flows: u32, capacity: u32) -> Bench {
         let spec = SnapshotSpec {
             generation: 1,
-            rules: vec![rule],
-            ..SnapshotSpec::default()
+            // The packets of one flow come one after the other here, not as those of real ones.
+            limits: Limits {
+                embryonic_percent: 0,
+                ..Limits::default()
+            },
+            rules: (0..shape.rules).map(|n| rule(topology, shape, n)).collect(),
         };
+        let table = Arc::new(table(capacity));
         let snapshot = Snapshot::compile(&spec, None, 1).expect("snapshot");
-        let view = View::new(Arc::new(snapshot), Arc::new(network()));
-        let mut bench = Bench {
+        let view = View::new(Arc::new(snapshot), Arc::new(network(shape)));
+        Bench {
             forwarder: Forwarder::new(0, table.clone()),
             table,
             view,
             pool: vec![0; FRAMES * STRIDE],
             next_frame: 0,
             flows,
+            rules: shape.rules,
             random: 0x1234_5678_9abc_def1,
-        };
-        // Every flow three times, so that all are in the table and in full flow.
-        for _ in 0..3 {
-            let mut flow = 0;
-            while flow < flows {
-                bench.batch(|n| (flow + n as u32) % flows);
-                flow += BATCH as u32;
-            }
         }
-        bench
+    }
+
+    /// One packet of every flow; gives the time that they took.
+    pub fn all_flows(&mut self) -> Duration {
+        let (flows, mut took, mut flow) = (self.flows, Duration::ZERO, 0);
+        while flow < flows {
+            took += self.batch(|n| (flow + n as u32) % flows);
+            flow += BATCH as u32;
+        }
+        took
+    }
+
+    /// Connections in the table.
+    pub fn held(&self) -> u32 {
+        self.table.used()
     }
 
     fn draw(&mut self) -> u32 {
@@ -109,14 +113,14 @@ impl Bench {
 
     /// 64 packets of the flows that `flow` names; gives the time that they took.
     pub fn batch(&mut self, mut flow: impl FnMut(usize) -> u32) -> Duration {
-        let first = self.next_frame;
+        let (first, rules) = (self.next_frame, self.rules);
         self.next_frame = (first + BATCH) % FRAMES;
         let frames = &mut self.pool[first * STRIDE..(first + BATCH) * STRIDE];
         let mut packets: [Packet<'_>; BATCH] = {
             let mut chunks = frames.chunks_exact_mut(STRIDE).enumerate();
             std::array::from_fn(|_| {
                 let (n, chunk) = chunks.next().expect("one chunk a packet");
-                write_frame(&mut chunk[HEADROOM..HEADROOM + LENGTH], flow(n));
+                write_frame(&mut chunk[HEADROOM..HEADROOM + LENGTH], flow(n), rules);
                 Packet::new(chunk, HEADROOM, LENGTH, 0)
             })
         };
@@ -160,14 +164,47 @@ fn table(capacity: u32) -> Table {
     table
 }
 
-fn server(n: u8) -> IpAddr {
-    Ipv4Addr::new(10, 2, 0, n).into()
+fn vip(rule: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 1, 0, 0)) + rule)
 }
 
-fn network() -> Network {
-    let on_link = |third, port| Route {
-        prefix: Ipv4Addr::new(10, third, 0, 0).into(),
-        len: 16,
+fn server(n: u32) -> IpAddr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 2, 0, 0)) + n).into()
+}
+
+fn rule(topology: Topology, shape: Shape, n: u32) -> RuleSpec {
+    RuleSpec {
+        id: n + 1,
+        name: format!("bench{n}"),
+        vips: vec![VipSpec {
+            address: vip(n).into(),
+            protocol: Protocol::Udp,
+            ports: PortRange::single(80),
+        }],
+        topology,
+        algorithm: Algorithm::RoundRobin,
+        proxy_src: match topology {
+            Topology::Nat => (1..=10)
+                .map(|n| Ipv4Addr::new(10, 3, 1, n).into())
+                .collect(),
+            Topology::Dsr | Topology::HalfNat | Topology::Tun => vec![],
+        },
+        servers: (0..shape.servers)
+            .map(|m| ServerSpec {
+                id: n * shape.servers + m + 1,
+                name: format!("_bench{n}.{m}"),
+                address: server(n * shape.servers + m),
+                ..ServerSpec::default()
+            })
+            .collect(),
+        ..RuleSpec::default()
+    }
+}
+
+fn network(shape: Shape) -> Network {
+    let on_link = |second, port| Route {
+        prefix: Ipv4Addr::new(10, second, 0, 0).into(),
+        len: 15,
         metric: 0,
         hops: vec![Hop {
             port: Some(port),
@@ -180,21 +217,21 @@ fn network() -> Network {
             mtu: 1500,
         })
         .collect();
-    let neighbours = (1..=SERVERS)
+    let neighbours = (0..shape.rules * shape.servers)
         .map(|n| Neighbour {
             port: 1,
             address: server(n),
-            mac: [4, 0, 0, 0, 0, n],
+            mac: [4, 0, 0, (n >> 16) as u8, (n >> 8) as u8, n as u8],
         })
         .collect();
-    Network::new(interfaces, vec![on_link(1, 0), on_link(2, 1)], neighbours)
+    Network::new(interfaces, vec![on_link(0, 0), on_link(2, 1)], neighbours)
 }
 
 /// A UDP packet of flow `flow` with a whole IPv4 checksum and no UDP checksum to begin with: a present one costs the
 /// same.
-fn write_frame(frame: &mut [u8], flow: u32) {
+fn write_frame(frame: &mut [u8], flow: u32, rules: u32) {
     let client = Addr::v4((0x0b00_0000 + flow / 16_384).to_be_bytes());
-    let vip = Addr::from(IpAddr::V4(VIP));
+    let vip = Addr::from(IpAddr::V4(vip(flow % rules)));
     let source_port = 1024 + (flow % 16_384) as u16;
     frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 9]);
     frame[12..14].copy_from_slice(&[8, 0]);
@@ -238,9 +275,61 @@ pub fn run(report: &mut Report) {
     let bytes = Bench::new(Topology::Nat, 1_000_000).bytes_per_connection();
     let meaning = "entry and index, both directions";
     report.add("bytes_per_connection", bytes, "B", meaning);
+    scale(report);
     let instructions = instructions();
     let meaning = "NAT, one flow, counted by valgrind";
     report.add("logic_instructions_1flow", instructions, "count", meaning);
+}
+
+/// Beginnings, crowds and large configurations.
+fn scale(report: &mut Report) {
+    const BEGINNINGS: u32 = 2_000_000;
+    const CROWD: u32 = 16_000_000;
+    let one = Shape {
+        rules: 1,
+        servers: SERVERS,
+    };
+    let rounds = (0..3).map(|_| {
+        let mut bench = Bench::empty(Topology::Nat, one, BEGINNINGS, BEGINNINGS * 2);
+        f64::from(BEGINNINGS) / bench.all_flows().as_secs_f64()
+    });
+    let meaning = "NAT, one core, logic alone";
+    report.add("new_connections_per_s", median(rounds.collect()), "1/s", meaning);
+
+    let many = Shape {
+        rules: 1,
+        servers: 64,
+    };
+    let mut bench = Bench::empty(Topology::Nat, many, CROWD, CROWD + CROWD / 8);
+    bench.all_flows();
+    let held = bench.held();
+    bench.all_flows();
+    assert_eq!(bench.held(), held, "a second packet begins no connection");
+    report.add("connections_held", f64::from(held), "count", "NAT, both directions");
+    bench.random_batches(2000);
+    let rounds = (0..ROUNDS).map(|_| bench.random_batches(4000)).collect();
+    let meaning = "NAT, 16,000,000 flows at random";
+    report.add("logic_ns_16m", median(rounds), "ns", meaning);
+    drop(bench);
+
+    // The same number of flows and of connections a server's worth of memory; what differs is the configuration.
+    let crowd = Shape {
+        rules: 10_000,
+        servers: 10,
+    };
+    let mut benches = [one, crowd].map(|shape| {
+        let mut bench = Bench::empty(Topology::HalfNat, shape, 1_000_000, 2_000_000);
+        for _ in 0..3 {
+            bench.all_flows();
+        }
+        bench
+    });
+    let ratios = (0..ROUNDS).map(|_| {
+        let [one, many] = benches.each_mut().map(|bench| bench.random_batches(4000));
+        one / many
+    });
+    let meaning = "rate of the logic: 10,000 rules with 100,000 servers against one rule with 16; 1 M flows";
+    report.add("forward_10k_rules_vs_1", median(ratios.collect()), "ratio", meaning);
 }
 
 /// What valgrind runs: `batches` batches of one flow.
