@@ -1,6 +1,7 @@
 //! Counters that one worker writes and anybody reads. They belong to a rule, a server or a worker for its life, not to
 //! a snapshot: a new snapshot carries them on.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::load::Load;
@@ -80,8 +81,12 @@ traffic! {
 /// [`Traffic`] of all workers and what the sweeper last counted.
 #[derive(Debug)]
 pub struct Account {
+<<<<<<< HEAD
     workers: Box<[Traffic]>,
     load: Load,
+=======
+    workers: Arc<[Traffic]>,
+>>>>>>> 69432c6 (Forwarder: lanes and counters of many servers are fetched ahead, too)
     open: AtomicU32,
     total: AtomicU32,
 }
@@ -117,6 +122,11 @@ impl Account {
     #[inline(always)]
     pub fn of(&self, worker: usize) -> &Traffic {
         &self.workers[worker]
+    }
+
+    /// The shares of all workers, to be kept where they are needed.
+    pub(crate) fn shares(&self) -> Arc<[Traffic]> {
+        self.workers.clone()
     }
 
     /// Sum over the workers.

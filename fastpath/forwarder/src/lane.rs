@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::address::Addr;
-use crate::counters::Account;
+use crate::counters::Traffic;
 use crate::network::{MacAddr, Network, NextHop, PortIndex};
 use crate::snapshot::{Rule, Snapshot, Target};
 use crate::spec::{PortMap, Topology};
@@ -61,27 +61,38 @@ pub struct LaneVip {
 
 /// See the module's text.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Lane {
     /// The server's address.
     pub server: Addr,
-    /// The rule's VIPs.
-    pub vips: Arc<[LaneVip]>,
-    /// The rule's source addresses.
-    pub sources: Arc<[Addr]>,
-    /// Where its packets are counted.
-    pub account: Arc<Account>,
+    /// The rule's first VIP, which mostly is the only one.
+    vip: LaneVip,
     /// The way to the server.
     pub exit: Exit,
     /// How the VIP's port becomes the server's.
-    pub ports: PortMap,
+    ports: PortMap,
     /// How packets reach the server.
     pub topology: Topology,
+    /// Where its packets are counted, by worker.
+    pub traffic: Arc<[Traffic]>,
+    /// The rule's source addresses.
+    pub sources: Arc<[Addr]>,
+    /// The rule's VIPs.
+    vips: Arc<[LaneVip]>,
 }
 
 const _: () = assert!(size_of::<Lane>() == 128);
 
 impl Lane {
+    /// One of the rule's VIPs.
+    #[inline(always)]
+    pub fn vip(&self, index: u8) -> Option<&LaneVip> {
+        match index {
+            0 => Some(&self.vip),
+            _ => self.vips.get(index as usize),
+        }
+    }
+
     /// The server's port for a port of this VIP.
     #[inline(always)]
     pub fn port(&self, vip: &LaneVip, vip_port: u16) -> u16 {
@@ -101,6 +112,9 @@ pub fn next() -> u32 {
         .map_or(NO_LANE, |last| last + 1)
 }
 
+/// So many lanes, with the counters behind them, are in the second-level cache anyway.
+const FEW: usize = 2048;
+
 const PAGE_BITS: u32 = 6;
 const PAGE: usize = 1 << PAGE_BITS;
 
@@ -109,12 +123,15 @@ type Page = [Option<Lane>; PAGE];
 /// All lanes of a view, by number.
 #[derive(Debug, Default)]
 pub struct Lanes {
+    /// Whether they are too many to be in a cache anyway.
+    pub many: bool,
     pages: Box<[Option<Arc<Page>>]>,
 }
 
 impl Lanes {
     /// Lanes of all targets of a snapshot; `hops` has the next hop of each.
     pub fn new(snapshot: &Snapshot, network: &Network, hops: &[NextHop]) -> Lanes {
+        let mut count = 0;
         let mut pages: Vec<Option<Box<Page>>> = Vec::new();
         let shared: Vec<Shared> = snapshot.rules().iter().map(Shared::new).collect();
         for (target, hop) in snapshot.targets().iter().zip(hops) {
@@ -127,18 +144,33 @@ impl Lanes {
                 pages.resize_with(page + 1, || None);
             }
             let page = pages[page].get_or_insert_with(|| Box::new([const { None }; PAGE]));
+            let Some(vip) = shared[rule].vips.first() else {
+                continue;
+            };
+            count += 1;
             page[place] = Some(Lane {
                 server: target.address,
+                vip: *vip,
                 vips: shared[rule].vips.clone(),
                 sources: shared[rule].sources.clone(),
-                account: target.account.clone(),
+                traffic: target.account.shares(),
                 exit: Exit::new(network, *hop),
                 ports: target.ports,
                 topology: snapshot.rules()[rule].topology,
             });
         }
         Lanes {
+            many: count > FEW,
             pages: pages.into_iter().map(|page| page.map(Arc::from)).collect(),
+        }
+    }
+
+    /// Asks for the lane of this number.
+    #[inline(always)]
+    pub fn prefetch(&self, lane: u32) {
+        let (page, place) = split(lane);
+        if let Some(Some(page)) = self.pages.get(page) {
+            prefetch_lane(&page[place]);
         }
     }
 
@@ -148,6 +180,12 @@ impl Lanes {
         let (page, place) = split(lane);
         self.pages.get(page)?.as_ref()?[place].as_ref()
     }
+}
+
+/// Asks for both cache lines of a lane, without looking whether it is one.
+#[inline(always)]
+fn prefetch_lane(place: &Option<Lane>) {
+    crate::table::prefetch_lines::<_, 2>(place);
 }
 
 #[inline(always)]

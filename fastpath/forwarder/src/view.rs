@@ -77,6 +77,12 @@ impl View {
         self.serial
     }
 
+    /// All lanes.
+    #[inline(always)]
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
     /// What the entries of this lane need.
     #[inline(always)]
     pub(crate) fn lane(&self, lane: u32) -> Option<&Lane> {

@@ -294,7 +294,12 @@ fn scale(report: &mut Report) {
         f64::from(BEGINNINGS) / bench.all_flows().as_secs_f64()
     });
     let meaning = "NAT, one core, logic alone";
-    report.add("new_connections_per_s", median(rounds.collect()), "1/s", meaning);
+    report.add(
+        "new_connections_per_s",
+        median(rounds.collect()),
+        "1/s",
+        meaning,
+    );
 
     let many = Shape {
         rules: 1,
@@ -305,7 +310,12 @@ fn scale(report: &mut Report) {
     let held = bench.held();
     bench.all_flows();
     assert_eq!(bench.held(), held, "a second packet begins no connection");
-    report.add("connections_held", f64::from(held), "count", "NAT, both directions");
+    report.add(
+        "connections_held",
+        f64::from(held),
+        "count",
+        "NAT, both directions",
+    );
     bench.random_batches(2000);
     let rounds = (0..ROUNDS).map(|_| bench.random_batches(4000)).collect();
     let meaning = "NAT, 16,000,000 flows at random";
@@ -328,8 +338,14 @@ fn scale(report: &mut Report) {
         let [one, many] = benches.each_mut().map(|bench| bench.random_batches(4000));
         one / many
     });
-    let meaning = "rate of the logic: 10,000 rules with 100,000 servers against one rule with 16; 1 M flows";
-    report.add("forward_10k_rules_vs_1", median(ratios.collect()), "ratio", meaning);
+    let meaning =
+        "rate of the logic: 10,000 rules with 100,000 servers against one rule with 16; 1 M flows";
+    report.add(
+        "forward_10k_rules_vs_1",
+        median(ratios.collect()),
+        "ratio",
+        meaning,
+    );
 }
 
 /// What valgrind runs: `batches` batches of one flow.

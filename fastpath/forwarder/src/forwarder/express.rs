@@ -12,7 +12,7 @@ use crate::lane::{Exit, Lane};
 use crate::network::PortIndex;
 use crate::packet::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, field, get16, protocol, put16, tcp};
 use crate::spec::Topology;
-use crate::table::Hot;
+use crate::table::{Hot, prefetch};
 use crate::view::View;
 
 /// Bytes of a frame that the express path wants to see at least.
@@ -159,6 +159,23 @@ impl Path {
             .flow(src, dst, (ports >> 16) as u16, ports as u16, protocol)
     }
 
+    /// With many servers their lanes, and the counters behind them, are further misses: asks for these, too.
+    #[inline(always)]
+    pub(super) fn look_further(&self, view: &View, glances: &[Glance]) {
+        let lane = |glance: &Glance| Some(self.table.hot(glance.candidate?)?.word().lane());
+        for lane in glances.iter().filter_map(lane) {
+            view.lanes().prefetch(lane);
+        }
+        for lane in glances.iter().filter_map(lane) {
+            if let Some(traffic) = view
+                .lane(lane)
+                .and_then(|lane| lane.traffic.get(self.worker))
+            {
+                prefetch(traffic);
+            }
+        }
+    }
+
     /// Forwards a packet, if it is one of a connection in full flow and needs nothing special; then it gives the
     /// interface. Otherwise the frame is as it was.
     #[inline(always)]
@@ -272,7 +289,7 @@ impl Path {
         }
         let lane = view.lane(word.lane())?;
         let ports = hot.ports();
-        let vip = lane.vips.get(ports.vip_index() as usize)?;
+        let vip = lane.vip(ports.vip_index())?;
         let both = |source: u16, destination: u16| (source as u32) << 16 | destination as u32;
         let server_port = lane.port(vip, ports.vip());
         if ports.vip_and_client() == old.ports.rotate_left(16)
@@ -343,7 +360,9 @@ impl Way<'_> {
     fn leave(&self, head: &mut [u8], worker: usize, length: usize, now: u32) -> PortIndex {
         head[..12].copy_from_slice(&self.exit.ethernet);
         self.hot.see(now);
-        let traffic = self.lane.account.of(worker);
+        let Some(traffic) = self.lane.traffic.get(worker) else {
+            return self.exit.port;
+        };
         traffic.packets.add(1);
         traffic.bytes.add(length as u64);
         self.exit.port

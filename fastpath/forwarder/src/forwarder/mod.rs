@@ -98,6 +98,9 @@ impl Forwarder {
             self.path.table.enter(self.path.worker);
             self.glance(batch);
             self.look_ahead(batch.len());
+            if view.lanes().many {
+                self.path.look_further(view, &self.glances[..batch.len()]);
+            }
             self.forward(view, batch, now);
             self.path.table.quiesce(self.path.worker);
             if !self.path.limbo.is_empty() {

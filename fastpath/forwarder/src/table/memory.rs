@@ -124,9 +124,21 @@ impl Drop for Private {
     }
 }
 
+/// Asks the processor to fetch the first `LINES` cache lines of what a reference points to.
+#[inline(always)]
+pub(crate) fn prefetch_lines<T, const LINES: usize>(place: &T) {
+    const LINE: usize = 64;
+    const { assert!(size_of::<T>() >= LINES * LINE) };
+    let first = std::ptr::from_ref(place).cast::<[u8; LINE]>();
+    for line in 0..LINES {
+        // SAFETY: the object has at least this many lines.
+        prefetch(unsafe { &*first.add(line) });
+    }
+}
+
 /// Asks the processor to fetch what a reference points to.
 #[inline(always)]
-pub(super) fn prefetch<T>(place: &T) {
+pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and touches nothing that the program can observe.
     unsafe {

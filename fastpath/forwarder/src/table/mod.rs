@@ -30,6 +30,7 @@ pub use entry::{
 pub use evict::Limbo;
 pub use insert::{Candidate, InsertError};
 pub use memory::{Region, TableError};
+pub(crate) use memory::{prefetch, prefetch_lines};
 pub use sweep::{Sweep, Sweeper, Swept};
 
 use crate::hash::FlowHasher;
