@@ -81,12 +81,8 @@ traffic! {
 /// [`Traffic`] of all workers and what the sweeper last counted.
 #[derive(Debug)]
 pub struct Account {
-<<<<<<< HEAD
-    workers: Box<[Traffic]>,
-    load: Load,
-=======
     workers: Arc<[Traffic]>,
->>>>>>> 69432c6 (Forwarder: lanes and counters of many servers are fetched ahead, too)
+    load: Load,
     open: AtomicU32,
     total: AtomicU32,
 }
