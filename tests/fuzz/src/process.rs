@@ -14,7 +14,7 @@ use ilb_forwarder::{Forwarder, Packet, Snapshot, Table, View, census};
 
 use crate::bytes::Bytes;
 use crate::common::{BACK, Build, FAMILIES, FRONT, Family, HEADROOM, KEYS, icmp_error, network};
-use crate::reference::{End, Expected, Key, Known, Reference, may_be_chosen};
+use crate::reference::{End, Expected, Key, Known, Life, Reference, may_be_chosen};
 use crate::wire;
 
 const CAPACITY: u32 = 1024;
@@ -564,7 +564,7 @@ impl World {
             rule: rule.id,
             server: server.id,
             nat,
-            over: false,
+            life: Life::Open,
             seen: self.now,
         })
     }
@@ -610,7 +610,7 @@ impl World {
             match self.reference.flows.get(&key) {
                 Some(old) if (old.server, old.nat) == (known.server, known.nat) => {
                     assert!(
-                        surprises || old.over == known.over,
+                        surprises || old.life == known.life,
                         "{key:?}: {old:?}, but in the table {:?}",
                         connection.state
                     );
@@ -626,7 +626,7 @@ impl World {
             let excused = match self.reference.configured(old.rule, old.server) {
                 None => true,
                 // Its client uses the same port anew, through another VIP port.
-                Some((rule, _)) => rule.topology == Topology::HalfNat && old.over,
+                Some((rule, _)) => rule.topology == Topology::HalfNat && old.life != Life::Open,
             };
             assert!(
                 surprises || excused || seen.contains_key(key),
@@ -653,15 +653,16 @@ impl World {
         };
         let nat = (rule.topology == Topology::Nat)
             .then(|| (rule.proxy_src[id.nat_index as usize], id.nat_port));
-        let over = matches!(
-            connection.state,
-            State::FinWait | State::TimeWait | State::LastAck | State::Close
-        );
+        let life = match connection.state {
+            State::FinWait | State::TimeWait | State::LastAck => Life::Closed,
+            State::Close => Life::Reset,
+            _ => Life::Open,
+        };
         let known = Known {
             rule: id.rule,
             server: id.server,
             nat,
-            over,
+            life,
             seen: connection.last_seen,
         };
         Some((key, known))

@@ -26,10 +26,20 @@ pub struct Known {
     pub server: u32,
     /// Our end towards the server, NAT only.
     pub nat: Option<End>,
-    /// Whether the client has closed it or either side has reset it, so that a SYN begins another.
-    pub over: bool,
+    /// Whether it goes on.
+    pub life: Life,
     /// When its last packet came.
     pub seen: u32,
+}
+
+/// As much of a TCP connection's life as decides whether a SYN begins another. Everything else is always open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Open,
+    /// The client has closed it.
+    Closed,
+    /// Either end has reset it; an acknowledgement of the client says that it was not meant.
+    Reset,
 }
 
 /// What must become of a client's packet.
@@ -93,7 +103,7 @@ impl Reference {
         if let Some(&known) = self.flows.get(key) {
             match self.configured(known.rule, known.server) {
                 Some((_, server)) if !server.dead => {
-                    if !(key.protocol == 6 && begins && known.over) {
+                    if !(key.protocol == 6 && begins && known.life != Life::Open) {
                         return Expected::Continues(known);
                     }
                 }
@@ -111,8 +121,17 @@ impl Reference {
     pub fn passed(&mut self, key: &Key, from_client: bool, flags: u8, now: u32) {
         if let Some(known) = self.flows.get_mut(key) {
             known.seen = now;
-            known.over |= key.protocol == 6
-                && (flags & tcp::RST != 0 || (from_client && flags & tcp::FIN != 0));
+            if key.protocol != 6 {
+                return;
+            }
+            let flag = |flag: u8| flags & flag != 0;
+            let plain = flag(tcp::ACK) && !flag(tcp::SYN);
+            known.life = match known.life {
+                _ if flag(tcp::RST) => Life::Reset,
+                Life::Open | Life::Reset if from_client && plain && flag(tcp::FIN) => Life::Closed,
+                Life::Reset if from_client && plain => Life::Open,
+                life => life,
+            };
         }
     }
 
