@@ -530,10 +530,18 @@ impl World {
         let candidates = || rule.servers.iter().filter(|server| may_be_chosen(server));
         let chosen: IpAddr = match verdict {
             Verdict::Drop(DropReason::NoServer) => {
+                assert!(
+                    candidates().next().is_none(),
+                    "a server could be chosen: {rule:#?}"
+                );
+                return None;
+            }
+            // No server has thresholds, but overflow takes a weight as one.
+            Verdict::Drop(DropReason::ServerLimits) => {
                 let overflow = rule.algorithm == Algorithm::Overflow;
                 assert!(
-                    overflow || candidates().next().is_none(),
-                    "a server could be chosen: {rule:#?}"
+                    overflow && candidates().next().is_some(),
+                    "nobody is at a limit: {rule:#?}"
                 );
                 return None;
             }
