@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ilb_forwarder::spec::Limits;
 use read::Reader;
 
 /// Where both daemons look for the settings when they are not told otherwise.
@@ -36,6 +37,15 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("manager", &["manage-addresses"]),
+    (
+        "limits",
+        &[
+            "new-flows-per-second",
+            "icmp-errors-per-second",
+            "embryonic-percent",
+            "waiting-fragments",
+        ],
+    ),
 ];
 
 /// Longest path of a Unix socket in bytes (`sun_path` of 108 with its terminating zero, unix(7)).
@@ -50,6 +60,8 @@ pub struct Settings {
     pub fastpath: Fastpath,
     /// Section `[manager]`.
     pub manager: Manager,
+    /// Section `[limits]`: what the node as a whole lets in. Read by the manager, which passes it on with the rules.
+    pub limits: Limits,
 }
 
 /// Section `[node]`: where things live. All paths are absolute.
@@ -194,6 +206,29 @@ impl Settings {
             manage_addresses: reader.boolean(&section, "manage-addresses", true),
         };
 
+        let section = reader.section(&table, "limits");
+        let default = Limits::default();
+        let mut limit = |key, range, default| reader.integer(&section, key, range, default);
+        let limits = Limits {
+            new_flows_per_second: limit(
+                "new-flows-per-second",
+                0..=u32::MAX,
+                default.new_flows_per_second,
+            ),
+            icmp_errors_per_second: limit(
+                "icmp-errors-per-second",
+                0..=u32::MAX,
+                default.icmp_errors_per_second,
+            ),
+            // In range, so that it fits.
+            embryonic_percent: limit(
+                "embryonic-percent",
+                0..=100,
+                u32::from(default.embryonic_percent),
+            ) as u8,
+            waiting_fragments: limit("waiting-fragments", 0..=1 << 20, default.waiting_fragments),
+        };
+
         let section = reader.section(&table, "fastpath");
         let default = Fastpath::new(Vec::new());
         let ring_size = reader.power_of_two(&section, "ring-size", 64..=32768, default.ring_size);
@@ -249,6 +284,7 @@ impl Settings {
             node,
             fastpath,
             manager,
+            limits,
         };
         let length = settings.control_socket().as_os_str().len();
         if length > MAX_SOCKET_PATH {

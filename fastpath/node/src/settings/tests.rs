@@ -95,7 +95,7 @@ busy-poll = "yes"
 manage-adresses = true
 "#;
     let expected = [
-        "line 1, column 2: unknown section [nod]; sections are node, fastpath and manager; did you mean \"node\"?",
+        "line 1, column 2: unknown section [nod]; sections are node, fastpath, manager and limits; did you mean \"node\"?",
         "line 3, column 13: node.state-dir: \"var/lib/ilb\" is not allowed; allowed is an absolute path such as \"/var/lib/ilb\"",
         "line 4, column 1: node.table-size: unknown key; allowed are runtime-dir, state-dir and bpf-dir; table-size belongs in [fastpath]",
         "line 6, column 23: fastpath.interfaces: \"a b\" is not the name of an interface; allowed are 1 to 15 bytes without spaces, '/' and ':', not \".\" or \"..\"",
@@ -158,7 +158,7 @@ fn single_mistakes_have_their_message() {
         ),
         (
             format!("queues = 1\n{}", with_fastpath("")),
-            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath and manager; queues belongs in [fastpath]",
+            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath, manager and limits; queues belongs in [fastpath]",
         ),
         (
             format!("node = 1\n{}", with_fastpath("")),
