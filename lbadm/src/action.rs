@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use libilb::client::{Client, ClientError};
 use libilb::describe::Description;
 use libilb::rule::RuleSettings;
+use libilb::server::ServerSettings;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Cli, Command, ShowRule, ShowServer, ShowServergroup, ShowStatistics};
@@ -35,6 +36,13 @@ pub enum Request {
         /// Its name.
         name: String,
         /// What it is.
+        settings: Box<RuleSettings>,
+    },
+    /// `modify-rule`.
+    ModifyRule {
+        /// Its name.
+        name: String,
+        /// What shall be different.
         settings: Box<RuleSettings>,
     },
     /// `delete-rule`.
@@ -78,6 +86,13 @@ pub enum Request {
         /// Which of both.
         enabled: bool,
     },
+    /// `modify-server`.
+    ModifyServers {
+        /// Which.
+        ids: Vec<String>,
+        /// What shall be different.
+        settings: ServerSettings,
+    },
 }
 
 /// A command that shows configuration or state.
@@ -104,6 +119,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
     let later = |what: &str, hint: Option<&str>| Err(Error::not_supported(what, hint));
     match command {
         Command::CreateRule(args) => rule::create(args),
+        Command::ModifyRule(args) => rule::modify(args),
         Command::DeleteRule(args) => rule::delete(args),
         Command::EnableRule(args) => Ok(Action::Change(Request::EnableRules {
             names: args.names,
@@ -121,6 +137,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Command::RemoveServer(args) => server::remove(args),
         Command::EnableServer(args) => Ok(server::enable(args, true)),
         Command::DisableServer(args) => Ok(server::enable(args, false)),
+        Command::ModifyServer(args) => server::modify(args),
         Command::ShowServer(args) => server::show(args),
         Command::ShowStatistics(args) => statistics::show(args),
         Command::Status => Ok(Action::Show(Show::Status)),
@@ -174,6 +191,10 @@ async fn send(
             client.create_rule(&name, &settings).await?;
             ("created", vec![name])
         }
+        Request::ModifyRule { name, settings } => {
+            let changed = client.modify_rule(&name, &settings).await?;
+            ("modified", changed.then_some(name).into_iter().collect())
+        }
         Request::DeleteRules(names) => ("deleted", client.delete_rules(&refs(&names)).await?),
         Request::DeleteAllRules => ("deleted", client.delete_all_rules().await?),
         Request::EnableRules { names, enabled } => {
@@ -195,6 +216,10 @@ async fn send(
         Request::EnableServers { ids, enabled } => {
             let changed = client.enable_servers(&refs(&ids), enabled).await?;
             (if enabled { "enabled" } else { "disabled" }, changed)
+        }
+        Request::ModifyServers { ids, settings } => {
+            let changed = client.modify_servers(&refs(&ids), &settings).await?;
+            ("modified", changed)
         }
     })
 }

@@ -54,10 +54,15 @@ All commands: lbadm help        One of them: lbadm help create-rule
 pub enum Command {
     /// Create a rule: which traffic goes where, and how
     #[command(alias = "create-rl", override_usage = "\
-lbadm create-rule [-e] -i vip=,port=[,protocol=][,manage-addresses=]
-       -m lbalg=,type=[,proxy-src=] [-t conn-drain=,nat-timeout=]
+lbadm create-rule [-e] [-p] -i vip=,port=[,protocol=][,client=]...
+       -m lbalg=,type=[,proxy-src=][,pmask=]... [-t conn-drain=,nat-timeout=]...
        -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
     CreateRule(CreateRule),
+    /// Change a rule while its connections go on
+    #[command(alias = "modify-rl", override_usage = "\
+lbadm modify-rule [-p] [-i client=] [-m lbalg=,pmask=,orphans=,...]
+       [-t conn-drain=,nat-timeout=,...] NAME", after_help = MODIFY_RULE_HELP)]
+    ModifyRule(ModifyRule),
     /// Delete rules
     #[command(
         alias = "delete-rl",
@@ -99,7 +104,9 @@ Examples:
 lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
         after_help = "\
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
-proxy-src conn-drain nat-timeout manage-addresses connections problems.
+proxy-src conn-drain nat-timeout manage-addresses connections problems clients
+flags tunnel pmask persist-timeout one-packet orphans slow-start max-new-flows
+timeouts.
 
 Examples:
   lbadm show-rule
@@ -124,7 +131,7 @@ Examples:
         override_usage = "lbadm show-servergroup [[-p] -o FIELD,...] [--removed] [GROUP]...",
         after_help = "\
 Fields: sgname serverid minport maxport ip_address, and host weight status
-connections.
+connections max-conn min-conn.
 
 Examples:
   lbadm show-servergroup
@@ -166,13 +173,27 @@ Examples:
   lbadm disable-server _web.0"
     )]
     DisableServer(ServerIds),
+    /// Change weights and limits of servers
+    #[command(
+        alias = "modify-srv",
+        override_usage = "lbadm modify-server -s weight=[,max-conn=][,min-conn=] SERVER_ID...",
+        after_help = "\
+Connections stay where they are. Weight 0 takes no new ones. A server that has
+max-conn connections takes new ones again below min-conn (not given: three
+quarters of max-conn); 0 is no limit.
+
+Examples:
+  lbadm modify-server -s weight=0 _web.0
+  lbadm modify-server -s weight=3,max-conn=1000 _web.0 _web.1"
+    )]
+    ModifyServer(ModifyServer),
     /// Show the servers of rules
     #[command(
         alias = "show-srv",
         override_usage = "lbadm show-server [[-p] -o FIELD,...] [--removed] [RULE]...",
         after_help = "\
 Fields: serverid address port rulename status servergroup, and host weight
-connections (over all rules).
+connections (over all rules) max-conn min-conn.
 
 Examples:
   lbadm show-server
@@ -226,29 +247,57 @@ Examples:
 const CREATE_RULE_HELP: &str = "\
 Keys:
   -i vip=ADDRESS              address that clients connect to; the manager puts
-                              it on an interface
-     port=PORT                a number, a range a-b, or a service name
-     protocol=tcp|udp         tcp if not given (alias prot)
+                              it on an interface; -i may be repeated for
+                              further vips
+     port=PORT                a number, a range a-b, a service name, or any
+     protocol=PROTOCOL        tcp if not given, udp, sctp, icmp or any (alias
+                              prot); icmp and any have no port
+     client=NETWORK,...       only these clients (alias src)
      manage-addresses=yes|no  no: you put the addresses on an interface
-  -m lbalg=ALGORITHM          how a server is chosen (alias algo):
-                              roundrobin (rr), hash-ip (hip),
-                              hash-ip-port (hipp), hash-ip-vip (hipv)
-     type=TOPOLOGY            DSR (d), NAT (n) or HALF-NAT (h) (alias topo)
-     proxy-src=ADDRESS,...    NAT only: 1 to 10 source addresses towards the
+  -m lbalg=ALGORITHM          how a server is chosen (alias algo), see below
+     flags=FLAG,...           sh-fallback sh-port mh-fallback mh-port
+     type=TOPOLOGY            DSR (d), NAT (n), HALF-NAT (h) or TUN (t)
+                              (alias topo)
+     proxy-src=ADDRESS,...    NAT, TUN: 1 to 10 source addresses towards the
                               servers, or ranges a-b (alias nat-src)
+     tunnel=ipip|gre|gue      TUN: how packets are wrapped; ipip if not given
+     gue-port=PORT            UDP port of gue; 6080 if not given
+     tunnel-checksum=KIND     none, full, or with gue remote
+     pmask=/N                 persistence: clients whose first N bits are the
+                              same come back to their server; -p is all bits
+                              (alias persist)
+     one-packet=yes           udp under DSR or TUN: choose for each packet
+                              (alias ops)
+     orphans=WHAT             connections whose server is dead or gone:
+                              reschedule (default), reset or drop
+     max-new-flows=N          new flows a second
   -t conn-drain=SECONDS       how long connections may live on after disabling
                               or removal; not given: until they end
      nat-timeout=SECONDS      idle time after which a connection is forgotten;
                               0 or not given: 120 (tcp), 60 (udp);
-                              under DSR 900 and 300
+                              under DSR and TUN 900 and 300
+     persist-timeout=SECONDS  persistence after the last connection; 60
+     slow-start=SECONDS       in which a new server comes up to its share
+     STATE=SECONDS            idle time of one state: tcp-established
+                              syn-received fin-wait time-wait close close-wait
+                              last-ack udp sctp icmp other
   -o servergroup=NAME         where it goes (alias sg)
+
+Algorithms: roundrobin (rr), hash-ip (hip), hash-ip-port (hipp), hash-ip-vip
+(hipv); and those of LVS: wrr weighted round robin, lc and wlc (weighted) least
+connections, sed shortest expected delay, nq never queue, lblc and lblcr
+locality-based, dh and sh destination and source hash, mh Maglev, fo failover,
+ovf overflow, twos the better of two.
 
 Topologies:
   DSR       the servers hold the VIP on lo and answer clients themselves
   HALF-NAT  the servers' route to the clients leads through the balancer
   NAT       the servers see a proxy-src address as client; nothing to set up
+  TUN       the servers unwrap packets, hold the VIP, answer themselves
 
-A rule is created disabled unless -e is given.
+Two rules may claim the same traffic if one is more specific: first the longer
+client network counts, then the narrower port range, then the protocol rather
+than any. A rule is created disabled unless -e is given.
 
 Examples:
   lbadm create-rule -e -i vip=192.0.2.80,port=80 -m lbalg=rr,type=HALF-NAT \\
@@ -257,7 +306,23 @@ Examples:
         -m lbalg=hash-ip,type=NAT,proxy-src=192.0.2.90-192.0.2.91 \\
         -t conn-drain=60 -o servergroup=web www-tls
   lbadm create-rule -i vip=2001:db8::53,port=domain,prot=udp \\
-        -m algo=hipp,topo=d -o sg=dns6 dns";
+        -m algo=hipp,topo=d -o sg=dns6 dns
+  lbadm create-rule -e -p -i vip=192.0.2.21,port=any -m lbalg=wlc,type=h \\
+        -t persist-timeout=300 -o servergroup=ftp ftp
+  lbadm create-rule -e -i vip=192.0.2.80,port=80 -i vip=192.0.2.80,port=443 \\
+        -m lbalg=mh,flags=mh-port,type=TUN,tunnel=gue,proxy-src=192.0.2.9 \\
+        -o servergroup=far far";
+
+const MODIFY_RULE_HELP: &str = "\
+'lbadm help create-rule' explains the keys. Algorithm, flags, persistence,
+times, limits, orphans and clients can be changed; vips, type, tunnel, proxy-src
+and servergroup are what connections depend on and stay. pmask=none ends
+persistence, client=any opens the rule for all, a time of 0 is the default.
+
+Examples:
+  lbadm modify-rule -m lbalg=wlc www
+  lbadm modify-rule -p -t persist-timeout=600 www
+  lbadm modify-rule -m max-new-flows=1000,orphans=reset -t fin-wait=30 www";
 
 const SERVER_SPEC_HELP: &str = "\
 A server is written host[:port], address[:port] or first-last[:port], an IPv6
@@ -267,8 +332,13 @@ most 256. name=address keeps a name without looking it up.
 Without port a server has the ports of the rule. One port takes all ports of
 the rule; a range as large as the rule's shifts them.
 
+Keys behind servers are for those before them: weight (0 to 65535, 1 if not
+given; 0 takes no new connections), max-conn (connections at which it takes no
+more) and min-conn (below which it does again).
+
 Examples:
   lbadm create-servergroup -s server=192.0.2.11:80,server=192.0.2.12:80 web
+  lbadm create-servergroup -s server=192.0.2.11,weight=3,server=192.0.2.12 two
   lbadm create-servergroup -s server=192.0.2.11-192.0.2.20 farm
   lbadm create-servergroup -s server=[2001:db8::11]:8080-8089 web6";
 
@@ -277,6 +347,7 @@ const ADD_SERVER_HELP: &str = "\
 
 Examples:
   lbadm add-server -s server=192.0.2.13:80 web
+  lbadm add-server -s server=192.0.2.13:80,weight=3,max-conn=1000 web
   lbadm add-server -s server=192.0.2.14-192.0.2.17:80 web
   lbadm add-server -s server=web5=192.0.2.18:80,server=192.0.2.19:80 web
   lbadm add-server -s server=[2001:db8::13] web6";
@@ -305,19 +376,19 @@ pub struct CreateRule {
     /// Enable it at once
     #[arg(short)]
     pub enable: bool,
-    /// (not supported yet) Keep clients on their server
+    /// Keep clients on their server
     #[arg(short = 'p')]
     pub persistent: bool,
-    /// What comes in: vip=,port=[,protocol=][,manage-addresses=]
+    /// What comes in: vip=,port=[,protocol=][,client=][,manage-addresses=]
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub incoming: Vec<String>,
-    /// How it is balanced: lbalg=,type=[,proxy-src=]
+    /// How it is balanced: lbalg=,type=[,proxy-src=][,pmask=]...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub method: Vec<String>,
     /// (not supported yet) How servers are checked: hc-name=[,hc-port=]
     #[arg(short = 'h', value_name = "KEY=VALUE,...")]
     pub health: Vec<String>,
-    /// Times: [conn-drain=][,nat-timeout=]
+    /// Times: [conn-drain=][,nat-timeout=][,persist-timeout=]...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub timers: Vec<String>,
     /// Where it goes: servergroup=
@@ -325,6 +396,36 @@ pub struct CreateRule {
     pub outgoing: Vec<String>,
     /// Name of the rule
     pub name: String,
+}
+
+/// `modify-rule`.
+#[derive(Debug, Args)]
+pub struct ModifyRule {
+    /// Keep clients on their server
+    #[arg(short = 'p')]
+    pub persistent: bool,
+    /// Which clients: client=[,manage-addresses=]
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub incoming: Vec<String>,
+    /// How it is balanced: lbalg=, flags=, pmask=, orphans=, max-new-flows=
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub method: Vec<String>,
+    /// Times: conn-drain=, nat-timeout=, persist-timeout=, slow-start=, STATE=
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub timers: Vec<String>,
+    /// Name of the rule
+    pub name: String,
+}
+
+/// `modify-server`.
+#[derive(Debug, Args)]
+pub struct ModifyServer {
+    /// What shall be different: weight=, max-conn=, min-conn=
+    #[arg(short = 's', value_name = "KEY=VALUE,...", required = true)]
+    pub settings: Vec<String>,
+    /// Ids of servers, such as _web.0
+    #[arg(value_name = "SERVER_ID", required = true)]
+    pub ids: Vec<String>,
 }
 
 /// `delete-rule`.

@@ -1,5 +1,7 @@
 //! `key=value,…` lists behind `-i`, `-m`, `-h`, `-t`, `-o` and `-s`.
 
+use libilb::rule::Timeout;
+use libilb::server::ServerKey;
 use libilb::words::{self, Word};
 
 use crate::error::Error;
@@ -15,12 +17,28 @@ pub enum Key {
     Protocol,
     /// Whether the manager puts the rule's addresses on an interface.
     ManageAddresses,
+    /// Network of clients.
+    Client,
     /// Algorithm.
     Lbalg,
+    /// Options of the algorithm.
+    Flags,
     /// Topology.
     Type,
-    /// NAT source addresses.
+    /// Kind of tunnel.
+    Tunnel,
+    /// UDP port of GUE.
+    GuePort,
+    /// Checksum of the tunnel.
+    TunnelChecksum,
+    /// Source addresses towards the servers.
     ProxySrc,
+    /// One-packet scheduling.
+    OnePacket,
+    /// What becomes of connections without server.
+    Orphans,
+    /// New flows a second.
+    MaxNewFlows,
     /// Persistence mask.
     Pmask,
     /// Health check.
@@ -33,16 +51,22 @@ pub enum Key {
     NatTimeout,
     /// Seconds of persistence.
     PersistTimeout,
+    /// Seconds in which a server comes up to its share.
+    SlowStart,
+    /// Idle seconds of a state.
+    Timeout(Timeout),
     /// Server group.
     Servergroup,
     /// Server specification or id.
     Server,
+    /// Share and limits of a server.
+    Limit(ServerKey),
 }
 
 impl Key {
     /// Whether it may be given several times, and `key=a,b` means `key=a,key=b`.
     const fn is_list(self) -> bool {
-        matches!(self, Key::ProxySrc | Key::Server)
+        matches!(self, Key::ProxySrc | Key::Server | Key::Client | Key::Flags)
     }
 }
 
@@ -62,6 +86,7 @@ pub const INCOMING: KeyList = KeyList {
         (Key::Vip, "vip", &[]),
         (Key::Port, "port", &[]),
         (Key::Protocol, "protocol", &["prot"]),
+        (Key::Client, "client", &["src"]),
         (Key::ManageAddresses, "manage-addresses", &[]),
     ],
 };
@@ -70,9 +95,16 @@ pub const METHOD: KeyList = KeyList {
     option: "-m",
     keys: &[
         (Key::Lbalg, "lbalg", &["algo"]),
+        (Key::Flags, "flags", &[]),
         (Key::Type, "type", &["topo"]),
+        (Key::Tunnel, "tunnel", &["tun-type"]),
+        (Key::GuePort, "gue-port", &["tun-port"]),
+        (Key::TunnelChecksum, "tunnel-checksum", &["tun-csum"]),
         (Key::ProxySrc, "proxy-src", &["nat-src"]),
         (Key::Pmask, "pmask", &["persist"]),
+        (Key::OnePacket, "one-packet", &["ops"]),
+        (Key::Orphans, "orphans", &[]),
+        (Key::MaxNewFlows, "max-new-flows", &[]),
     ],
 };
 /// How servers are checked.
@@ -90,6 +122,42 @@ pub const TIMERS: KeyList = KeyList {
         (Key::ConnDrain, "conn-drain", &[]),
         (Key::NatTimeout, "nat-timeout", &[]),
         (Key::PersistTimeout, "persist-timeout", &[]),
+        (Key::SlowStart, "slow-start", &[]),
+        (
+            Key::Timeout(Timeout::TcpEstablished),
+            "tcp-established",
+            &["established"],
+        ),
+        (
+            Key::Timeout(Timeout::SynReceived),
+            "syn-received",
+            &["tcp-syn-received"],
+        ),
+        (
+            Key::Timeout(Timeout::FinWait),
+            "fin-wait",
+            &["tcp-fin-wait"],
+        ),
+        (
+            Key::Timeout(Timeout::TimeWait),
+            "time-wait",
+            &["tcp-time-wait"],
+        ),
+        (Key::Timeout(Timeout::Close), "close", &["tcp-close"]),
+        (
+            Key::Timeout(Timeout::CloseWait),
+            "close-wait",
+            &["tcp-close-wait"],
+        ),
+        (
+            Key::Timeout(Timeout::LastAck),
+            "last-ack",
+            &["tcp-last-ack"],
+        ),
+        (Key::Timeout(Timeout::Udp), "udp", &[]),
+        (Key::Timeout(Timeout::Sctp), "sctp", &[]),
+        (Key::Timeout(Timeout::Icmp), "icmp", &[]),
+        (Key::Timeout(Timeout::Other), "other", &[]),
     ],
 };
 /// Where it goes.
@@ -97,11 +165,38 @@ pub const OUTGOING: KeyList = KeyList {
     option: "-o",
     keys: &[(Key::Servergroup, "servergroup", &["sg"])],
 };
-/// Servers.
+/// Servers that are added.
 pub const SERVERS: KeyList = KeyList {
+    option: "-s",
+    keys: &[
+        (Key::Server, "server", &["servers"]),
+        WEIGHT,
+        MAX_CONNECTIONS,
+        MIN_CONNECTIONS,
+    ],
+};
+/// Servers that are there.
+pub const NAMED_SERVERS: KeyList = KeyList {
     option: "-s",
     keys: &[(Key::Server, "server", &["servers"])],
 };
+/// What can be changed about a server.
+pub const LIMITS: KeyList = KeyList {
+    option: "-s",
+    keys: &[WEIGHT, MAX_CONNECTIONS, MIN_CONNECTIONS],
+};
+
+const WEIGHT: Word<Key> = (Key::Limit(ServerKey::Weight), "weight", &[]);
+const MAX_CONNECTIONS: Word<Key> = (
+    Key::Limit(ServerKey::MaxConnections),
+    "max-conn",
+    &["max-connections", "u-threshold"],
+);
+const MIN_CONNECTIONS: Word<Key> = (
+    Key::Limit(ServerKey::MinConnections),
+    "min-conn",
+    &["min-connections", "l-threshold"],
+);
 
 const RULE_LISTS: [&KeyList; 5] = [&INCOMING, &METHOD, &HEALTH, &TIMERS, &OUTGOING];
 
@@ -111,36 +206,62 @@ impl KeyList {
     /// # Errors
     /// [`Error::Usage`] for an unknown key, one that belongs to another option, one without value, or one given twice.
     pub fn parse(&self, texts: &[String]) -> Result<Vec<(Key, String)>, Error> {
-        let option = self.option;
-        let mut pairs: Vec<(Key, String)> = Vec::new();
+        let mut pairs = Vec::new();
         for text in texts {
-            for piece in text.split(',') {
-                let Some((word, value)) = piece.split_once('=') else {
-                    match pairs.last() {
-                        Some(&(key, _)) if key.is_list() && !piece.is_empty() => {
-                            pairs.push((key, piece.to_string()));
-                            continue;
-                        }
-                        _ => return Err(self.no_value(text, piece)),
-                    }
-                };
-                let key = words::find(self.keys, word.trim()).ok_or_else(|| self.unknown(word))?;
-                let value = value.trim();
-                if value.is_empty() {
-                    return Err(Error::Usage(format!(
-                        "{option}: key '{word}' has no value: write {word}=VALUE"
-                    )));
-                }
-                if !key.is_list() && pairs.iter().any(|&(k, _)| k == key) {
-                    return Err(Error::Usage(format!(
-                        "{option}: key '{}' is given twice",
-                        words::name(self.keys, key)
-                    )));
-                }
-                pairs.push((key, value.to_string()));
-            }
+            self.parse_into(&mut pairs, text)?;
         }
         Ok(pairs)
+    }
+
+    /// Like [`KeyList::parse`], with what was given each time the option stands there.
+    ///
+    /// # Errors
+    /// As [`KeyList::parse`].
+    pub fn parse_each(&self, texts: &[String]) -> Result<Vec<Vec<(Key, String)>>, Error> {
+        let each = texts.iter().map(|text| {
+            let mut pairs = Vec::new();
+            self.parse_into(&mut pairs, text)?;
+            Ok(pairs)
+        });
+        each.collect()
+    }
+
+    /// A key that is given twice.
+    pub fn twice(&self, key: Key) -> Error {
+        Error::Usage(format!(
+            "{}: key '{}' is given twice",
+            self.option,
+            words::name(self.keys, key)
+        ))
+    }
+
+    fn parse_into(&self, pairs: &mut Vec<(Key, String)>, text: &str) -> Result<(), Error> {
+        let option = self.option;
+        for piece in text.split(',') {
+            let Some((word, value)) = piece.split_once('=') else {
+                match pairs.last() {
+                    Some(&(key, _)) if key.is_list() && !piece.is_empty() => {
+                        pairs.push((key, piece.to_string()));
+                        continue;
+                    }
+                    _ => return Err(self.no_value(text, piece)),
+                }
+            };
+            let key = words::find(self.keys, word.trim()).ok_or_else(|| self.unknown(word))?;
+            let value = value.trim();
+            if value.is_empty() {
+                return Err(Error::Usage(format!(
+                    "{option}: key '{word}' has no value: write {word}=VALUE"
+                )));
+            }
+            // A limit belongs to the servers before it.
+            let limits = matches!(key, Key::Limit(_)) && self.keys.len() == SERVERS.keys.len();
+            if !key.is_list() && !limits && pairs.iter().any(|&(k, _)| k == key) {
+                return Err(self.twice(key));
+            }
+            pairs.push((key, value.to_string()));
+        }
+        Ok(())
     }
 
     fn no_value(&self, text: &str, piece: &str) -> Error {

@@ -2,10 +2,10 @@
 
 use libilb::describe::{Description, RuleDescription, Status};
 use libilb::error::Item;
-use libilb::rule::{RuleSettings, Topology};
+use libilb::rule::{Flags, Orphans, Protocol, Rule, RuleSettings, VipSettings};
 
 use crate::action::{Action, Request, Show};
-use crate::cli::{CreateRule, DeleteRule, ShowRule};
+use crate::cli::{CreateRule, DeleteRule, ModifyRule, ShowRule};
 use crate::error::Error;
 use crate::keys::{HEALTH, INCOMING, Key, METHOD, OUTGOING, TIMERS};
 use crate::show;
@@ -20,36 +20,27 @@ pub fn create(args: CreateRule) -> Result<Action, Error> {
         enabled: args.enable,
         ..RuleSettings::default()
     };
-    let mut pairs = INCOMING.parse(&args.incoming)?;
-    pairs.extend(METHOD.parse(&args.method)?);
+    incoming(&args.incoming, &mut settings)?;
+    let mut pairs = METHOD.parse(&args.method)?;
     pairs.extend(TIMERS.parse(&args.timers)?);
     pairs.extend(OUTGOING.parse(&args.outgoing)?);
     let health = HEALTH.parse(&args.health)?;
-    for (key, value) in pairs {
-        match key {
-            Key::Vip => settings.vip = value,
-            Key::Port => settings.port = value,
-            Key::Protocol => settings.protocol = Some(value),
-            Key::ManageAddresses => settings.manage_addresses = Some(yes_or_no(&value)?),
-            Key::Lbalg => settings.algorithm = value,
-            Key::Type => settings.topology = value,
-            Key::ProxySrc => settings.proxy_src.push(value),
-            Key::Pmask => settings.pmask = Some(value),
-            Key::ConnDrain => settings.conn_drain = Some(seconds("conn-drain", &value)?),
-            Key::NatTimeout => settings.nat_timeout = Some(seconds("nat-timeout", &value)?),
-            Key::PersistTimeout => {
-                settings.persist_timeout = Some(seconds("persist-timeout", &value)?);
-            }
-            Key::Servergroup => settings.servergroup = value,
-            Key::HcName | Key::HcPort | Key::Server => {}
-        }
-    }
+    set(pairs, &mut settings)?;
     if args.persistent {
         settings.pmask.get_or_insert_default();
     }
+    let vips = settings.vips();
+    let ported = |vip: &VipSettings| {
+        let word = vip.protocol.as_deref().unwrap_or("tcp");
+        // What is no protocol gets its own message.
+        Protocol::parse(word).is_ok_and(Protocol::has_ports)
+    };
     for (missing, what) in [
-        (settings.vip.is_empty(), "-i vip=ADDRESS"),
-        (settings.port.is_empty(), "-i port=PORT"),
+        (vips.iter().any(|vip| vip.vip.is_empty()), "-i vip=ADDRESS"),
+        (
+            vips.iter().any(|vip| vip.port.is_empty() && ported(vip)),
+            "-i port=PORT",
+        ),
         (settings.algorithm.is_empty(), "-m lbalg=ALGORITHM"),
         (settings.topology.is_empty(), "-m type=TOPOLOGY"),
         (settings.servergroup.is_empty(), "-o servergroup=NAME"),
@@ -70,6 +61,109 @@ pub fn create(args: CreateRule) -> Result<Action, Error> {
         name: args.name,
         settings: Box::new(settings),
     }))
+}
+
+/// Reads `modify-rule`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn modify(args: ModifyRule) -> Result<Action, Error> {
+    let mut settings = RuleSettings::default();
+    incoming(&args.incoming, &mut settings)?;
+    let mut pairs = METHOD.parse(&args.method)?;
+    pairs.extend(TIMERS.parse(&args.timers)?);
+    set(pairs, &mut settings)?;
+    if args.persistent {
+        settings.pmask.get_or_insert_default();
+    }
+    if settings == RuleSettings::default() {
+        return Err(Error::Usage(
+            "what shall be changed? Give -m, -t, -i or -p ('lbadm help modify-rule' explains it)"
+                .to_string(),
+        ));
+    }
+    Ok(Action::Change(Request::ModifyRule {
+        name: args.name,
+        settings: Box::new(settings),
+    }))
+}
+
+/// Reads every `-i`. A vip begins with the option in which it is named; what is said without one belongs to the vip
+/// before it.
+fn incoming(texts: &[String], settings: &mut RuleSettings) -> Result<(), Error> {
+    let mut vips: Vec<VipSettings> = vec![VipSettings::default()];
+    for pairs in INCOMING.parse_each(texts)? {
+        let named = pairs.iter().any(|(key, _)| *key == Key::Vip);
+        if named && vips.last().is_some_and(|vip| !vip.vip.is_empty()) {
+            vips.push(VipSettings::default());
+        }
+        let Some(vip) = vips.last_mut() else {
+            continue;
+        };
+        for (key, value) in pairs {
+            let twice = match key {
+                Key::Vip => !std::mem::replace(&mut vip.vip, value).is_empty(),
+                Key::Port => !std::mem::replace(&mut vip.port, value).is_empty(),
+                Key::Protocol => vip.protocol.replace(value).is_some(),
+                Key::Client => {
+                    settings.clients.push(value);
+                    false
+                }
+                Key::ManageAddresses => {
+                    let manage = yes_or_no("manage-addresses", &value)?;
+                    settings.manage_addresses.replace(manage).is_some()
+                }
+                _ => false,
+            };
+            if twice {
+                return Err(INCOMING.twice(key));
+            }
+        }
+    }
+    let first = vips.remove(0);
+    (settings.vip, settings.port, settings.protocol) = (first.vip, first.port, first.protocol);
+    settings.more_vips = vips;
+    Ok(())
+}
+
+/// Takes over what -m, -t and -o said.
+fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Error> {
+    for (key, value) in pairs {
+        match key {
+            Key::Lbalg => settings.algorithm = value,
+            Key::Flags => settings.flags.push(value),
+            Key::Type => settings.topology = value,
+            Key::Tunnel => settings.tunnel = Some(value),
+            Key::GuePort => settings.gue_port = Some(number("gue-port", &value)?),
+            Key::TunnelChecksum => settings.tunnel_checksum = Some(value),
+            Key::ProxySrc => settings.proxy_src.push(value),
+            Key::Pmask => settings.pmask = Some(value),
+            Key::OnePacket => settings.one_packet = Some(yes_or_no("one-packet", &value)?),
+            Key::Orphans => settings.orphans = Some(value),
+            Key::MaxNewFlows => settings.max_new_flows = Some(number("max-new-flows", &value)?),
+            Key::ConnDrain => settings.conn_drain = Some(seconds("conn-drain", &value)?),
+            Key::NatTimeout => settings.nat_timeout = Some(seconds("nat-timeout", &value)?),
+            Key::PersistTimeout => {
+                settings.persist_timeout = Some(seconds("persist-timeout", &value)?);
+            }
+            Key::SlowStart => settings.slow_start = Some(seconds("slow-start", &value)?),
+            Key::Timeout(state) => {
+                let seconds = seconds(state.name(), &value)?;
+                settings.timeouts.insert(state, seconds);
+            }
+            Key::Servergroup => settings.servergroup = value,
+            Key::Vip
+            | Key::Port
+            | Key::Protocol
+            | Key::Client
+            | Key::ManageAddresses
+            | Key::HcName
+            | Key::HcPort
+            | Key::Server
+            | Key::Limit(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads `delete-rule`.
@@ -110,12 +204,20 @@ fn seconds(key: &str, value: &str) -> Result<u32, Error> {
     })
 }
 
-fn yes_or_no(value: &str) -> Result<bool, Error> {
+fn number(key: &str, value: &str) -> Result<u32, Error> {
+    value.parse().map_err(|_| {
+        Error::Usage(format!(
+            "{key} '{value}' is not a number: write it like {key}=1000"
+        ))
+    })
+}
+
+fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
     match value.to_ascii_lowercase().as_str() {
         "yes" | "true" | "on" => Ok(true),
         "no" | "false" | "off" => Ok(false),
         _ => Err(Error::Usage(format!(
-            "manage-addresses '{value}' is not known: use yes or no"
+            "{key} '{value}' is not known: use yes or no"
         ))),
     }
 }
@@ -162,37 +264,83 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         column("STATUS", |r| status_cell(r.rule.status)),
         column("LBALG", |r| r.rule.rule.algorithm.into()),
         column("TYPE", |r| r.rule.rule.topology.into()),
-        column("PROTOCOL", |r| r.rule.rule.protocol.into()),
-        column("VIP", |r| r.rule.rule.vip.into()),
-        column("PORT", |r| r.rule.rule.ports.into()),
+        column("PROTOCOL", |r| {
+            r.rule.rule.vips.column(|vip| vip.protocol).into()
+        }),
+        column("VIP", |r| r.rule.rule.vips.column(|vip| vip.address).into()),
+        column("PORT", |r| r.rule.rule.vips.column(|vip| vip.ports).into()),
         extra("SERVERGROUP", |r| r.rule.rule.servergroup.as_str().into()),
         extra("SERVERS", |r| r.servers.as_str().into()),
-        extra("PROXY-SRC", |r| {
-            let all: Vec<String> = r
-                .rule
-                .rule
-                .proxy_src
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            all.join(",").into()
-        }),
+        extra("PROXY-SRC", |r| listed(&r.rule.rule.proxy_src)),
         extra("CONN-DRAIN", |r| r.rule.rule.conn_drain.into()),
         extra("NAT-TIMEOUT", |r| r.rule.rule.idle_timeout().into()),
-        extra("MANAGE-ADDRESSES", |r| {
-            if r.rule.rule.manage_addresses {
-                "yes"
-            } else {
-                "no"
-            }
-            .into()
-        }),
+        extra("MANAGE-ADDRESSES", |r| yes(r.rule.rule.manage_addresses)),
         extra("CONNECTIONS", |r| r.rule.connections.into()),
         extra("PROBLEMS", |r| Cell {
             text: r.rule.problems.join("; "),
             tone: Tone::Bad,
         }),
+        extra("CLIENTS", |r| listed(&r.rule.rule.clients)),
+        extra("FLAGS", |r| {
+            let rule = &r.rule.rule;
+            rule.flags.words(rule.algorithm).into()
+        }),
+        extra("TUNNEL", |r| {
+            let tunnel = r.rule.rule.tunnel;
+            tunnel
+                .map(|tunnel| tunnel.to_string())
+                .unwrap_or_default()
+                .into()
+        }),
+        extra("PMASK", |r| {
+            let persistence = r.rule.rule.persistence;
+            persistence
+                .map(|p| format!("/{}", p.mask))
+                .unwrap_or_default()
+                .into()
+        }),
+        extra("PERSIST-TIMEOUT", |r| {
+            let persistence = r.rule.rule.persistence;
+            persistence.map(|p| p.timeout.into()).unwrap_or_default()
+        }),
+        extra("ONE-PACKET", |r| yes(r.rule.rule.one_packet)),
+        extra("ORPHANS", |r| r.rule.rule.orphans.into()),
+        extra("SLOW-START", |r| r.rule.rule.slow_start.into()),
+        extra("MAX-NEW-FLOWS", |r| r.rule.rule.max_new_flows.into()),
+        extra("TIMEOUTS", |r| {
+            let set = r.rule.rule.timeouts.iter();
+            let all: Vec<String> = set
+                .map(|(state, seconds)| format!("{state}={seconds}"))
+                .collect();
+            all.join(",").into()
+        }),
     ]
+}
+
+fn yes(value: bool) -> Cell {
+    if value { "yes" } else { "no" }.into()
+}
+
+fn listed<T: ToString>(all: &[T]) -> Cell {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(",").into()
+}
+
+/// Whether a rule has what a field is about; `-f` leaves the others out.
+fn concerns(name: &str, rule: &Rule) -> bool {
+    match name {
+        "PROXY-SRC" => !rule.proxy_src.is_empty(),
+        "CLIENTS" => !rule.clients.is_empty(),
+        "FLAGS" => rule.flags != Flags::default(),
+        "TUNNEL" => rule.tunnel.is_some(),
+        "PMASK" | "PERSIST-TIMEOUT" => rule.persistence.is_some(),
+        "ONE-PACKET" => rule.one_packet,
+        "ORPHANS" => rule.orphans != Orphans::default(),
+        "SLOW-START" => rule.slow_start > 0,
+        "MAX-NEW-FLOWS" => rule.max_new_flows > 0,
+        "TIMEOUTS" => !rule.timeouts.is_empty(),
+        _ => true,
+    }
 }
 
 /// The rules that `show-rule` is about.
@@ -283,14 +431,17 @@ fn full(rows: &[Row<'_>], style: Style) -> String {
         .map(|row| {
             columns()
                 .into_iter()
-                .filter(|c| c.name != "PROXY-SRC" || row.rule.rule.topology == Topology::Nat)
+                .filter(|c| concerns(c.name, &row.rule.rule))
                 .filter(|c| c.name != "PROBLEMS" || !row.rule.problems.is_empty())
                 .map(|c| {
                     let cell = (c.value)(row);
                     let note = match (c.name, cell.text.as_str()) {
                         ("STATUS", _) if row.rule.deleted => " (deleted)",
                         ("CONN-DRAIN", "0") => " (until the last connection ends)",
-                        ("CONN-DRAIN" | "NAT-TIMEOUT", _) => " s",
+                        ("CONN-DRAIN" | "NAT-TIMEOUT" | "PERSIST-TIMEOUT" | "SLOW-START", _) => {
+                            " s"
+                        }
+                        ("MAX-NEW-FLOWS", _) => " a second",
                         _ => "",
                     };
                     let text = if cell.text.is_empty() {

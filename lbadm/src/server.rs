@@ -2,12 +2,13 @@
 
 use libilb::describe::{Description, RuleDescription, ServerDescription};
 use libilb::error::Item;
-use libilb::server::{ServerSpec, Target};
+use libilb::server::{SERVER_KEYS, ServerSettings, ServerSpec, Target};
+use libilb::words;
 
 use crate::action::{Action, Request, Show};
-use crate::cli::{ChangeServers, ServerIds, ShowServer};
+use crate::cli::{ChangeServers, ModifyServer, ServerIds, ShowServer};
 use crate::error::Error;
-use crate::keys::SERVERS;
+use crate::keys::{Key, LIMITS, NAMED_SERVERS, SERVERS};
 use crate::rule::status_cell;
 use crate::show;
 use crate::table::{self, Cell, Column, Style};
@@ -15,22 +16,70 @@ use crate::table::{self, Cell, Column, Style};
 /// How removed servers are introduced.
 pub const REMOVED: &str = "removed, with connections that live on";
 
-/// Reads `-s`: specifications, and ids if `ids` says so.
+/// Reads `-s` of servers that are added. Weight and limits belong to the servers before them, back to the last that have
+/// theirs.
+///
+/// # Errors
+/// One that is none.
+pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
+    let mut specs: Vec<String> = Vec::new();
+    for pairs in SERVERS.parse_each(texts)? {
+        let (mut first, mut limited) = (specs.len(), true);
+        for (key, value) in pairs {
+            let Key::Limit(limit) = key else {
+                if limited {
+                    (first, limited) = (specs.len(), false);
+                }
+                specs.push(value);
+                continue;
+            };
+            limited = true;
+            let word = words::name(SERVER_KEYS, limit);
+            if first == specs.len() {
+                return Err(Error::Usage(format!(
+                    "-s: key '{word}' stands before any server: write server=SPEC,{word}={value}"
+                )));
+            }
+            for spec in &mut specs[first..] {
+                spec.push_str(&format!(",{word}={value}"));
+            }
+        }
+    }
+    for spec in &specs {
+        ServerSpec::parse(spec).map_err(Error::from_command_line)?;
+    }
+    Ok(specs)
+}
+
+/// Reads `-s` of servers that are there: specifications and ids.
 ///
 /// # Errors
 /// One that is neither.
-pub fn specs(texts: &[String], ids: bool) -> Result<Vec<String>, Error> {
-    let specs: Vec<String> = SERVERS
-        .parse(texts)?
-        .into_iter()
-        .map(|(_, value)| value)
-        .collect();
-    for spec in &specs {
-        if !(ids && spec.starts_with('_')) {
-            ServerSpec::parse(spec).map_err(Error::from_command_line)?;
-        }
+fn named(texts: &[String]) -> Result<Vec<String>, Error> {
+    let pairs = NAMED_SERVERS.parse(texts)?;
+    let specs: Vec<String> = pairs.into_iter().map(|(_, value)| value).collect();
+    for spec in specs.iter().filter(|spec| !spec.starts_with('_')) {
+        ServerSpec::parse(spec).map_err(Error::from_command_line)?;
     }
     Ok(specs)
+}
+
+/// Reads `modify-server`.
+///
+/// # Errors
+/// A number out of range.
+pub fn modify(args: ModifyServer) -> Result<Action, Error> {
+    let mut settings = ServerSettings::default();
+    for (key, value) in LIMITS.parse(&args.settings)? {
+        if let Key::Limit(limit) = key {
+            let set = settings.set(limit, &value);
+            set.map_err(Error::from_command_line)?;
+        }
+    }
+    Ok(Action::Change(Request::ModifyServers {
+        ids: args.ids,
+        settings,
+    }))
 }
 
 /// Replaces host names by `name=address`, for the manager does not look names up. Blocks.
@@ -58,7 +107,7 @@ pub fn resolve(specs: Vec<String>) -> Result<Vec<String>, Error> {
 /// Everything that is wrong whatever is configured.
 pub fn add(args: ChangeServers) -> Result<Action, Error> {
     Ok(Action::Change(Request::AddServers {
-        servers: specs(&args.servers, false)?,
+        servers: specs(&args.servers)?,
         group: args.group,
     }))
 }
@@ -69,7 +118,7 @@ pub fn add(args: ChangeServers) -> Result<Action, Error> {
 /// Everything that is wrong whatever is configured.
 pub fn remove(args: ChangeServers) -> Result<Action, Error> {
     Ok(Action::Change(Request::RemoveServers {
-        servers: specs(&args.servers, true)?,
+        servers: named(&args.servers)?,
         group: args.group,
     }))
 }
@@ -118,8 +167,9 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     vec![
         column("SERVERID", true, |r| r.server.server.id.as_str().into()),
         column("ADDRESS", true, |r| r.server.server.address.into()),
-        column("PORT", true, |r| {
-            r.server.server.ports.unwrap_or(r.rule.rule.ports).into()
+        column("PORT", true, |r| match r.server.server.ports {
+            Some(ports) => ports.into(),
+            None => r.rule.rule.vips.column(|vip| vip.ports).into(),
         }),
         column("RULENAME", true, |r| r.rule.rule.name.as_str().into()),
         column("STATUS", true, |r| status_cell(r.server.status)),
@@ -136,6 +186,12 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         }),
         column("WEIGHT", false, |r| r.server.server.weight.into()),
         column("CONNECTIONS", false, |r| r.server.connections.into()),
+        column("MAX-CONN", false, |r| {
+            r.server.server.max_connections.into()
+        }),
+        column("MIN-CONN", false, |r| {
+            r.server.server.min_connections.into()
+        }),
     ]
 }
 

@@ -20,7 +20,7 @@ pub fn create(args: CreateServergroup) -> Result<Action, Error> {
     check_name(Item::ServerGroup, &args.name).map_err(Error::from_command_line)?;
     Ok(Action::Change(Request::CreateGroup {
         name: args.name,
-        servers: specs(&args.servers, false)?,
+        servers: specs(&args.servers)?,
     }))
 }
 
@@ -81,6 +81,12 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         column("WEIGHT", false, |r| r.of(|s| s.server.weight.into())),
         column("STATUS", false, |r| r.of(|s| status_cell(s.status))),
         column("CONNECTIONS", false, |r| r.of(|s| s.connections.into())),
+        column("MAX-CONN", false, |r| {
+            r.of(|s| s.server.max_connections.into())
+        }),
+        column("MIN-CONN", false, |r| {
+            r.of(|s| s.server.min_connections.into())
+        }),
     ]
 }
 

@@ -4,16 +4,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ilb_forwarder::spec::{
-    Algorithm, PortMap, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts,
-    Topology, VipSpec,
+    Algorithm, AlgorithmOptions, GueChecksum, Limits, Orphans, Persistence, PortMap, PortRange,
+    Prefix, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts, Topology, Tunnel, VipSpec,
 };
-use libilb::model::{self, Configuration, Rule, Server};
+use libilb::model::{self, Configuration, Rule, Server, Timeout};
 use libilb::port;
 
 use crate::retired::{Retired, RetiredRule};
 
 /// The snapshot of a configuration: its enabled rules, and whatever is retired.
-pub fn snapshot(generation: u64, configuration: &Configuration, retired: &Retired) -> SnapshotSpec {
+pub fn snapshot(
+    generation: u64,
+    limits: Limits,
+    configuration: &Configuration,
+    retired: &Retired,
+) -> SnapshotSpec {
     let active = configuration
         .rules
         .values()
@@ -24,8 +29,8 @@ pub fn snapshot(generation: u64, configuration: &Configuration, retired: &Retire
     rules.sort_by_key(|rule| rule.id);
     SnapshotSpec {
         generation,
+        limits,
         rules,
-        ..SnapshotSpec::default()
     }
 }
 
@@ -58,48 +63,115 @@ fn rule<'a>(
         id: rule.number,
         name: rule.name.clone(),
         accepting,
-        vips: vec![VipSpec {
-            address: rule.vip,
-            protocol: match rule.protocol {
-                model::Protocol::Tcp => Protocol::Tcp,
-                model::Protocol::Udp => Protocol::Udp,
-            },
-            ports: PortRange {
-                first: rule.ports.first,
-                last: rule.ports.last,
-            },
-        }],
+        vips: rule.vips.iter().map(vip).collect(),
+        clients: rule
+            .clients
+            .iter()
+            .map(|client| Prefix {
+                address: client.address,
+                len: client.len,
+            })
+            .collect(),
         topology: match rule.topology {
             model::Topology::Dsr => Topology::Dsr,
             model::Topology::Nat => Topology::Nat,
             model::Topology::HalfNat => Topology::HalfNat,
+            model::Topology::Tun => Topology::Tun,
         },
-        algorithm: match rule.algorithm {
-            model::Algorithm::RoundRobin => Algorithm::RoundRobin,
-            model::Algorithm::HashIp => Algorithm::HashIp,
-            model::Algorithm::HashIpPort => Algorithm::HashIpPort,
-            model::Algorithm::HashIpVip => Algorithm::HashIpVip,
+        tunnel: rule.tunnel.map(tunnel).unwrap_or_default(),
+        algorithm: algorithm(rule.algorithm),
+        options: AlgorithmOptions {
+            fallback: rule.flags.fallback,
+            port: rule.flags.port,
         },
         proxy_src: rule.proxy_src.clone(),
+        persistence: rule.persistence.map(|persistence| Persistence {
+            mask: persistence.mask,
+            timeout: persistence.timeout,
+        }),
+        one_packet: rule.one_packet,
+        orphans: match rule.orphans {
+            model::Orphans::Reschedule => Orphans::Reschedule,
+            model::Orphans::Reset => Orphans::Reset,
+            model::Orphans::Drop => Orphans::Drop,
+        },
+        slow_start: rule.slow_start,
+        new_flows_per_second: rule.max_new_flows,
         timeouts: timeouts(rule),
         servers: servers
             .filter_map(|(item, accepting)| server(rule, item, accepting))
             .collect(),
-        ..RuleSpec::default()
+    }
+}
+
+fn vip(vip: &model::Vip) -> VipSpec {
+    VipSpec {
+        address: vip.address,
+        protocol: match vip.protocol {
+            model::Protocol::Tcp => Protocol::Tcp,
+            model::Protocol::Udp => Protocol::Udp,
+            model::Protocol::Sctp => Protocol::Sctp,
+            model::Protocol::Icmp => Protocol::Icmp,
+            model::Protocol::Any => Protocol::Any,
+        },
+        ports: PortRange {
+            first: vip.ports.first,
+            last: vip.ports.last,
+        },
+    }
+}
+
+fn tunnel(tunnel: model::Tunnel) -> Tunnel {
+    match tunnel {
+        model::Tunnel::Ipip => Tunnel::Ipip,
+        model::Tunnel::Gre { checksum } => Tunnel::Gre { checksum },
+        model::Tunnel::Gue { port, checksum } => Tunnel::Gue {
+            port,
+            checksum: match checksum {
+                model::TunnelChecksum::None => GueChecksum::None,
+                model::TunnelChecksum::Full => GueChecksum::Udp,
+                model::TunnelChecksum::Remote => GueChecksum::Remote,
+            },
+        },
+    }
+}
+
+fn algorithm(algorithm: model::Algorithm) -> Algorithm {
+    use model::Algorithm as Said;
+    match algorithm {
+        Said::RoundRobin => Algorithm::RoundRobin,
+        Said::WeightedRoundRobin => Algorithm::WeightedRoundRobin,
+        Said::LeastConnection => Algorithm::LeastConnection,
+        Said::WeightedLeastConnection => Algorithm::WeightedLeastConnection,
+        Said::LocalityLeastConnection => Algorithm::LocalityLeastConnection,
+        Said::LocalityLeastConnectionReplication => Algorithm::LocalityLeastConnectionReplication,
+        Said::DestinationHash => Algorithm::DestinationHash,
+        Said::SourceHash => Algorithm::SourceHash,
+        Said::ShortestExpectedDelay => Algorithm::ShortestExpectedDelay,
+        Said::NeverQueue => Algorithm::NeverQueue,
+        Said::Failover => Algorithm::Failover,
+        Said::Overflow => Algorithm::Overflow,
+        Said::Maglev => Algorithm::Maglev,
+        Said::TwoChoices => Algorithm::TwoChoices,
+        Said::HashIp => Algorithm::HashIp,
+        Said::HashIpPort => Algorithm::HashIpPort,
+        Said::HashIpVip => Algorithm::HashIpVip,
     }
 }
 
 fn timeouts(rule: &Rule) -> Timeouts {
-    let defaults = Timeouts::default();
-    match rule.protocol {
-        model::Protocol::Tcp => Timeouts {
-            tcp_established: rule.idle_timeout(),
-            ..defaults
-        },
-        model::Protocol::Udp => Timeouts {
-            udp: rule.idle_timeout(),
-            ..defaults
-        },
+    Timeouts {
+        tcp_established: rule.timeout(Timeout::TcpEstablished),
+        tcp_syn_received: rule.timeout(Timeout::SynReceived),
+        tcp_fin_wait: rule.timeout(Timeout::FinWait),
+        tcp_time_wait: rule.timeout(Timeout::TimeWait),
+        tcp_close: rule.timeout(Timeout::Close),
+        tcp_close_wait: rule.timeout(Timeout::CloseWait),
+        tcp_last_ack: rule.timeout(Timeout::LastAck),
+        udp: rule.timeout(Timeout::Udp),
+        sctp: rule.timeout(Timeout::Sctp),
+        icmp: rule.timeout(Timeout::Icmp),
+        other: rule.timeout(Timeout::Other),
     }
 }
 
@@ -116,6 +188,8 @@ fn server(rule: &Rule, server: &Server, accepting: bool) -> Option<ServerSpec> {
         },
         weight: server.weight,
         accepting,
+        max_connections: server.max_connections,
+        min_connections: server.min_connections,
         ..ServerSpec::default()
     })
 }
@@ -128,7 +202,10 @@ pub fn addresses(configuration: &Configuration, retired: &Retired) -> BTreeSet<I
     active
         .chain(leaving)
         .filter(|rule| rule.manage_addresses)
-        .flat_map(|rule| rule.proxy_src.iter().copied().chain([rule.vip]))
+        .flat_map(|rule| {
+            let vips = rule.vips.iter().map(|vip| vip.address);
+            vips.chain(rule.proxy_src.iter().copied())
+        })
         .collect()
 }
 
@@ -162,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_translated_word_by_word() {
-        let spec = snapshot(9, &configuration(), &Retired::default());
+        let spec = snapshot(9, Limits::default(), &configuration(), &Retired::default());
         assert_eq!(spec.generation, 9);
         let [rule] = spec.rules.as_slice() else {
             panic!("one rule expected: {spec:?}");
@@ -184,8 +261,15 @@ mod tests {
         );
         assert_eq!(rule.topology, Topology::Nat);
         assert_eq!(rule.algorithm, Algorithm::HashIpVip);
-        assert_eq!(rule.timeouts.tcp_established, 7);
-        assert_eq!(rule.timeouts.udp, Timeouts::default().udp);
+        assert_eq!(
+            rule.timeouts,
+            Timeouts {
+                tcp_established: 7,
+                udp: 7,
+                sctp: 7,
+                ..Timeouts::default()
+            }
+        );
         let ports: Vec<PortMap> = rule.servers.iter().map(|server| server.ports).collect();
         assert_eq!(
             ports,
@@ -194,10 +278,121 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_can_be_said_arrives() {
+        let mut configuration = Configuration::default();
+        let servers = ["192.0.2.1,weight=3,max-conn=10,min-conn=5", "[2001:db8::1]"];
+        configuration.create_group("far", &servers).unwrap();
+        let vip = |vip: &str, port: &str, protocol: &str| model::VipSettings {
+            vip: vip.into(),
+            port: port.into(),
+            protocol: Some(protocol.into()),
+        };
+        let said = RuleSettings {
+            port: "any".into(),
+            more_vips: vec![
+                vip("198.51.100.1", "5000-5009", "udp"),
+                vip("198.51.100.2", "", "icmp"),
+                vip("198.51.100.3", "", "any"),
+                vip("198.51.100.4", "9", "sctp"),
+            ],
+            clients: vec!["10.0.0.0/8".into(), "192.0.2.7".into()],
+            algorithm: "mh".into(),
+            flags: vec!["mh-port".into(), "mh-fallback".into()],
+            topology: "tun".into(),
+            tunnel: Some("gue".into()),
+            gue_port: Some(5555),
+            tunnel_checksum: Some("remcsum".into()),
+            proxy_src: vec!["198.51.100.9".into(), "2001:db8::9".into()],
+            servergroup: "far".into(),
+            nat_timeout: None,
+            pmask: Some("/24".into()),
+            persist_timeout: Some(300),
+            orphans: Some("reset".into()),
+            slow_start: Some(20),
+            max_new_flows: Some(1000),
+            timeouts: [(Timeout::FinWait, 9), (Timeout::Icmp, 4)].into(),
+            ..settings()
+        };
+        configuration.create_rule("far", &said).unwrap();
+        let limits = Limits {
+            new_flows_per_second: 5,
+            ..Limits::default()
+        };
+        let spec = snapshot(1, limits, &configuration, &Retired::default());
+        assert_eq!(spec.limits, limits);
+        let vip = |address: &str, protocol, first, last| VipSpec {
+            address: address.parse().unwrap(),
+            protocol,
+            ports: PortRange { first, last },
+        };
+        let server = |id, name: &str, address: &str| ServerSpec {
+            id,
+            name: name.into(),
+            address: address.parse().unwrap(),
+            ..ServerSpec::default()
+        };
+        let prefix = |address: &str, len| Prefix {
+            address: address.parse().unwrap(),
+            len,
+        };
+        let expected = RuleSpec {
+            id: 1,
+            name: "far".into(),
+            accepting: true,
+            vips: vec![
+                vip("198.51.100.1", Protocol::Tcp, 0, 65535),
+                vip("198.51.100.1", Protocol::Udp, 5000, 5009),
+                vip("198.51.100.2", Protocol::Icmp, 0, 65535),
+                vip("198.51.100.3", Protocol::Any, 0, 65535),
+                vip("198.51.100.4", Protocol::Sctp, 9, 9),
+            ],
+            clients: vec![prefix("10.0.0.0", 8), prefix("192.0.2.7", 32)],
+            topology: Topology::Tun,
+            tunnel: Tunnel::Gue {
+                port: 5555,
+                checksum: GueChecksum::Remote,
+            },
+            algorithm: Algorithm::Maglev,
+            options: AlgorithmOptions {
+                fallback: true,
+                port: true,
+            },
+            proxy_src: vec![
+                "198.51.100.9".parse().unwrap(),
+                "2001:db8::9".parse().unwrap(),
+            ],
+            persistence: Some(Persistence {
+                mask: 24,
+                timeout: 300,
+            }),
+            one_packet: false,
+            orphans: Orphans::Reset,
+            slow_start: 20,
+            new_flows_per_second: 1000,
+            timeouts: Timeouts {
+                tcp_fin_wait: 9,
+                icmp: 4,
+                ..Timeouts::default()
+            },
+            servers: vec![
+                ServerSpec {
+                    weight: 3,
+                    max_connections: 10,
+                    min_connections: 5,
+                    ..server(1, "_far.0", "192.0.2.1")
+                },
+                server(2, "_far.1", "2001:db8::1"),
+            ],
+        };
+        assert_eq!(spec.rules, [expected]);
+        assert_eq!(addresses(&configuration, &Retired::default()).len(), 6);
+    }
+
+    #[test]
     fn disabled_rules_and_servers_are_left_out() {
         let mut configuration = configuration();
         configuration.enable_servers(&["_web.1"], false).unwrap();
-        let spec = snapshot(1, &configuration, &Retired::default());
+        let spec = snapshot(1, Limits::default(), &configuration, &Retired::default());
         let names: Vec<&str> = spec.rules[0]
             .servers
             .iter()
@@ -206,7 +401,7 @@ mod tests {
         assert_eq!(names, ["_web.0", "_web.2"]);
         configuration.enable_rules::<&str>(&[], false).unwrap();
         assert!(
-            snapshot(1, &configuration, &Retired::default())
+            snapshot(1, Limits::default(), &configuration, &Retired::default())
                 .rules
                 .is_empty()
         );
@@ -221,7 +416,7 @@ mod tests {
         let mut retired = Retired::default();
         retired.follow(&before, &after, 1);
         after.create_rule("again", &settings()).unwrap();
-        let spec = snapshot(2, &after, &retired);
+        let spec = snapshot(2, Limits::default(), &after, &retired);
         let rules: Vec<(u32, bool)> = spec.rules.iter().map(|r| (r.id, r.accepting)).collect();
         assert_eq!(rules, [(1, false), (2, true)]);
         assert_eq!(spec.rules[0].vips, spec.rules[1].vips);

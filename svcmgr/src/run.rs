@@ -104,6 +104,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         dataplane,
         addresses,
         manage_addresses: settings.manager.manage_addresses,
+        limits: settings.limits,
     });
     let publisher = dbus::serve(&connection, &handle).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -133,6 +133,55 @@ async fn every_method_of_the_manager() {
 }
 
 #[tokio::test]
+async fn rules_and_servers_are_changed_in_place() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (_manager, client) = node.start_sim(&bus).await;
+    filled(&client).await;
+    let before = client.describe().await.unwrap();
+    let said = libilb::model::RuleSettings {
+        algorithm: "wlc".into(),
+        pmask: Some("/24".into()),
+        orphans: Some("reset".into()),
+        ..Default::default()
+    };
+    assert!(client.modify_rule("SHOP", &said).await.unwrap());
+    assert!(!client.modify_rule("shop", &said).await.unwrap());
+    let limits = libilb::model::ServerSettings {
+        weight: Some(0),
+        max_connections: Some(9),
+        min_connections: None,
+    };
+    let ids = ["_web.0"];
+    assert_eq!(client.modify_servers(&ids, &limits).await.unwrap(), ids);
+    assert!(
+        client
+            .modify_servers(&ids, &limits)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let after = client.describe().await.unwrap();
+    assert_eq!(after.generation, before.generation + 2);
+    let (old, new) = (before.rule("shop").unwrap(), after.rule("shop").unwrap());
+    assert_eq!(new.rule.number, old.rule.number);
+    assert_eq!(
+        new.rule.algorithm,
+        libilb::model::Algorithm::WeightedLeastConnection
+    );
+    assert_eq!(new.rule.persistence.unwrap().mask, 24);
+    let server = &after.group("web").unwrap().servers[0].server;
+    assert_eq!((server.weight, server.max_connections), (0, 9));
+    let vip = libilb::model::RuleSettings {
+        vip: "198.51.100.77".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        kind(client.modify_rule("shop", &vip).await),
+        ErrorKind::InvalidArgument
+    );
+}
+
+#[tokio::test]
 async fn refusals_have_their_name_and_change_nothing() {
     let (bus, node) = (Bus::start(), Node::new());
     let (_manager, client) = node.start_sim(&bus).await;
@@ -151,10 +200,10 @@ async fn refusals_have_their_name_and_change_nothing() {
         ErrorKind::InvalidArgument
     );
     bad = rule("198.51.100.9", "web");
-    bad.pmask = Some("/32".into());
+    bad.pmask = Some("/33".into());
     assert_eq!(
         kind(client.create_rule("bad", &bad).await),
-        ErrorKind::NotSupported
+        ErrorKind::InvalidArgument
     );
     let same = rule("198.51.100.1", "web");
     assert_eq!(
@@ -381,7 +430,7 @@ async fn plain_busctl_is_enough() {
     );
     let rule = client.describe().await.unwrap().rules[0].rule.clone();
     assert_eq!(
-        (rule.ports.first, rule.conn_drain, rule.enabled),
+        (rule.vips[0].ports.first, rule.conn_drain, rule.enabled),
         (80, 5, true)
     );
 }

@@ -110,7 +110,7 @@ const MISTAKES: &[(&str, i32, &[&str])] = &[
     ("show-rule -p -o rulname", 2, &["rulname"]),
     // Contradictions to what is configured.
     (
-        "create-rule -i vip=10.1.0.100,port=79-81 -m lbalg=rr,type=HALF-NAT -o servergroup=group0 x",
+        "create-rule -i vip=10.1.0.100,port=80-80 -m lbalg=rr,type=HALF-NAT -o servergroup=group0 x",
         1,
         &["rule0", "10.1.0.100"],
     ),
@@ -180,9 +180,9 @@ const MISTAKES: &[(&str, i32, &[&str])] = &[
     ("show-rule nosuch", 1, &["nosuch"]),
     // Part of the plan, not of this version.
     (
-        "create-rule -p -i vip=10.1.0.120,port=80 -m lbalg=rr,type=HALF-NAT,pmask=/24 -o servergroup=group0 x",
-        1,
-        &["not supported yet"],
+        "create-rule -i vip=10.1.0.120,port=80 -m lbalg=rr,type=HALF-NAT,pmask=/33 -o servergroup=group0 x",
+        2,
+        &["/33", "/32"],
     ),
     (
         "create-rule -i vip=10.1.0.120,port=80 -m lbalg=rr,type=HALF-NAT -h hc-name=h -o servergroup=group0 x",

@@ -11,7 +11,6 @@ use crate::packet::Tuple;
 use crate::snapshot::{Rule, Snapshot, Target, Vip};
 use crate::spec::Topology;
 use crate::table::{Connection, Direction, Identity};
-use crate::verdict::DropReason;
 
 /// See the module's text. Made anew when either part changes.
 #[derive(Debug)]
@@ -49,8 +48,8 @@ pub struct Flow<'v> {
 pub enum Recognised<'v> {
     /// It is, and this is what it stands for.
     Flow(Flow<'v>),
-    /// It is, but its server is not configured any more. The rule, and the index of the VIP there.
-    ServerGone(&'v Rule, u8),
+    /// It is, but its server is not configured any more.
+    ServerGone(&'v Rule),
 }
 
 impl View {
@@ -61,10 +60,7 @@ impl View {
             .targets()
             .iter()
             .enumerate()
-            .map(|(n, target)| match target.dead {
-                true => NextHop::None(DropReason::Orphaned),
-                false => network.server_hop(target.address, spread(n)),
-            })
+            .map(|(n, target)| network.next_hop(target.address, spread(n)))
             .collect();
         View {
             lanes: Lanes::new(&snapshot, &network, &hops),
@@ -93,7 +89,7 @@ impl View {
         self.lanes.get(lane)
     }
 
-    /// Next hop towards a target; none towards a dead one, so that nothing can take a short way to it.
+    /// Next hop towards a target.
     #[inline(always)]
     pub fn hop(&self, target: u32) -> NextHop {
         self.hops[target as usize]
@@ -143,7 +139,7 @@ impl View {
                     && identity.client_port == tuple.sport
                     && identity.vip_port == tuple.dport
                     && vip.address == tuple.dst;
-                same.then_some(Recognised::ServerGone(rule, identity.vip_index))
+                same.then_some(Recognised::ServerGone(rule))
             }
             (None, Direction::Reverse) => None,
         }

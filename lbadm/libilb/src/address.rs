@@ -50,6 +50,14 @@ impl Family {
             IpAddr::V6(_) => Family::Ipv6,
         }
     }
+
+    /// Bits of an address.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Family::Ipv4 => 32,
+            Family::Ipv6 => 128,
+        }
+    }
 }
 
 impl fmt::Display for Family {

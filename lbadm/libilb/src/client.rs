@@ -10,6 +10,7 @@ use crate::dbus::{self, ManagerProxy};
 use crate::describe::Description;
 use crate::error::ErrorKind;
 use crate::rule::RuleSettings;
+use crate::server::ServerSettings;
 use crate::stats::Statistics;
 
 /// How long a call may take. The manager answers in milliseconds; this only keeps a client from waiting for ever.
@@ -170,6 +171,16 @@ impl Client {
         Ok(self.manager.create_rule(name, settings).await?.to_string())
     }
 
+    /// Changes a rule. False if it was so already.
+    pub async fn modify_rule(
+        &self,
+        name: &str,
+        settings: &RuleSettings,
+    ) -> Result<bool, ClientError> {
+        let settings = dbus::settings_to_dbus(settings);
+        Ok(self.manager.modify_rule(name, settings).await?)
+    }
+
     /// Deletes rules.
     pub async fn delete_rules(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
         Ok(self.manager.delete_rules(names).await?)
@@ -233,5 +244,15 @@ impl Client {
         } else {
             self.manager.disable_servers(ids).await?
         })
+    }
+
+    /// Changes weights and limits of servers. Returns the ids of those that changed.
+    pub async fn modify_servers(
+        &self,
+        ids: &[&str],
+        settings: &ServerSettings,
+    ) -> Result<Vec<String>, ClientError> {
+        let settings = dbus::server_settings_to_dbus(settings);
+        Ok(self.manager.modify_servers(ids, settings).await?)
     }
 }

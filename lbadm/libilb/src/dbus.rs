@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 
 use crate::error::{ErrorKind, ModelError};
-use crate::rule::RuleSettings;
+use crate::rule::{RuleSettings, Timeout};
+use crate::server::{ServerKey, ServerSettings};
 use crate::stats::RawEntry;
 use crate::words;
 
@@ -82,53 +83,135 @@ pub fn unescape(element: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The keys of the `settings` dictionary of `CreateRule`, with the D-Bus type of each.
+/// The keys of the `settings` dictionary of `CreateRule` and `ModifyRule`, with the D-Bus type of each.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("enabled", "b"),
     ("vip", "s"),
     ("port", "s"),
     ("protocol", "s"),
+    ("vips", "as"),
+    ("clients", "as"),
     ("algorithm", "s"),
+    ("flags", "as"),
     ("topology", "s"),
+    ("tunnel", "s"),
+    ("gue-port", "u"),
+    ("tunnel-checksum", "s"),
     ("proxy-src", "as"),
     ("servergroup", "s"),
     ("conn-drain", "u"),
     ("nat-timeout", "u"),
     ("persist-timeout", "u"),
     ("pmask", "s"),
+    ("timeouts", "a{su}"),
+    ("one-packet", "b"),
+    ("orphans", "s"),
+    ("slow-start", "u"),
+    ("max-new-flows", "u"),
     ("manage-addresses", "b"),
 ];
 
-/// `settings` as `CreateRule` takes them.
+/// The keys of the `settings` dictionary of `ModifyServers`, with the D-Bus type of each.
+pub const SERVER_SETTINGS: &[(&str, &str)] = &[
+    ("weight", "u"),
+    ("max-connections", "u"),
+    ("min-connections", "u"),
+];
+
+/// `settings` as `CreateRule` and `ModifyRule` take them: what is not said is left out.
 pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Variant<'static>> {
     let text = |s: &String| Variant::from(s.clone());
-    let mut map = HashMap::from([
-        ("enabled", Variant::from(settings.enabled)),
-        ("vip", text(&settings.vip)),
-        ("port", text(&settings.port)),
-        ("algorithm", text(&settings.algorithm)),
-        ("topology", text(&settings.topology)),
-        ("servergroup", text(&settings.servergroup)),
-    ]);
-    if !settings.proxy_src.is_empty() {
-        map.insert("proxy-src", Variant::from(settings.proxy_src.clone()));
+    let mut map = HashMap::new();
+    if settings.enabled {
+        map.insert("enabled", Variant::from(true));
     }
+    for (key, value) in [
+        ("vip", &settings.vip),
+        ("port", &settings.port),
+        ("algorithm", &settings.algorithm),
+        ("topology", &settings.topology),
+        ("servergroup", &settings.servergroup),
+    ] {
+        if !value.is_empty() {
+            map.insert(key, text(value));
+        }
+    }
+    let vips: Vec<String> = settings.more_vips.iter().map(ToString::to_string).collect();
+    for (key, list) in [
+        ("vips", &vips),
+        ("clients", &settings.clients),
+        ("flags", &settings.flags),
+        ("proxy-src", &settings.proxy_src),
+    ] {
+        if !list.is_empty() {
+            map.insert(key, Variant::from(list.clone()));
+        }
+    }
+    if !settings.timeouts.is_empty() {
+        let timeouts: HashMap<String, u32> = settings
+            .timeouts
+            .iter()
+            .map(|(state, &seconds)| (state.name().to_string(), seconds))
+            .collect();
+        map.insert("timeouts", Variant::from(timeouts));
+    }
+    let number = |n: Option<u32>| n.map(Variant::from);
+    let flag = |b: Option<bool>| b.map(Variant::from);
     let optional = [
         ("protocol", settings.protocol.as_ref().map(text)),
+        ("tunnel", settings.tunnel.as_ref().map(text)),
+        ("gue-port", number(settings.gue_port)),
+        (
+            "tunnel-checksum",
+            settings.tunnel_checksum.as_ref().map(text),
+        ),
         ("pmask", settings.pmask.as_ref().map(text)),
-        ("conn-drain", settings.conn_drain.map(Variant::from)),
-        ("nat-timeout", settings.nat_timeout.map(Variant::from)),
-        (
-            "persist-timeout",
-            settings.persist_timeout.map(Variant::from),
-        ),
-        (
-            "manage-addresses",
-            settings.manage_addresses.map(Variant::from),
-        ),
+        ("conn-drain", number(settings.conn_drain)),
+        ("nat-timeout", number(settings.nat_timeout)),
+        ("persist-timeout", number(settings.persist_timeout)),
+        ("one-packet", flag(settings.one_packet)),
+        ("orphans", settings.orphans.as_ref().map(text)),
+        ("slow-start", number(settings.slow_start)),
+        ("max-new-flows", number(settings.max_new_flows)),
+        ("manage-addresses", flag(settings.manage_addresses)),
     ];
     map.extend(optional.into_iter().filter_map(|(k, v)| Some((k, v?))));
     map
+}
+
+/// `settings` as `ModifyServers` takes them.
+pub fn server_settings_to_dbus(
+    settings: &ServerSettings,
+) -> HashMap<&'static str, Variant<'static>> {
+    [
+        ("weight", settings.weight.map(u32::from)),
+        ("max-connections", settings.max_connections),
+        ("min-connections", settings.min_connections),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, Variant::from(value?))))
+    .collect()
+}
+
+/// Reads what `ModifyServers` was given.
+///
+/// # Errors
+/// As [`settings_from_dbus`].
+pub fn server_settings_from_dbus(
+    map: &HashMap<String, OwnedVariant>,
+) -> Result<ServerSettings, ModelError> {
+    let mut settings = ServerSettings::default();
+    for (key, value) in map {
+        let word = match key.as_str() {
+            "weight" => ServerKey::Weight,
+            "max-connections" => ServerKey::MaxConnections,
+            "min-connections" => ServerKey::MinConnections,
+            _ => return Err(unknown(SERVER_SETTINGS, key)),
+        };
+        let number: u32 = u32::try_from(value).map_err(|_| wrong_type(key, value))?;
+        settings.set(word, &number.to_string())?;
+    }
+    Ok(settings)
 }
 
 /// Reads what `CreateRule` was given.
@@ -145,6 +228,27 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
             "protocol" => settings.protocol = Some(read_text(key, value)?),
             "algorithm" => settings.algorithm = read_text(key, value)?,
             "topology" => settings.topology = read_text(key, value)?,
+            "vips" => {
+                let texts = read_list(key, value)?;
+                let vips: Result<_, _> = texts.iter().map(|text| text.parse()).collect();
+                settings.more_vips = vips?;
+            }
+            "clients" => settings.clients = read_list(key, value)?,
+            "flags" => settings.flags = read_list(key, value)?,
+            "tunnel" => settings.tunnel = Some(read_text(key, value)?),
+            "gue-port" => settings.gue_port = Some(read(key, value)?),
+            "tunnel-checksum" => settings.tunnel_checksum = Some(read_text(key, value)?),
+            "timeouts" => {
+                let map = value.try_clone().ok();
+                let map = map.and_then(|v| HashMap::<String, u32>::try_from(v).ok());
+                for (word, seconds) in map.ok_or_else(|| wrong_type(key, value))? {
+                    settings.timeouts.insert(Timeout::parse(&word)?, seconds);
+                }
+            }
+            "one-packet" => settings.one_packet = Some(read(key, value)?),
+            "orphans" => settings.orphans = Some(read_text(key, value)?),
+            "slow-start" => settings.slow_start = Some(read(key, value)?),
+            "max-new-flows" => settings.max_new_flows = Some(read(key, value)?),
             "proxy-src" => settings.proxy_src = read_list(key, value)?,
             "servergroup" => settings.servergroup = read_text(key, value)?,
             "conn-drain" => settings.conn_drain = Some(read(key, value)?),
@@ -152,18 +256,20 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
             "persist-timeout" => settings.persist_timeout = Some(read(key, value)?),
             "pmask" => settings.pmask = Some(read_text(key, value)?),
             "manage-addresses" => settings.manage_addresses = Some(read(key, value)?),
-            _ => {
-                let keys: Vec<&str> = SETTINGS.iter().map(|(key, _)| *key).collect();
-                return Err(ModelError::UnknownWord {
-                    field: "setting",
-                    value: key.clone(),
-                    allowed: words::one_of(&keys),
-                    suggestion: words::nearest(key, keys.iter().copied()),
-                });
-            }
+            _ => return Err(unknown(SETTINGS, key)),
         }
     }
     Ok(settings)
+}
+
+fn unknown(settings: &[(&str, &str)], key: &str) -> ModelError {
+    let keys: Vec<&str> = settings.iter().map(|(key, _)| *key).collect();
+    ModelError::UnknownWord {
+        field: "setting",
+        value: key.to_string(),
+        allowed: words::one_of(&keys),
+        suggestion: words::nearest(key, keys.iter().copied()),
+    }
 }
 
 fn read<'a, T: TryFrom<&'a OwnedVariant>>(
@@ -188,7 +294,8 @@ fn read_list(key: &str, value: &OwnedVariant) -> Result<Vec<String>, ModelError>
 }
 
 fn wrong_type(key: &str, value: &OwnedVariant) -> ModelError {
-    let wanted = SETTINGS.iter().find(|(k, _)| *k == key);
+    let mut all = SETTINGS.iter().chain(SERVER_SETTINGS);
+    let wanted = all.find(|(k, _)| *k == key);
     ModelError::invalid(
         "setting",
         key,
@@ -211,6 +318,10 @@ pub trait Manager {
         name: &str,
         settings: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes a rule; keys of [`SETTINGS`] that it keeps for its life are refused. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_rule(&self, name: &str, settings: HashMap<&str, Variant<'_>>) -> zbus::Result<bool>;
 
     /// Deletes rules and returns their names.
     #[zbus(allow_interactive_auth)]
@@ -251,6 +362,14 @@ pub trait Manager {
     /// Disables servers and returns the ids of those that were enabled.
     #[zbus(allow_interactive_auth)]
     fn disable_servers(&self, ids: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Changes weights and limits of servers, see [`SERVER_SETTINGS`], and returns the ids of those that were different.
+    #[zbus(allow_interactive_auth)]
+    fn modify_servers(
+        &self,
+        ids: &[&str],
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<Vec<String>>;
 
     /// All counters; see [`crate::stats`].
     fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;

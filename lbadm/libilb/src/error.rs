@@ -167,8 +167,8 @@ pub enum ModelError {
     },
     /// Two rules claim the same traffic.
     #[error(
-        "rule '{rule}' would claim {claim}, which rule '{other}' has: use another vip, protocol or port, or delete rule \
-         '{other}' first"
+        "rule '{rule}' would claim {claim}, which rule '{other}' has: use another vip, protocol, port or client, or delete \
+         rule '{other}' first"
     )]
     Overlap {
         /// The rule that was to be created.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod algorithm;
 pub mod client;
 pub mod dbus;
 pub mod describe;
@@ -19,8 +20,12 @@ pub mod port;
 pub mod rule;
 pub mod server;
 pub mod servergroup;
+pub mod settings;
 pub mod stats;
+pub mod timeout;
+pub mod tunnel;
 mod validate;
+pub mod vip;
 pub mod words;
 
 pub use error::{ErrorKind, ModelError};

@@ -16,8 +16,11 @@ use crate::validate::check_fit;
 use crate::words;
 
 pub use crate::port::PortRange;
-pub use crate::rule::{Algorithm, Protocol, Rule, RuleSettings, Topology};
-pub use crate::server::Server;
+pub use crate::rule::{
+    Algorithm, Flags, Orphans, Persistence, Prefix, Protocol, Rule, RuleSettings, Timeout,
+    Topology, Tunnel, TunnelChecksum, Vip, VipSettings, Vips,
+};
+pub use crate::server::{Server, ServerSettings};
 pub use crate::servergroup::ServerGroup;
 
 /// Most rules.
@@ -85,7 +88,7 @@ impl Configuration {
 
     /// How the ports of `rule` become those of `server`. In a valid configuration every pair has an answer.
     pub fn port_map(rule: &Rule, server: &Server) -> Option<PortMap> {
-        port::map(rule.ports, server.ports)
+        port::map(&rule.vips, server.ports)
     }
 
     /// Creates a rule.
@@ -118,6 +121,32 @@ impl Configuration {
         let rule = Arc::new(rule);
         self.rules.insert(key(name), rule.clone());
         Ok(rule)
+    }
+
+    /// Changes a rule in place and returns it if that made a difference: algorithm, persistence, times, limits, clients,
+    /// orphans. Its connections stay.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`]; those of [`RuleSettings::amend`]; [`ModelError::Overlap`].
+    pub fn modify_rule(
+        &mut self,
+        name: &str,
+        settings: &RuleSettings,
+    ) -> Result<Option<Arc<Rule>>, ModelError> {
+        self.find_rules(&[name])?;
+        let Some(old) = self.rule(name) else {
+            return Ok(None);
+        };
+        let new = settings.amend(old)?;
+        if new == **old {
+            return Ok(None);
+        }
+        if new.clients != old.clients {
+            self.check_among(&new)?;
+        }
+        let new = Arc::new(new);
+        self.rules.insert(key(name), new.clone());
+        Ok(Some(new))
     }
 
     /// Deletes rules. A name given twice counts once.
@@ -340,6 +369,38 @@ impl Configuration {
         ids: &[S],
         enabled: bool,
     ) -> Result<Vec<Server>, ModelError> {
+        self.change_servers(ids, |server| {
+            server.enabled = enabled;
+            Ok(())
+        })
+    }
+
+    /// Changes weights and limits of servers, named by id, and returns those that were not so before. Their connections
+    /// stay.
+    ///
+    /// # Errors
+    /// As [`Configuration::enable_servers`]; [`ModelError::Missing`] without anything to change; [`ModelError::Invalid`] for
+    /// limits that contradict each other.
+    pub fn modify_servers<S: AsRef<str>>(
+        &mut self,
+        ids: &[S],
+        settings: &ServerSettings,
+    ) -> Result<Vec<Server>, ModelError> {
+        if settings.is_empty() {
+            return Err(ModelError::Missing {
+                field: "weight",
+                allowed: "say what to change: weight, max-conn or min-conn".to_string(),
+            });
+        }
+        self.change_servers(ids, |server| settings.apply(server))
+    }
+
+    /// All or none.
+    fn change_servers<S: AsRef<str>>(
+        &mut self,
+        ids: &[S],
+        change: impl Fn(&mut Server) -> Result<(), ModelError>,
+    ) -> Result<Vec<Server>, ModelError> {
         if ids.is_empty() {
             return Err(ModelError::Missing {
                 field: "server id",
@@ -359,23 +420,26 @@ impl Configuration {
                 known.map(|s| s.id.as_str()),
             ));
         }
-        let mut changed = Vec::new();
+        let mut changed: Vec<(String, Server)> = Vec::new();
         for id in ids {
-            let Some((group, server)) = self.server(id.as_ref()) else {
+            let Some((group, old)) = self.server(id.as_ref()) else {
                 continue;
             };
-            if server.enabled == enabled {
-                continue;
-            }
-            let (group, id) = (key(&group.name), server.id.clone());
-            if let Some(group) = self.groups.get_mut(&group)
-                && let Some(server) = Arc::make_mut(group).servers.iter_mut().find(|s| s.id == id)
-            {
-                server.enabled = enabled;
-                changed.push(server.clone());
+            let mut new = old.clone();
+            change(&mut new)?;
+            if new != *old && changed.iter().all(|(_, other)| other.number != new.number) {
+                changed.push((key(&group.name), new));
             }
         }
-        Ok(changed)
+        for (group, new) in &changed {
+            if let Some(group) = self.groups.get_mut(group) {
+                let servers = &mut Arc::make_mut(group).servers;
+                if let Some(server) = servers.iter_mut().find(|s| s.number == new.number) {
+                    *server = new.clone();
+                }
+            }
+        }
+        Ok(changed.into_iter().map(|(_, server)| server).collect())
     }
 
     /// Adds the servers of `specs` to `group` and returns the number of the next server.
@@ -395,15 +459,19 @@ impl Configuration {
                         "give name=address; lbadm resolves names by itself",
                     ));
                 };
-                group.servers.push(Server {
+                let mut server = Server {
                     number,
                     id: format!("_{}.{}", group.name, group.next_index),
                     address,
                     host_name: spec.host_name,
                     ports: spec.ports,
                     weight: 1,
+                    max_connections: 0,
+                    min_connections: 0,
                     enabled: true,
-                });
+                };
+                spec.limits.apply(&mut server)?;
+                group.servers.push(server);
                 let next = (group.next_index.checked_add(1), number.checked_add(1));
                 let (Some(index), Some(next)) = next else {
                     return Err(too_many("server group", &group.name, u32::MAX as usize));

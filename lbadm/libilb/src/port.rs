@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::rule::Protocol;
+use crate::vip::Vip;
 use crate::words;
 
-/// Ports `first..=last`, both between 1 and 65535.
+/// Ports `first..=last`, both between 1 and 65535; 0 to 65535 is every port, see [`PortRange::ANY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     /// Lowest port.
@@ -34,6 +35,12 @@ const ALLOWED: &str =
     "use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https";
 
 impl PortRange {
+    /// Every port, written `any` or `0`.
+    pub const ANY: PortRange = PortRange {
+        first: 0,
+        last: u16::MAX,
+    };
+
     /// One port.
     pub const fn single(port: u16) -> PortRange {
         PortRange {
@@ -52,6 +59,21 @@ impl PortRange {
         let first = self.first.max(other.first);
         let last = self.last.min(other.last);
         (first <= last).then_some(PortRange { first, last })
+    }
+
+    /// Reads the ports of a rule: those of [`PortRange::parse`], or `0` or `any` for every port.
+    ///
+    /// # Errors
+    /// As [`PortRange::parse`].
+    pub fn parse_rule(
+        field: &'static str,
+        text: &str,
+        protocol: Protocol,
+    ) -> Result<PortRange, ModelError> {
+        if text == "0" || text == "*" || text.eq_ignore_ascii_case("any") {
+            return Ok(PortRange::ANY);
+        }
+        PortRange::parse(field, text, protocol)
     }
 
     /// Reads a number, a range, or a service name of `/etc/services`.
@@ -126,7 +148,9 @@ impl PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
+        if *self == PortRange::ANY {
+            f.pad("any")
+        } else if self.first == self.last {
             write!(f, "{}", self.first)
         } else {
             write!(f, "{}-{}", self.first, self.last)
@@ -134,14 +158,26 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// How `rule` ports map to `server` ports, or `None` when the numbers of ports do not fit.
-pub fn map(rule: PortRange, server: Option<PortRange>) -> Option<PortMap> {
-    match server {
-        None => Some(PortMap::Same),
-        Some(server) if server == rule => Some(PortMap::Same),
-        Some(server) if server.size() == 1 => Some(PortMap::Collapse(server.first)),
-        Some(server) if server.size() == rule.size() => Some(PortMap::Shift(server.first)),
-        Some(_) => None,
+/// How the ports of a rule's VIPs map to `server` ports, or `None` when the numbers of ports do not fit. Protocols without
+/// ports are not asked.
+pub fn map(vips: &[Vip], server: Option<PortRange>) -> Option<PortMap> {
+    let Some(server) = server else {
+        return Some(PortMap::Same);
+    };
+    let mut ranges = vips
+        .iter()
+        .filter(|vip| vip.protocol.has_ports())
+        .map(|vip| vip.ports);
+    if vips.iter().any(|vip| vip.protocol == Protocol::Any) {
+        None
+    } else if ranges.clone().all(|ports| ports == server) {
+        Some(PortMap::Same)
+    } else if server.size() == 1 {
+        Some(PortMap::Collapse(server.first))
+    } else {
+        ranges
+            .all(|ports| ports.size() == server.size())
+            .then_some(PortMap::Shift(server.first))
     }
 }
 

@@ -7,13 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{self, Family, Purpose};
 use crate::error::{Item, ModelError};
-use crate::port::PortRange;
 use crate::words::{self, Word};
 
-/// Most NAT source addresses of a rule.
+use crate::algorithm::{self, ALGORITHMS};
+pub use crate::algorithm::{Algorithm, Flags};
+pub use crate::settings::RuleSettings;
+pub use crate::timeout::{Timeout, Timeouts};
+pub use crate::tunnel::{Tunnel, TunnelChecksum};
+use crate::vip;
+pub use crate::vip::{Prefix, Vip, VipSettings, Vips};
+
+/// Most source addresses of a rule towards its servers; with [`Topology::Tun`] of each family.
 pub const MAX_PROXY_SRC: usize = 10;
 /// Longest name of a rule or server group, in characters.
 pub const MAX_NAME: usize = 63;
+/// Seconds of persistence unless set, as with ilbadm.
+pub const PERSIST_TIMEOUT: u32 = 60;
 
 /// One rule. `name` is unique in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,19 +33,41 @@ pub struct Rule {
     pub name: String,
     /// Whether it takes new connections.
     pub enabled: bool,
-    /// Virtual address that clients connect to.
-    pub vip: IpAddr,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Ports that clients may connect to.
-    pub ports: PortRange,
+    /// Where clients connect to.
+    #[serde(flatten)]
+    pub vips: Vips,
+    /// Clients that it is for; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<Prefix>,
     /// How a server is chosen.
     pub algorithm: Algorithm,
+    /// Options of the algorithm.
+    #[serde(default, skip_serializing_if = "Flags::is_none")]
+    pub flags: Flags,
     /// How packets reach the servers.
     pub topology: Topology,
-    /// Source addresses towards the servers: 1 to 10 with [`Topology::Nat`], else none.
+    /// How packets are wrapped: with [`Topology::Tun`], and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+    /// Source addresses towards the servers: 1 to 10 with [`Topology::Nat`]; those of the outer header, 1 to 10 of each
+    /// family that servers have, with [`Topology::Tun`]; else none.
     #[serde(default)]
     pub proxy_src: Vec<IpAddr>,
+    /// Whether and how long a client comes back to its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// Every datagram is a choice of its own and leaves no entry; UDP under DSR or TUN.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub one_packet: bool,
+    /// What becomes of connections whose server is dead or gone.
+    #[serde(default, skip_serializing_if = "Orphans::is_default")]
+    pub orphans: Orphans,
+    /// Seconds in which the share of a server that came up rises to its full weight; 0 for at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub slow_start: u32,
+    /// New flows a second; 0 is no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_new_flows: u32,
     /// Name of the server group, spelled as the group is.
     pub servergroup: String,
     /// Seconds that connections may live on after the rule or their server was disabled or removed; 0 waits for the
@@ -46,6 +77,9 @@ pub struct Rule {
     /// Seconds after which an idle connection is forgotten; 0 means the default of the protocol.
     #[serde(default)]
     pub nat_timeout: u32,
+    /// Idle times of single states.
+    #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+    pub timeouts: Timeouts,
     /// Whether the manager puts the rule's addresses on an interface.
     #[serde(default = "yes")]
     pub manage_addresses: bool,
@@ -55,36 +89,94 @@ fn yes() -> bool {
     true
 }
 
+pub(crate) fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl Rule {
-    /// Seconds after which an idle connection is forgotten: what was set, or ilbadm's defaults for NAT of both kinds
-    /// (120 for TCP, 60 for UDP), or those of the kernel's IPVS under DSR (900 and 300), where an entry holds no NAT
-    /// port and there is no reason to forget early.
+    /// Seconds after which an idle connection to the first VIP is forgotten, see [`Rule::timeout`].
     pub fn idle_timeout(&self) -> u32 {
-        match (self.nat_timeout, self.protocol, self.topology) {
-            (0, Protocol::Tcp, Topology::Dsr) => 900,
-            (0, Protocol::Udp, Topology::Dsr) => 300,
-            (0, Protocol::Tcp, _) => 120,
-            (0, Protocol::Udp, _) => 60,
-            (seconds, _, _) => seconds,
+        self.timeout(match self.vips.first().map(|vip| vip.protocol) {
+            Some(Protocol::Tcp) | None => Timeout::TcpEstablished,
+            Some(Protocol::Udp) => Timeout::Udp,
+            Some(Protocol::Sctp) => Timeout::Sctp,
+            Some(Protocol::Icmp) => Timeout::Icmp,
+            Some(Protocol::Any) => Timeout::Other,
+        })
+    }
+
+    /// Seconds after which a connection in this state is forgotten: what was set for it; for open connections nat-timeout;
+    /// or ilbadm's defaults for NAT of both kinds (120 for TCP, 60 for UDP), or those of the kernel's IPVS under DSR and
+    /// TUN (900 and 300), where an entry holds no NAT port and there is no reason to forget early.
+    pub fn timeout(&self, state: Timeout) -> u32 {
+        if let Some(&seconds) = self.timeouts.get(&state) {
+            return seconds;
+        }
+        let direct = matches!(self.topology, Topology::Dsr | Topology::Tun);
+        match (state, self.nat_timeout) {
+            (Timeout::TcpEstablished, 0) if !direct => 120,
+            (Timeout::Udp, 0) if !direct => 60,
+            (Timeout::TcpEstablished | Timeout::Udp | Timeout::Sctp, seconds) if seconds > 0 => {
+                seconds
+            }
+            _ => state.default_seconds(),
         }
     }
 
-    /// The address family of the rule, of its servers and of its NAT sources.
+    /// The address family of the rule, and, but for TUN, of its servers and NAT sources.
     pub fn family(&self) -> Family {
-        Family::of(self.vip)
+        self.vips.family()
     }
 
-    /// The traffic that both rules claim, readable, if any.
+    /// The traffic that both rules claim with nothing to tell which is meant, readable, if any. Rules may overlap where
+    /// one is more specific: a longer client prefix counts most, then a port range within the other's, then a protocol
+    /// rather than `any`.
     pub fn overlap(&self, other: &Rule) -> Option<String> {
-        if self.vip != other.vip || self.protocol != other.protocol {
-            return None;
+        for a in self.vips.iter() {
+            for b in other.vips.iter() {
+                let Some(ports) = vip::conflict(a, b) else {
+                    continue;
+                };
+                let claim = Vip { ports, ..*a };
+                if self.clients.is_empty() && other.clients.is_empty() {
+                    return Some(claim.to_string());
+                }
+                if let Some(client) = self.common_client(other) {
+                    return Some(format!("{claim} from {client}"));
+                }
+            }
         }
-        let ports = self.ports.common(other.ports)?;
-        Some(format!("{} {} port {ports}", self.vip, self.protocol))
+        None
+    }
+
+    /// A client prefix that both name. A rule for all clients names the one of length 0.
+    fn common_client(&self, other: &Rule) -> Option<String> {
+        let everyone = |rule: &Rule| {
+            rule.clients.is_empty() || rule.clients.iter().any(|client| client.len == 0)
+        };
+        if everyone(self) && everyone(other) {
+            return Some("all clients".to_string());
+        }
+        let mut mine = self.clients.iter();
+        mine.find(|client| other.clients.contains(client))
+            .map(ToString::to_string)
     }
 }
 
-/// Transport protocols that can be balanced.
+/// Whether and how long a client comes back to its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Leading bits of the client's address that count.
+    pub mask: u8,
+    /// Seconds after the client's last connection has ended; at least 1.
+    pub timeout: u32,
+}
+
+/// Protocols that can be balanced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -92,6 +184,19 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260.
+    Sctp,
+    /// Queries of ICMP or ICMPv6: echo above all.
+    Icmp,
+    /// Every protocol.
+    Any,
+}
+
+impl Protocol {
+    /// Whether its packets have ports.
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Protocol::Tcp | Protocol::Udp | Protocol::Sctp)
+    }
 }
 
 /// How packets get to the servers and back.
@@ -106,60 +211,51 @@ pub enum Topology {
     /// The destination is rewritten; the server's route to the client leads through us.
     #[serde(rename = "HALF-NAT")]
     HalfNat,
+    /// The packet travels unchanged within another one; the server unwraps it and answers the client itself.
+    #[serde(rename = "TUN")]
+    Tun,
 }
 
-/// How a server is chosen for a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// What becomes of connections whose server is dead, or gone from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// Each server in turn.
-    #[serde(rename = "roundrobin")]
-    RoundRobin,
-    /// By the client's address.
-    HashIp,
-    /// By the client's address and port.
-    HashIpPort,
-    /// By the client's address and the VIP.
-    HashIpVip,
+pub enum Orphans {
+    /// Their packets go to a server chosen anew.
+    #[default]
+    Reschedule,
+    /// TCP clients are answered with a reset, others with an ICMP "port unreachable".
+    Reset,
+    /// Their packets are dropped.
+    Drop,
 }
 
-const PROTOCOLS: &[Word<Protocol>] = &[(Protocol::Tcp, "tcp", &[]), (Protocol::Udp, "udp", &[])];
+impl Orphans {
+    fn is_default(&self) -> bool {
+        *self == Orphans::default()
+    }
+}
+
+const PROTOCOLS: &[Word<Protocol>] = &[
+    (Protocol::Tcp, "tcp", &[]),
+    (Protocol::Udp, "udp", &[]),
+    (Protocol::Sctp, "sctp", &[]),
+    (Protocol::Icmp, "icmp", &["icmpv6"]),
+    (Protocol::Any, "any", &[]),
+];
 const TOPOLOGIES: &[Word<Topology>] = &[
     (Topology::Dsr, "DSR", &["d"]),
     (Topology::Nat, "NAT", &["n"]),
     (Topology::HalfNat, "HALF-NAT", &["h"]),
+    (Topology::Tun, "TUN", &["t"]),
 ];
-const ALGORITHMS: &[Word<Algorithm>] = &[
-    (Algorithm::RoundRobin, "roundrobin", &["rr"]),
-    (Algorithm::HashIp, "hash-ip", &["hip"]),
-    (Algorithm::HashIpPort, "hash-ip-port", &["hipp"]),
-    (Algorithm::HashIpVip, "hash-ip-vip", &["hipv"]),
+const ORPHANS: &[Word<Orphans>] = &[
+    (Orphans::Reschedule, "reschedule", &[]),
+    (Orphans::Reset, "reset", &[]),
+    (Orphans::Drop, "drop", &[]),
 ];
-
-/// Words that ilb will understand. Naming them is no spelling mistake.
-const LATER_PROTOCOLS: &[&str] = &["sctp", "icmp", "any"];
-const LATER_TOPOLOGIES: &[&str] = &["tun", "t"];
-const LATER_ALGORITHMS: &[&str] = &[
-    "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
-];
-
-fn parse_word<T: Copy>(
-    list: &[Word<T>],
-    later: &[&str],
-    field: &'static str,
-    value: &str,
-) -> Result<T, ModelError> {
-    if words::find(list, value).is_none() && later.iter().any(|w| w.eq_ignore_ascii_case(value)) {
-        return Err(ModelError::NotSupported {
-            what: format!("{field} {}", value.to_ascii_lowercase()),
-            hint: Some(format!("this version has {}", words::all(list))),
-        });
-    }
-    words::parse(list, field, value)
-}
 
 macro_rules! word_enum {
-    ($type:ty, $list:ident, $later:ident, $field:literal) => {
+    ($type:ty, $list:ident, $field:literal) => {
         impl $type {
             /// The usual word for it.
             pub fn name(self) -> &'static str {
@@ -169,9 +265,9 @@ macro_rules! word_enum {
             /// Reads a word or its alias, in any case.
             ///
             /// # Errors
-            /// [`ModelError::UnknownWord`], or [`ModelError::NotSupported`] for a word of a later version.
+            /// [`ModelError::UnknownWord`].
             pub fn parse(text: &str) -> Result<Self, ModelError> {
-                parse_word($list, $later, $field, text)
+                words::parse($list, $field, text)
             }
         }
 
@@ -183,159 +279,92 @@ macro_rules! word_enum {
     };
 }
 
-word_enum!(Protocol, PROTOCOLS, LATER_PROTOCOLS, "protocol");
-word_enum!(Topology, TOPOLOGIES, LATER_TOPOLOGIES, "type");
-word_enum!(Algorithm, ALGORITHMS, LATER_ALGORITHMS, "lbalg");
+word_enum!(Protocol, PROTOCOLS, "protocol");
+word_enum!(Topology, TOPOLOGIES, "type");
+word_enum!(Algorithm, ALGORITHMS, "lbalg");
+word_enum!(Orphans, ORPHANS, "orphans");
 
-/// What an administrator says about a rule that is to be created, as text. [`RuleSettings::check`] reads it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RuleSettings {
-    /// Whether it takes connections from the start; a rule is created disabled unless this is said.
-    pub enabled: bool,
-    /// Virtual address.
-    pub vip: String,
-    /// Port, range or service name.
-    pub port: String,
-    /// `tcp` if not given.
-    pub protocol: Option<String>,
-    /// See [`Algorithm::parse`].
-    pub algorithm: String,
-    /// See [`Topology::parse`].
-    pub topology: String,
-    /// Addresses and ranges.
-    pub proxy_src: Vec<String>,
-    /// Name of an existing server group.
-    pub servergroup: String,
-    /// Seconds, at least 1; not given waits for the last connection.
-    pub conn_drain: Option<u32>,
-    /// Seconds; 0 or not given means the default.
-    pub nat_timeout: Option<u32>,
-    /// Not supported yet.
-    pub persist_timeout: Option<u32>,
-    /// Not supported yet.
-    pub pmask: Option<String>,
-    /// Yes if not given.
-    pub manage_addresses: Option<bool>,
-}
-
-impl RuleSettings {
-    /// Reads and checks all that can be checked without knowing what else is configured. The result has number 0.
-    ///
-    /// # Errors
-    /// [`ModelError::Missing`], [`ModelError::Invalid`], [`ModelError::UnknownWord`] or [`ModelError::NotSupported`].
-    pub fn check(&self, name: &str) -> Result<Rule, ModelError> {
-        check_name(Item::Rule, name)?;
-        for (field, value, allowed) in [
-            (
-                "vip",
-                &self.vip,
-                "say which address clients connect to, such as vip=192.0.2.1",
-            ),
-            (
-                "port",
-                &self.port,
-                "say which port clients connect to, such as port=80",
-            ),
-            (
-                "lbalg",
-                &self.algorithm,
-                "say how servers are chosen, such as lbalg=roundrobin",
-            ),
-            (
-                "type",
-                &self.topology,
-                "say how packets reach the servers: DSR, NAT or HALF-NAT",
-            ),
-            (
-                "servergroup",
-                &self.servergroup,
-                "name the server group that serves the rule",
-            ),
-        ] {
-            if value.is_empty() {
-                return Err(ModelError::Missing {
-                    field,
-                    allowed: allowed.to_string(),
-                });
-            }
-        }
-        if self.pmask.is_some() || self.persist_timeout.is_some() {
-            return Err(ModelError::NotSupported {
-                what: "persistence".to_string(),
-                hint: Some(
-                    "leave pmask and persist-timeout out; lbalg=hash-ip keeps a client on its server"
-                        .to_string(),
-                ),
-            });
-        }
-        if self.conn_drain == Some(0) {
-            return Err(ModelError::invalid(
-                "conn-drain",
-                "0",
-                "is out of range",
-                "use 1 or more seconds, or leave it out to wait for the last connection",
-            ));
-        }
-        let protocol = match &self.protocol {
-            Some(word) => Protocol::parse(word)?,
-            None => Protocol::Tcp,
-        };
-        let rule = Rule {
-            number: 0,
-            name: name.to_string(),
-            enabled: self.enabled,
-            vip: address::parse(Purpose::Vip, &self.vip)?,
-            protocol,
-            ports: PortRange::parse("port", &self.port, protocol)?,
-            algorithm: Algorithm::parse(&self.algorithm)?,
-            topology: Topology::parse(&self.topology)?,
-            proxy_src: self.proxy_src()?,
-            servergroup: self.servergroup.clone(),
-            conn_drain: self.conn_drain.unwrap_or(0),
-            nat_timeout: self.nat_timeout.unwrap_or(0),
-            manage_addresses: self.manage_addresses.unwrap_or(true),
-        };
-        check_rule(&rule)?;
-        Ok(rule)
-    }
-
-    fn proxy_src(&self) -> Result<Vec<IpAddr>, ModelError> {
-        let mut all = Vec::new();
-        for text in &self.proxy_src {
-            all.extend(address::parse_range(Purpose::ProxySrc, text)?);
-        }
-        Ok(all)
-    }
-}
-
-/// Checks a rule by itself: addresses, ports, `proxy-src`.
+/// Checks a rule by itself: addresses, ports, `proxy-src`, and that its options belong together.
 ///
 /// # Errors
 /// [`ModelError::Invalid`] or [`ModelError::Missing`].
 pub fn check_rule(rule: &Rule) -> Result<(), ModelError> {
     check_name(Item::Rule, &rule.name)?;
-    address::check(Purpose::Vip, rule.vip)?;
-    if rule.ports.first == 0 || rule.ports.first > rule.ports.last {
+    vip::check(&rule.vips, &rule.clients)?;
+    algorithm::check(rule.algorithm, rule.flags)?;
+    check_options(rule)?;
+    check_proxy_src(rule)
+}
+
+fn check_options(rule: &Rule) -> Result<(), ModelError> {
+    if let Some(tunnel) = rule.tunnel.filter(|_| rule.topology != Topology::Tun) {
         return Err(ModelError::invalid(
-            "port",
-            rule.ports.to_string(),
-            "is out of range",
-            "use ports from 1 to 65535",
+            "tunnel",
+            tunnel.to_string(),
+            format!("is given, but type is {}", rule.topology),
+            "only type=TUN has a tunnel; leave it out or use TUN",
         ));
     }
+    if let Some(Persistence { mask, timeout }) = rule.persistence {
+        let most = rule.family().bits();
+        if mask > most {
+            return Err(ModelError::invalid(
+                "pmask",
+                format!("/{mask}"),
+                "is out of range",
+                format!("use /0 to /{most} with {}", rule.family()),
+            ));
+        }
+        if timeout == 0 {
+            return Err(ModelError::invalid(
+                "persist-timeout",
+                "0",
+                "is out of range",
+                "use 1 or more seconds",
+            ));
+        }
+    }
+    if rule.one_packet {
+        let refuse = |problem: String, allowed: &str| {
+            Err(ModelError::invalid("one-packet", "yes", problem, allowed))
+        };
+        if let Some(vip) = rule.vips.iter().find(|vip| vip.protocol != Protocol::Udp) {
+            return refuse(
+                format!("is given, but protocol is {}", vip.protocol),
+                "only udp can be scheduled by the packet",
+            );
+        }
+        if !matches!(rule.topology, Topology::Dsr | Topology::Tun) {
+            return refuse(
+                format!("is given, but type is {}", rule.topology),
+                "answers would find no connection; use DSR or TUN",
+            );
+        }
+        if rule.persistence.is_some() {
+            return refuse(
+                "is given with persistence".to_string(),
+                "each packet is a choice of its own; use one of both",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_proxy_src(rule: &Rule) -> Result<(), ModelError> {
     let sources = &rule.proxy_src;
     let list = || {
         let all: Vec<String> = sources.iter().map(ToString::to_string).collect();
         all.join(",")
     };
-    if rule.topology != Topology::Nat {
+    let tun = rule.topology == Topology::Tun;
+    if rule.topology != Topology::Nat && !tun {
         return match sources.is_empty() {
             true => Ok(()),
             false => Err(ModelError::invalid(
                 "proxy-src",
                 list(),
                 format!("is given, but type is {}", rule.topology),
-                "only type=NAT has source addresses of its own; leave proxy-src out or use NAT",
+                "only type=NAT and type=TUN have source addresses of their own; leave proxy-src out or use one of these",
             )),
         };
     }
@@ -343,28 +372,37 @@ pub fn check_rule(rule: &Rule) -> Result<(), ModelError> {
         return Err(ModelError::Missing {
             field: "proxy-src",
             allowed: format!(
-                "type=NAT needs 1 to {MAX_PROXY_SRC} source addresses towards the servers, such as proxy-src=192.0.2.9"
+                "type={} needs 1 to {MAX_PROXY_SRC} source addresses towards the servers, such as proxy-src=192.0.2.9",
+                rule.topology
             ),
         });
     }
-    if sources.len() > MAX_PROXY_SRC {
-        return Err(ModelError::invalid(
-            "proxy-src",
-            format!("{} to {}", sources[0], sources[sources.len() - 1]),
-            format!("has {} addresses", sources.len()),
-            format!("use 1 to {MAX_PROXY_SRC}"),
-        ));
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let mut same = sources
+            .iter()
+            .filter(|source| Family::of(**source) == family);
+        let count = same.clone().count();
+        if let (Some(first), Some(last)) = (same.next(), same.next_back())
+            && count > MAX_PROXY_SRC
+        {
+            return Err(ModelError::invalid(
+                "proxy-src",
+                format!("{first} to {last}"),
+                format!("has {count} addresses"),
+                format!("use 1 to {MAX_PROXY_SRC}"),
+            ));
+        }
     }
     for (i, &source) in sources.iter().enumerate() {
         address::check(Purpose::ProxySrc, source)?;
-        if Family::of(source) != rule.family() {
+        if !tun && Family::of(source) != rule.family() {
             return Err(ModelError::invalid(
                 "proxy-src",
                 source.to_string(),
                 format!(
                     "is {}, but the vip {} is {}",
                     Family::of(source),
-                    rule.vip,
+                    rule.vips[0].address,
                     rule.family()
                 ),
                 format!("use {} addresses", rule.family()),

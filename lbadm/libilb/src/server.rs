@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::address::{self, Purpose};
 use crate::error::ModelError;
 use crate::port::PortRange;
-use crate::rule::Protocol;
+use crate::rule::{Protocol, is_zero};
+use crate::words::{self, Word};
 
 /// One server of a server group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +27,15 @@ pub struct Server {
     /// Its ports; none means those of the rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<PortRange>,
-    /// Share of new connections, 0 to 65535.
+    /// Share of new connections, 0 to 65535; 0 takes no new ones.
     #[serde(default = "one")]
     pub weight: u16,
+    /// Connections at which it takes no new ones; 0 is no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_connections: u32,
+    /// Connections below which it takes new ones again after it was full; 0 is three quarters of `max_connections`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_connections: u32,
     /// Whether it takes new connections.
     pub enabled: bool,
 }
@@ -44,9 +51,110 @@ impl Server {
             target: Target::Address(self.address),
             host_name: self.host_name.clone(),
             ports: self.ports,
+            limits: ServerSettings::default(),
         }
         .to_string()
     }
+}
+
+/// What is said about the share and the limits of a server, to add it or to change it. What is not given stays as it is,
+/// or has its default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Share of new connections, 0 to 65535; 1 by default.
+    pub weight: Option<u16>,
+    /// Connections at which it takes no new ones; 0 (the default) is no limit.
+    pub max_connections: Option<u32>,
+    /// Connections below which it takes new ones again; 0 (the default) is three quarters of the maximum.
+    pub min_connections: Option<u32>,
+}
+
+/// What can be said about a server, as keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerKey {
+    /// See [`ServerSettings::weight`].
+    Weight,
+    /// See [`ServerSettings::max_connections`].
+    MaxConnections,
+    /// See [`ServerSettings::min_connections`].
+    MinConnections,
+}
+
+/// The words for them; the aliases are ipvsadm's.
+pub const SERVER_KEYS: &[Word<ServerKey>] = &[
+    (ServerKey::Weight, "weight", &[]),
+    (
+        ServerKey::MaxConnections,
+        "max-conn",
+        &["max-connections", "u-threshold"],
+    ),
+    (
+        ServerKey::MinConnections,
+        "min-conn",
+        &["min-connections", "l-threshold"],
+    ),
+];
+
+impl ServerSettings {
+    /// Sets what a key stands for.
+    ///
+    /// # Errors
+    /// [`ModelError::Invalid`] for something that is no number or out of range.
+    pub fn set(&mut self, key: ServerKey, value: &str) -> Result<(), ModelError> {
+        let field = words::name(SERVER_KEYS, key);
+        let refuse = |allowed: &str| ModelError::invalid(field, value, "is out of range", allowed);
+        let connections = || {
+            let number = value.parse::<u32>().map(Some);
+            number.map_err(|_| refuse("use a number of connections; 0 is no limit"))
+        };
+        match key {
+            ServerKey::Weight => {
+                let weight = value.parse::<u16>();
+                self.weight =
+                    Some(weight.map_err(|_| refuse("use 0 to 65535; 0 takes no new connections"))?);
+            }
+            ServerKey::MaxConnections => self.max_connections = connections()?,
+            ServerKey::MinConnections => self.min_connections = connections()?,
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == ServerSettings::default()
+    }
+
+    /// Does what is said to a server.
+    ///
+    /// # Errors
+    /// [`ModelError::Invalid`] for limits that contradict each other; the server is as it was.
+    pub fn apply(&self, server: &mut Server) -> Result<(), ModelError> {
+        let most = self.max_connections.unwrap_or(server.max_connections);
+        let least = self.min_connections.unwrap_or(server.min_connections);
+        check_limits(most, least)?;
+        server.weight = self.weight.unwrap_or(server.weight);
+        (server.max_connections, server.min_connections) = (most, least);
+        Ok(())
+    }
+}
+
+/// Checks that a server that is full can become free again.
+///
+/// # Errors
+/// [`ModelError::Invalid`].
+pub(crate) fn check_limits(most: u32, least: u32) -> Result<(), ModelError> {
+    if least == 0 || least <= most {
+        return Ok(());
+    }
+    Err(ModelError::invalid(
+        "min-conn",
+        least.to_string(),
+        match most {
+            0 => "is given without max-conn".to_string(),
+            most => format!("is more than max-conn {most}"),
+        },
+        "use a number up to max-conn, or leave it out for three quarters of it",
+    ))
 }
 
 /// Where a server specification points to.
@@ -58,8 +166,8 @@ pub enum Target {
     Host(String),
 }
 
-/// One server as written: `host|ip|ip-ip[:port|p-p]`, IPv6 addresses in brackets. `host=ip` gives a name and the
-/// address that it stands for, which is how `lbadm` hands a resolved name to the manager.
+/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n]`, IPv6 addresses in brackets.
+/// `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
     /// Where it is.
@@ -68,6 +176,8 @@ pub struct ServerSpec {
     pub host_name: Option<String>,
     /// Ports, if any were written.
     pub ports: Option<PortRange>,
+    /// Share and limits, if any were written.
+    pub limits: ServerSettings,
 }
 
 const SYNTAX: &str = "write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80";
@@ -78,7 +188,19 @@ impl ServerSpec {
     ///
     /// # Errors
     /// [`ModelError::Invalid`] that names the part that is wrong.
-    pub fn parse(text: &str) -> Result<Vec<ServerSpec>, ModelError> {
+    pub fn parse(whole: &str) -> Result<Vec<ServerSpec>, ModelError> {
+        let mut items = whole.split(',');
+        let text = items.next().unwrap_or_default();
+        let mut limits = ServerSettings::default();
+        for item in items {
+            let (key, value) = item.split_once('=').unwrap_or((item, ""));
+            let key = words::parse(SERVER_KEYS, "server key", key)?;
+            limits.set(key, value)?;
+        }
+        check_limits(
+            limits.max_connections.unwrap_or(0),
+            limits.min_connections.unwrap_or(0),
+        )?;
         let (host_name, rest) = match text.split_once('=') {
             Some((name, rest)) => {
                 check_host_name(name, text)?;
@@ -95,6 +217,7 @@ impl ServerSpec {
             target,
             host_name: host_name.clone(),
             ports,
+            limits,
         };
         if !looks_like_address(place) {
             check_host_name(place, text)?;
@@ -182,6 +305,7 @@ impl ServerSpec {
             target: Target::Address(address),
             host_name: Some(host),
             ports: self.ports,
+            limits: self.limits,
         })
     }
 }
@@ -195,10 +319,24 @@ impl fmt::Display for ServerSpec {
             Target::Address(address) => f.write_str(&address::bracketed(*address))?,
             Target::Host(host) => f.write_str(host)?,
         }
-        match self.ports {
-            Some(ports) => write!(f, ":{ports}"),
-            None => Ok(()),
+        if let Some(ports) = self.ports {
+            write!(f, ":{ports}")?;
         }
+        let ServerSettings {
+            weight,
+            max_connections,
+            min_connections,
+        } = self.limits;
+        for (key, value) in [
+            ("weight", weight.map(u32::from)),
+            ("max-conn", max_connections),
+            ("min-conn", min_connections),
+        ] {
+            if let Some(value) = value {
+                write!(f, ",{key}={value}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{self, Family, Purpose};
+use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
 use crate::rule::check_name;
-use crate::server::Server;
+use crate::server::{Server, check_limits};
 
 /// Servers under one name. `name` is unique in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,14 +23,9 @@ impl ServerGroup {
     pub fn server(&self, id: &str) -> Option<&Server> {
         self.servers.iter().find(|s| s.id.eq_ignore_ascii_case(id))
     }
-
-    /// The address family of its servers, if it has any.
-    pub fn family(&self) -> Option<Family> {
-        self.servers.first().map(|s| Family::of(s.address))
-    }
 }
 
-/// Checks a group by itself: its name, its addresses, one family, nothing twice.
+/// Checks a group by itself: its name, its addresses, its limits, nothing twice.
 ///
 /// # Errors
 /// [`ModelError::Invalid`] or [`ModelError::DuplicateServer`].
@@ -39,20 +34,7 @@ pub fn check_group(group: &ServerGroup) -> Result<(), ModelError> {
     let mut seen = std::collections::HashMap::new();
     for server in &group.servers {
         address::check(Purpose::Server, server.address)?;
-        if let Some(family) = group.family()
-            && family != Family::of(server.address)
-        {
-            return Err(ModelError::invalid(
-                "server address",
-                server.address.to_string(),
-                format!(
-                    "is {}, but server group '{}' has {family} servers",
-                    Family::of(server.address),
-                    group.name
-                ),
-                "all servers of a group are of one address family; make a group for each",
-            ));
-        }
+        check_limits(server.max_connections, server.min_connections)?;
         if let Some(id) = seen.insert((server.address, server.ports), &server.id) {
             return Err(ModelError::DuplicateServer {
                 group: group.name.clone(),

@@ -2,12 +2,13 @@
 //! they have to do with each other.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::error::ModelError;
 use crate::model::{Configuration, key};
-use crate::port;
-use crate::rule::{Rule, Topology};
+use crate::port::{self, PortMap, PortRange};
+use crate::rule::{Prefix, Protocol, Rule, Topology};
 use crate::server::Server;
 use crate::servergroup::ServerGroup;
 
@@ -59,20 +60,16 @@ impl Configuration {
             check_fit(rule, group, 0)?;
             claims.push(rule);
         }
-        // Sorted by claim, an overlap shows between neighbours.
-        claims.sort_by_key(|r| (r.vip, r.protocol, r.ports));
-        for pair in claims.windows(2) {
-            if let Some(claim) = pair[1].overlap(pair[0]) {
-                return Err(overlap(pair[1], pair[0], claim));
-            }
-        }
+        check_claims(&claims)?;
         Ok(())
     }
 
     /// Checks a rule that is valid by itself against everything else.
     pub(crate) fn check_among(&self, rule: &Rule) -> Result<(), ModelError> {
         for other in self.rules.values() {
-            if let Some(claim) = rule.overlap(other) {
+            if other.number != rule.number
+                && let Some(claim) = rule.overlap(other)
+            {
                 return Err(overlap(rule, other, claim));
             }
         }
@@ -83,10 +80,60 @@ impl Configuration {
     }
 }
 
+/// Finds two rules that claim the same traffic with nothing to tell which is meant.
+fn check_claims(rules: &[&Rule]) -> Result<(), ModelError> {
+    let everyone = |rule: &Rule| Prefix {
+        address: rule
+            .vips
+            .first()
+            .map_or(
+                IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                |vip| match vip.address {
+                    IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                    IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+                },
+            ),
+        len: 0,
+    };
+    let mut claims: HashMap<_, Vec<(PortRange, &Rule)>> = HashMap::new();
+    for &rule in rules {
+        let all = [everyone(rule)];
+        let clients = match rule.clients.is_empty() {
+            true => &all[..],
+            false => &rule.clients,
+        };
+        for vip in rule.vips.iter() {
+            for client in clients {
+                let place = (vip.address, vip.protocol, *client);
+                claims.entry(place).or_default().push((vip.ports, rule));
+            }
+        }
+    }
+    for mut list in claims.into_values() {
+        // Widest first: what is open then is a tower of ranges, each within the one below it.
+        list.sort_by_key(|(ports, rule)| (ports.first, u16::MAX - ports.last, rule.number));
+        let mut open: Vec<(PortRange, &Rule)> = Vec::new();
+        for (ports, rule) in list {
+            open.retain(|(other, _)| other.last >= ports.first);
+            if let Some((other, other_rule)) = open.last()
+                && (other.last < ports.last || *other == ports)
+                && let Some(claim) = rule.overlap(other_rule)
+            {
+                return Err(overlap(rule, other_rule, claim));
+            }
+            open.push((ports, rule));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that the servers of `group` from index `from` on fit `rule`: family, ports, addresses.
 pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result<(), ModelError> {
     // No port and the rule's own ports are the same place, which the group alone cannot know.
-    let effective = |server: &Server| server.ports.unwrap_or(rule.ports);
+    let effective = |server: &Server| match server.ports {
+        Some(ports) if rule.vips.iter().all(|vip| vip.ports == ports) => None,
+        ports => ports,
+    };
     let mut places = HashMap::with_capacity(group.servers.len());
     for (i, server) in group.servers.iter().enumerate() {
         places
@@ -94,40 +141,16 @@ pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result
             .or_insert(i);
     }
     for (i, server) in group.servers.iter().enumerate().skip(from) {
-        let problem = if Family::of(server.address) != rule.family() {
-            format!(
-                "it is {}, but the vip {} is {}; use servers of the vip's address family",
-                Family::of(server.address),
-                rule.vip,
-                rule.family()
-            )
-        } else if server.address == rule.vip {
-            "its address is the rule's own vip; give the server's own address".to_string()
-        } else if rule.proxy_src.contains(&server.address) {
-            "its address is one of the rule's proxy-src addresses; these have to be the balancer's own".to_string()
-        } else if rule.topology == Topology::Dsr && server.ports.is_some_and(|p| p != rule.ports) {
-            format!(
-                "its port is {}, but with DSR the packet keeps the rule's port {}; leave the server's port out, or use \
-                 NAT or HALF-NAT",
-                server.ports.unwrap_or(rule.ports),
-                rule.ports
-            )
-        } else if port::map(rule.ports, server.ports).is_none() {
-            format!(
-                "its {} ports cannot stand for the {} ports {} of the rule; give no port, one port, or as many as the rule \
-                 has",
-                server.ports.unwrap_or(rule.ports).size(),
-                rule.ports.size(),
-                rule.ports
-            )
-        } else {
-            match places.get(&(server.address, effective(server))) {
+        let problem = match misfit(rule, server) {
+            Some(problem) => problem,
+            None => match places.get(&(server.address, effective(server))) {
                 Some(&first) if first != i => format!(
                     "with the rule's port {} it is the same as {}; remove one of them",
-                    rule.ports, group.servers[first].id
+                    rule.vips.column(|vip| vip.ports),
+                    group.servers[first].id
                 ),
                 _ => continue,
-            }
+            },
         };
         return Err(ModelError::Mismatch {
             rule: rule.name.clone(),
@@ -137,6 +160,57 @@ pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result
         });
     }
     Ok(())
+}
+
+/// Why a server cannot serve a rule, if it cannot.
+fn misfit(rule: &Rule, server: &Server) -> Option<String> {
+    let family = Family::of(server.address);
+    let tun = rule.topology == Topology::Tun;
+    let ports = || rule.vips.column(|vip| vip.ports);
+    if !tun && family != rule.family() {
+        return Some(format!(
+            "it is {family}, but the vip {} is {}; use servers of the vip's address family",
+            rule.vips.column(|vip| vip.address),
+            rule.family()
+        ));
+    }
+    if tun && !rule.proxy_src.iter().any(|s| Family::of(*s) == family) {
+        return Some(format!(
+            "it is {family}, but the rule has no {family} proxy-src address for the outer header; give one"
+        ));
+    }
+    if rule.vips.iter().any(|vip| vip.address == server.address) {
+        return Some(
+            "its address is the rule's own vip; give the server's own address".to_string(),
+        );
+    }
+    if rule.proxy_src.contains(&server.address) {
+        return Some(
+            "its address is one of the rule's proxy-src addresses; these have to be the balancer's own"
+                .to_string(),
+        );
+    }
+    match port::map(&rule.vips, server.ports) {
+        Some(PortMap::Same) => None,
+        Some(_) if rule.topology == Topology::Dsr || tun => Some(format!(
+            "its port is {}, but with {} the packet keeps the rule's port {}; leave the server's port out, or use NAT or \
+             HALF-NAT",
+            server.ports?,
+            rule.topology,
+            ports()
+        )),
+        Some(_) => None,
+        None if rule.vips.iter().any(|vip| vip.protocol == Protocol::Any) => Some(format!(
+            "its port is {}, but packets of protocol any keep what ports they have; leave the server's port out",
+            server.ports?
+        )),
+        None => Some(format!(
+            "its {} ports cannot stand for the {} ports {} of the rule; give no port, one port, or as many as the rule has",
+            server.ports?.size(),
+            rule.vips.column(|vip| vip.ports.size()),
+            ports()
+        )),
+    }
 }
 
 fn overlap(rule: &Rule, other: &Rule, claim: String) -> ModelError {

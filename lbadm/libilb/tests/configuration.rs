@@ -3,8 +3,8 @@
 use libilb::describe::Description;
 use libilb::model::{Configuration, RuleSettings, Topology};
 use libilb::port::{self, PortMap, PortRange};
-use libilb::rule::Protocol;
-use libilb::server::{ServerSpec, Target};
+use libilb::rule::{Protocol, Vip};
+use libilb::server::{ServerSettings, ServerSpec, Target};
 use proptest::prelude::*;
 
 fn settings(vip: &str, port: &str, group: &str) -> RuleSettings {
@@ -43,7 +43,7 @@ fn a_rule_is_created_disabled_with_the_defaults_of_ilbadm() {
         .unwrap();
     assert!(!rule.enabled && rule.manage_addresses);
     assert_eq!(
-        (rule.protocol, rule.idle_timeout(), rule.conn_drain),
+        (rule.vips[0].protocol, rule.idle_timeout(), rule.conn_drain),
         (Protocol::Tcp, 120, 0)
     );
     let udp = RuleSettings {
@@ -149,18 +149,26 @@ fn servers_are_removed_by_id_address_range_and_name() {
 fn ports_map_as_the_parity_table_says() {
     let range = |first, last| PortRange { first, last };
     let rule = range(80, 89);
-    assert_eq!(port::map(rule, None), Some(PortMap::Same));
-    assert_eq!(port::map(rule, Some(rule)), Some(PortMap::Same));
+    let map = |ports, server| {
+        let vip = Vip {
+            address: "192.0.2.80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            ports,
+        };
+        port::map(&[vip], server)
+    };
+    assert_eq!(map(rule, None), Some(PortMap::Same));
+    assert_eq!(map(rule, Some(rule)), Some(PortMap::Same));
     assert_eq!(
-        port::map(rule, Some(range(8080, 8080))),
+        map(rule, Some(range(8080, 8080))),
         Some(PortMap::Collapse(8080))
     );
     assert_eq!(
-        port::map(rule, Some(range(8000, 8009))),
+        map(rule, Some(range(8000, 8009))),
         Some(PortMap::Shift(8000))
     );
-    assert_eq!(port::map(rule, Some(range(8000, 8010))), None);
-    assert_eq!(port::map(PortRange::single(80), Some(range(80, 81))), None);
+    assert_eq!(map(rule, Some(range(8000, 8010))), None);
+    assert_eq!(map(PortRange::single(80), Some(range(80, 81))), None);
 }
 
 #[test]
@@ -228,8 +236,9 @@ fn a_configuration_that_was_tampered_with_is_not_valid() {
         |c| drop(c.groups.remove("web")),
         |c| {
             std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap())
-                .ports
-                .first = 80
+                .vips
+                .0[0]
+                .ports = PortRange::single(80)
         },
         |c| std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap()).number = 1,
         |c| std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap()).topology = Topology::Nat,
@@ -270,10 +279,23 @@ enum Step {
     CreateRule(u8, RuleSettings),
     DeleteRule(u8),
     EnableRule(Option<u8>, bool),
+    ModifyRule(u8, RuleSettings),
+    ModifyServer(u8, u8, ServerSettings),
 }
 
 fn server() -> impl Strategy<Value = String> {
-    let ports = prop::sample::select(vec!["", ":80", ":81", ":80-81", ":90-91", ":70-80", ":0"]);
+    let ports = prop::sample::select(vec![
+        "",
+        ":80",
+        ":81",
+        ":80-81",
+        ":90-91",
+        ":70-80",
+        ":0",
+        ":80,weight=0",
+        ",max-conn=9,min-conn=3",
+        ",min-conn=3",
+    ]);
     let address = prop_oneof![
         (1..6u8).prop_map(|n| format!("10.0.0.{n}")),
         (1..4u8).prop_map(|n| format!("10.0.0.{n}-10.0.0.{}", n + 2)),
@@ -284,8 +306,8 @@ fn server() -> impl Strategy<Value = String> {
 
 fn rule() -> impl Strategy<Value = RuleSettings> {
     let vip = prop::sample::select(vec!["10.0.0.80", "10.0.0.3", "2001:db8::80", "127.0.0.1"]);
-    let port = prop::sample::select(vec!["80", "80-81", "79-90", "81"]);
-    let topology = prop::sample::select(vec!["d", "n", "h"]);
+    let port = prop::sample::select(vec!["80", "80-81", "79-90", "81", "any"]);
+    let topology = prop::sample::select(vec!["d", "n", "h", "t"]);
     let source = prop::sample::select(vec![
         None,
         Some("10.0.0.9"),
@@ -293,14 +315,83 @@ fn rule() -> impl Strategy<Value = RuleSettings> {
         Some("10.0.0.4-10.0.0.5"),
     ]);
     let protocol = prop::sample::select(vec![None, Some("udp".to_string())]);
-    (vip, port, topology, source, protocol, 0..3u8).prop_map(
-        |(vip, port, topology, source, protocol, group)| RuleSettings {
-            topology: topology.into(),
-            proxy_src: source.map(str::to_string).into_iter().collect(),
-            protocol,
-            ..settings(vip, port, &format!("g{group}"))
+    let more = prop::sample::select(vec![
+        "",
+        "vip=10.0.0.81,port=80",
+        "vip=10.0.0.80,protocol=icmp",
+        "vip=10.0.0.80,protocol=any",
+        "vip=2001:db8::81,port=any",
+    ]);
+    (
+        vip,
+        port,
+        topology,
+        source,
+        protocol,
+        0..3u8,
+        more,
+        changes(),
+    )
+        .prop_map(
+            |(vip, port, topology, source, protocol, group, more, changes)| RuleSettings {
+                topology: topology.into(),
+                proxy_src: source.map(str::to_string).into_iter().collect(),
+                protocol,
+                more_vips: Some(more)
+                    .filter(|more| !more.is_empty())
+                    .map(|more| more.parse().unwrap())
+                    .into_iter()
+                    .collect(),
+                clients: changes.clients,
+                flags: changes.flags,
+                pmask: changes.pmask,
+                one_packet: changes.one_packet,
+                ..settings(vip, port, &format!("g{group}"))
+            },
+        )
+}
+
+/// What can be said when a rule is created and afterwards.
+fn changes() -> impl Strategy<Value = RuleSettings> {
+    let clients = prop::sample::select(vec![
+        "",
+        "",
+        "10.0.0.0/8",
+        "0.0.0.0/0",
+        "10.1.0.0/16",
+        "all",
+    ]);
+    let algorithm = prop::sample::select(vec!["", "mh", "sh", "wlc"]);
+    let flag = prop::sample::select(vec!["", "", "", "mh-port", "none"]);
+    let mask = prop::sample::select(vec![None, Some(""), Some("/24"), Some("/33"), Some("none")]);
+    let one_packet = prop::sample::select(vec![None, Some(true), Some(false)]);
+    let given = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
+    (clients, algorithm, flag, mask, one_packet).prop_map(
+        move |(clients, algorithm, flag, mask, one_packet)| RuleSettings {
+            clients: given(clients).into_iter().collect(),
+            algorithm: algorithm.into(),
+            flags: given(flag).into_iter().collect(),
+            pmask: mask.map(str::to_string),
+            one_packet,
+            ..RuleSettings::default()
         },
     )
+}
+
+fn limits() -> impl Strategy<Value = ServerSettings> {
+    let number = |list: Vec<u32>| prop::option::of(prop::sample::select(list));
+    (
+        number(vec![0, 1, 65535]),
+        number(vec![0, 10]),
+        number(vec![0, 5, 20]),
+    )
+        .prop_map(
+            |(weight, max_connections, min_connections)| ServerSettings {
+                weight: weight.map(|w| w as u16),
+                max_connections,
+                min_connections,
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -314,6 +405,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..4u8, rule()).prop_map(|(n, r)| Step::CreateRule(n, r)),
         (0..4u8).prop_map(Step::DeleteRule),
         (prop::option::of(0..4u8), any::<bool>()).prop_map(|(n, e)| Step::EnableRule(n, e)),
+        (0..4u8, changes()).prop_map(|(n, r)| Step::ModifyRule(n, r)),
+        (0..3u8, 0..6u8, limits()).prop_map(|(g, n, l)| Step::ModifyServer(g, n, l)),
     ]
 }
 
@@ -330,6 +423,8 @@ fn apply(c: &mut Configuration, step: &Step) -> Result<(), libilb::ModelError> {
             let names: Vec<String> = n.iter().map(|n| format!("r{n}")).collect();
             c.enable_rules(&names, *e).map(drop)
         }
+        Step::ModifyRule(n, r) => c.modify_rule(&format!("r{n}"), r).map(drop),
+        Step::ModifyServer(g, n, l) => c.modify_servers(&[format!("_g{g}.{n}")], l).map(drop),
     }
 }
 
@@ -392,6 +487,8 @@ fn the_random_steps_are_accepted_and_refused_in_every_way() {
             Step::CreateRule(..) => "create rule",
             Step::DeleteRule(..) => "delete rule",
             Step::EnableRule(..) => "enable rule",
+            Step::ModifyRule(..) => "modify rule",
+            Step::ModifyServer(..) => "modify server",
         };
         let outcome = match apply(&mut c, &step) {
             Ok(()) => "ok".to_string(),
@@ -420,6 +517,11 @@ fn the_random_steps_are_accepted_and_refused_in_every_way() {
         "delete rule: NotFound",
         "enable rule: ok",
         "enable rule: NotFound",
+        "modify rule: ok",
+        "modify rule: InvalidArgument",
+        "modify server: ok",
+        "modify server: InvalidArgument",
+        "modify server: NotFound",
     ] {
         assert!(
             seen.contains(wanted),

@@ -8,7 +8,8 @@ use libilb::dbus::{
     error_kind, error_name, escape, rule_path, server_path, settings_from_dbus, settings_to_dbus,
     unescape,
 };
-use libilb::rule::RuleSettings;
+use libilb::rule::{RuleSettings, Timeout, VipSettings};
+use libilb::server::ServerSettings;
 use libilb::stats::{Counter, Entry, Statistics};
 use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
@@ -55,6 +56,27 @@ fn settings_survive_the_bus() {
         persist_timeout: Some(7),
         pmask: Some("/24".into()),
         manage_addresses: Some(false),
+        more_vips: vec![
+            VipSettings {
+                vip: "192.0.2.5".into(),
+                port: "any".into(),
+                protocol: Some("sctp".into()),
+            },
+            VipSettings {
+                vip: "192.0.2.6".into(),
+                ..VipSettings::default()
+            },
+        ],
+        clients: vec!["10.0.0.0/8".into()],
+        flags: vec!["mh-port".into()],
+        tunnel: Some("gue".into()),
+        gue_port: Some(5555),
+        tunnel_checksum: Some("csum".into()),
+        timeouts: [(Timeout::FinWait, 3), (Timeout::Udp, 0)].into(),
+        one_packet: Some(true),
+        orphans: Some("drop".into()),
+        slow_start: Some(9),
+        max_new_flows: Some(0),
     };
     assert_eq!(
         settings_from_dbus(&owned(settings_to_dbus(&full))),
@@ -64,6 +86,36 @@ fn settings_survive_the_bus() {
     assert_eq!(
         settings_from_dbus(&owned(settings_to_dbus(&plain))),
         Ok(plain)
+    );
+}
+
+#[test]
+fn server_settings_survive_the_bus() {
+    let full = ServerSettings {
+        weight: Some(65535),
+        max_connections: Some(10),
+        min_connections: Some(0),
+    };
+    for settings in [full, ServerSettings::default()] {
+        let map = owned(libilb::dbus::server_settings_to_dbus(&settings));
+        assert_eq!(libilb::dbus::server_settings_from_dbus(&map), Ok(settings));
+    }
+    let one = |key: &'static str, value: Variant<'static>| {
+        libilb::dbus::server_settings_from_dbus(&owned(HashMap::from([(key, value)])))
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        one("wieght", Variant::from(1u32)),
+        "setting 'wieght' is not known: use weight, max-connections or min-connections; did you mean 'weight'?"
+    );
+    assert_eq!(
+        one("weight", Variant::from(1u16)),
+        "setting 'weight' has D-Bus type q: it has to be of type u"
+    );
+    assert_eq!(
+        one("weight", Variant::from(65536u32)),
+        "weight '65536' is out of range: use 0 to 65535; 0 takes no new connections"
     );
 }
 

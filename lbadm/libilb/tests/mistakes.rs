@@ -3,9 +3,10 @@
 
 use libilb::ErrorKind::{self, *};
 use libilb::ModelError;
-use libilb::model::{Configuration, RuleSettings};
+use libilb::model::{Configuration, RuleSettings, ServerSettings, VipSettings};
 
-/// Groups `web` (two IPv4 servers), `web6` (IPv6), `ported` (a port and a range) and `empty`; rule `www` uses `web`.
+/// Groups `web` (two IPv4 servers), `web6` (IPv6), `ported` (a port and a range) and `empty`; rules `www`, `inner` (for
+/// clients of 10.0.0.0/8) and `outer` use `web` and `own`.
 fn configured() -> Configuration {
     let mut c = Configuration::default();
     c.create_group("web", &["192.0.2.11", "192.0.2.12:8080"])
@@ -13,8 +14,47 @@ fn configured() -> Configuration {
     c.create_group("web6", &["[2001:db8::11]"]).unwrap();
     c.create_group("ported", &["192.0.2.21:8000-8002"]).unwrap();
     c.create_group::<&str>("Empty", &[]).unwrap();
+    c.create_group("own", &["192.0.2.15"]).unwrap();
     c.create_rule("www", &rule()).unwrap();
+    let clients = |list: &[&str]| RuleSettings {
+        vip: "192.0.2.83".into(),
+        servergroup: "own".into(),
+        clients: list.iter().map(|c| c.to_string()).collect(),
+        ..rule()
+    };
+    c.create_rule("inner", &clients(&["10.0.0.0/8"])).unwrap();
+    c.create_rule("outer", &clients(&[])).unwrap();
     c
+}
+
+fn vip(vip: &str, port: &str) -> VipSettings {
+    VipSettings {
+        vip: vip.into(),
+        port: port.into(),
+        protocol: None,
+    }
+}
+
+fn tun(r: &mut RuleSettings) {
+    r.topology = "TUN".into();
+    r.proxy_src = vec!["192.0.2.9".into()];
+}
+
+fn weight(weight: u16) -> ServerSettings {
+    ServerSettings {
+        weight: Some(weight),
+        ..ServerSettings::default()
+    }
+}
+
+fn modify(
+    c: &mut Configuration,
+    name: &str,
+    change: impl FnOnce(&mut RuleSettings),
+) -> Result<(), ModelError> {
+    let mut settings = RuleSettings::default();
+    change(&mut settings);
+    c.modify_rule(name, &settings).map(drop)
 }
 
 /// A good rule at another VIP than [`other`].
@@ -54,21 +94,89 @@ fn create(c: &mut Configuration, change: impl FnOnce(&mut RuleSettings)) -> Resu
 const CASES: &[Case] = &[
     // Words.
     (|c| create(c, |r| r.algorithm = "roundrobbin".into()), InvalidArgument,
-     "lbalg 'roundrobbin' is not known: use roundrobin (rr), hash-ip (hip), hash-ip-port (hipp) or hash-ip-vip (hipv); did you mean 'roundrobin'?"),
+     "lbalg 'roundrobbin' is not known: use roundrobin (rr), wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, hash-ip (hip), hash-ip-port (hipp) or hash-ip-vip (hipv); did you mean 'roundrobin'?"),
     (|c| create(c, |r| r.topology = "HALFNAT".into()), InvalidArgument,
-     "type 'HALFNAT' is not known: use DSR (d), NAT (n) or HALF-NAT (h); did you mean 'HALF-NAT'?"),
+     "type 'HALFNAT' is not known: use DSR (d), NAT (n), HALF-NAT (h) or TUN (t); did you mean 'HALF-NAT'?"),
     (|c| create(c, |r| r.protocol = Some("tpc".into())), InvalidArgument,
-     "protocol 'tpc' is not known: use tcp or udp; did you mean 'tcp'?"),
-    (|c| create(c, |r| r.algorithm = "WLC".into()), NotSupported,
-     "not supported yet: lbalg wlc (this version has roundrobin (rr), hash-ip (hip), hash-ip-port (hipp) or hash-ip-vip (hipv))"),
-    (|c| create(c, |r| r.topology = "tun".into()), NotSupported,
-     "not supported yet: type tun (this version has DSR (d), NAT (n) or HALF-NAT (h))"),
-    (|c| create(c, |r| r.protocol = Some("sctp".into())), NotSupported,
-     "not supported yet: protocol sctp (this version has tcp or udp)"),
-    (|c| create(c, |r| r.pmask = Some("/24".into())), NotSupported,
-     "not supported yet: persistence (leave pmask and persist-timeout out; lbalg=hash-ip keeps a client on its server)"),
-    (|c| create(c, |r| r.persist_timeout = Some(60)), NotSupported,
-     "not supported yet: persistence (leave pmask and persist-timeout out; lbalg=hash-ip keeps a client on its server)"),
+     "protocol 'tpc' is not known: use tcp, udp, sctp, icmp (icmpv6) or any; did you mean 'tcp'?"),
+    // Rules that say more.
+    (|c| create(c, |r| { r.port = String::new(); r.protocol = Some("sctp".into()) }), InvalidArgument,
+     "port is missing: say which port clients connect to, such as port=80"),
+    (|c| create(c, |r| r.protocol = Some("icmp".into())), InvalidArgument,
+     "port '80' is given, but protocol is icmp: icmp and any have no ports; leave port out, or use tcp, udp or sctp"),
+    (|c| create(c, |r| { r.port = String::new(); r.protocol = Some("any".into()); r.servergroup = "ported".into() }), Conflict,
+     "server _ported.0 (192.0.2.21:8000-8002) of server group 'ported' does not fit rule 'new': its port is 8000-8002, but packets of protocol any keep what ports they have; leave the server's port out"),
+    (|c| create(c, |r| r.more_vips = vec![vip("2001:db8::80", "80")]), InvalidArgument,
+     "vip '2001:db8::80' is IPv6, but the vip 192.0.2.81 is IPv4: use one address family in a rule; make a rule for each"),
+    (|c| create(c, |r| r.more_vips = vec![vip("192.0.2.81", "any")]), InvalidArgument,
+     "vip '192.0.2.81 tcp port any' overlaps 192.0.2.81 tcp port 80 of the same rule: give each address, protocol and port once"),
+    (|c| create(c, |r| r.more_vips = (0..256).map(|n| vip("192.0.2.82", &(n + 1).to_string())).collect()), InvalidArgument,
+     "vip '257' is too many: a rule has at most 256"),
+    (|c| create(c, |r| { r.servergroup = "ported".into(); r.port = "80-82".into(); r.more_vips = vec![vip("192.0.2.90", "90-91")] }), Conflict,
+     "server _ported.0 (192.0.2.21:8000-8002) of server group 'ported' does not fit rule 'new': its 3 ports cannot stand for the 3,2 ports 80-82,90-91 of the rule; give no port, one port, or as many as the rule has"),
+    (|c| create(c, |r| r.clients = vec!["10.0.0.0/33".into()]), InvalidArgument,
+     "client '10.0.0.0/33' has no such length: use /0 to /32 with IPv4"),
+    (|c| create(c, |r| r.clients = vec!["10.1.0.0/8".into()]), InvalidArgument,
+     "client '10.1.0.0/8' has bits set behind its length: write 10.0.0.0/8"),
+    (|c| create(c, |r| r.clients = vec!["home".into()]), InvalidArgument,
+     "client 'home' is not a network: use an address, or a network such as 10.0.0.0/8 or 2001:db8::/32"),
+    (|c| create(c, |r| r.clients = vec!["10.0.0.0/8".into(), "10.0.0.0/8".into()]), InvalidArgument,
+     "client '10.0.0.0/8' is given twice: give each network once"),
+    (|c| create(c, |r| r.clients = vec!["2001:db8::/32".into()]), InvalidArgument,
+     "client '2001:db8::/32' is IPv6, but the vip 192.0.2.81 is IPv4: use one address family in a rule; make a rule for each"),
+    (|c| create(c, |r| r.flags = vec!["mh-port".into()]), InvalidArgument,
+     "flag 'mh-port' is given, but lbalg is roundrobin: it belongs to lbalg=mh; roundrobin has no flags"),
+    (|c| create(c, |r| { r.algorithm = "mh".into(); r.flags = vec!["sh-port".into()] }), InvalidArgument,
+     "flag 'sh-port' is given, but lbalg is mh: mh has mh-fallback and mh-port"),
+    (|c| create(c, |r| { r.algorithm = "mh".into(); r.flags = vec!["mh-prot".into()] }), InvalidArgument,
+     "flag 'mh-prot' is not known: use sh-fallback, sh-port, mh-fallback or mh-port; did you mean 'mh-port'?"),
+    (|c| create(c, |r| r.tunnel = Some("gre".into())), InvalidArgument,
+     "tunnel 'gre' is given, but type is HALF-NAT: only type=TUN has a tunnel; leave it out or use TUN"),
+    (|c| create(c, |r| r.topology = "tun".into()), InvalidArgument,
+     "proxy-src is missing: type=TUN needs 1 to 10 source addresses towards the servers, such as proxy-src=192.0.2.9"),
+    (|c| create(c, |r| { tun(r); r.tunnel = Some("geneve".into()) }), InvalidArgument,
+     "tunnel 'geneve' is not known: use ipip, gre or gue"),
+    (|c| create(c, |r| { tun(r); r.gue_port = Some(6080) }), InvalidArgument,
+     "gue-port '6080' is given, but tunnel is ipip: only tunnel=gue has a port"),
+    (|c| create(c, |r| { tun(r); r.tunnel = Some("gue".into()); r.gue_port = Some(65536) }), InvalidArgument,
+     "gue-port '65536' is out of range: use a UDP port from 1 to 65535, or leave it out for 6080"),
+    (|c| create(c, |r| { tun(r); r.tunnel = Some("gre".into()); r.tunnel_checksum = Some("remote".into()) }), InvalidArgument,
+     "tunnel-checksum 'remote' is given, but tunnel is gre: gre has none or full; only gue has remote"),
+    (|c| create(c, |r| { tun(r); r.tunnel_checksum = Some("yes".into()) }), InvalidArgument,
+     "tunnel-checksum 'full' is given, but tunnel is ipip: ipip has no checksum; use gre or gue, or leave it out"),
+    (|c| create(c, |r| { tun(r); r.servergroup = "web6".into() }), Conflict,
+     "server _web6.0 ([2001:db8::11]) of server group 'web6' does not fit rule 'new': it is IPv6, but the rule has no IPv6 proxy-src address for the outer header; give one"),
+    (|c| create(c, |r| { tun(r); r.servergroup = "web".into() }), Conflict,
+     "server _web.1 (192.0.2.12:8080) of server group 'web' does not fit rule 'new': its port is 8080, but with TUN the packet keeps the rule's port 80; leave the server's port out, or use NAT or HALF-NAT"),
+    (|c| create(c, |r| r.pmask = Some("/33".into())), InvalidArgument,
+     "pmask '/33' is not a prefix length: use /0 to /32 with IPv4, or none"),
+    (|c| create(c, |r| { r.pmask = Some("24".into()); r.persist_timeout = Some(0) }), InvalidArgument,
+     "persist-timeout '0' is out of range: use 1 or more seconds"),
+    (|c| create(c, |r| r.persist_timeout = Some(60)), InvalidArgument,
+     "persist-timeout '60' is given, but the rule is not persistent: give -p or pmask too, or leave it out"),
+    (|c| create(c, |r| { r.one_packet = Some(true); r.topology = "dsr".into() }), InvalidArgument,
+     "one-packet 'yes' is given, but protocol is tcp: only udp can be scheduled by the packet"),
+    (|c| create(c, |r| { r.one_packet = Some(true); r.protocol = Some("udp".into()) }), InvalidArgument,
+     "one-packet 'yes' is given, but type is HALF-NAT: answers would find no connection; use DSR or TUN"),
+    (|c| create(c, |r| { r.one_packet = Some(true); r.topology = "dsr".into(); r.protocol = Some("udp".into()); r.pmask = Some("".into()) }), InvalidArgument,
+     "one-packet 'yes' is given with persistence: each packet is a choice of its own; use one of both"),
+    (|c| create(c, |r| r.orphans = Some("rst".into())), InvalidArgument,
+     "orphans 'rst' is not known: use reschedule, reset or drop"),
+    // Rules that are there.
+    (|c| modify(c, "wwww", |r| r.algorithm = "wlc".into()), NotFound,
+     "no rule is named 'wwww'; did you mean 'www'?"),
+    (|c| modify(c, "www", |r| r.vip = "192.0.2.81".into()), InvalidArgument,
+     "vip '192.0.2.81' cannot be changed: connections of the rule depend on it; create another rule and delete this one"),
+    (|c| modify(c, "www", |r| r.topology = "dsr".into()), InvalidArgument,
+     "type 'dsr' cannot be changed: connections of the rule depend on it; create another rule and delete this one"),
+    (|c| modify(c, "www", |r| r.proxy_src = vec!["192.0.2.9".into()]), InvalidArgument,
+     "proxy-src '192.0.2.9' cannot be changed: connections of the rule depend on it; create another rule and delete this one"),
+    (|c| modify(c, "www", |r| r.flags = vec!["sh-port".into()]), InvalidArgument,
+     "flag 'sh-port' is given, but lbalg is roundrobin: it belongs to lbalg=sh; roundrobin has no flags"),
+    (|c| modify(c, "www", |r| r.persist_timeout = Some(5)), InvalidArgument,
+     "persist-timeout '5' is given, but the rule is not persistent: give -p or pmask too, or leave it out"),
+    (|c| modify(c, "inner", |r| r.clients = vec!["any".into()]), Conflict,
+     "rule 'inner' would claim 192.0.2.83 tcp port 80-90, which rule 'outer' has: use another vip, protocol, port or client, or delete rule 'outer' first"),
     // VIP.
     (|c| create(c, |r| r.vip = String::new()), InvalidArgument,
      "vip is missing: say which address clients connect to, such as vip=192.0.2.1"),
@@ -93,8 +201,8 @@ const CASES: &[Case] = &[
     (|c| create(c, |r| r.vip = "::ffff:192.0.2.1".into()), InvalidArgument,
      "vip '::ffff:192.0.2.1' is an IPv4-mapped IPv6 address: write 192.0.2.1"),
     // Ports.
-    (|c| create(c, |r| r.port = "0".into()), InvalidArgument,
-     "port '0' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
+    (|c| create(c, |r| r.port = "00".into()), InvalidArgument,
+     "port '00' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
     (|c| create(c, |r| r.port = "1-65536".into()), InvalidArgument,
      "port '1-65536' is out of range: use a port from 1 to 65535, a range such as 8000-8009, or the name of a service such as https"),
     (|c| create(c, |r| r.port = "90-80".into()), InvalidArgument,
@@ -108,7 +216,7 @@ const CASES: &[Case] = &[
     (|c| create(c, |r| r.topology = "NAT".into()), InvalidArgument,
      "proxy-src is missing: type=NAT needs 1 to 10 source addresses towards the servers, such as proxy-src=192.0.2.9"),
     (|c| create(c, |r| r.proxy_src = vec!["192.0.2.9".into()]), InvalidArgument,
-     "proxy-src '192.0.2.9' is given, but type is HALF-NAT: only type=NAT has source addresses of its own; leave proxy-src out or use NAT"),
+     "proxy-src '192.0.2.9' is given, but type is HALF-NAT: only type=NAT and type=TUN have source addresses of their own; leave proxy-src out or use one of these"),
     (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.1-192.0.2.10".into(), "192.0.2.20".into()] }), InvalidArgument,
      "proxy-src '192.0.2.1 to 192.0.2.20' has 11 addresses: use 1 to 10"),
     (|c| create(c, |r| { r.topology = "n".into(); r.proxy_src = vec!["192.0.2.9".into(), "192.0.2.9".into()] }), InvalidArgument,
@@ -136,9 +244,9 @@ const CASES: &[Case] = &[
      "a server group named 'Empty' exists already: choose another name, or delete it first"),
     // Rules among others.
     (|c| create(c, |r| { r.vip = "192.0.2.80".into(); r.port = "90-99".into() }), Conflict,
-     "rule 'new' would claim 192.0.2.80 tcp port 90, which rule 'www' has: use another vip, protocol or port, or delete rule 'www' first"),
-    (|c| create(c, |r| { r.vip = "192.0.2.80".into(); r.port = "1-65535".into() }), Conflict,
-     "rule 'new' would claim 192.0.2.80 tcp port 80-90, which rule 'www' has: use another vip, protocol or port, or delete rule 'www' first"),
+     "rule 'new' would claim 192.0.2.80 tcp port 90, which rule 'www' has: use another vip, protocol, port or client, or delete rule 'www' first"),
+    (|c| create(c, |r| { r.vip = "192.0.2.80".into(); r.port = "85-200".into() }), Conflict,
+     "rule 'new' would claim 192.0.2.80 tcp port 85-90, which rule 'www' has: use another vip, protocol, port or client, or delete rule 'www' first"),
     (|c| create(c, |r| r.servergroup = "wbe".into()), NotFound,
      "no server group is named 'wbe'; did you mean 'web'?"),
     (|c| create(c, |r| r.servergroup = "zzz".into()), NotFound,
@@ -158,8 +266,8 @@ const CASES: &[Case] = &[
      "server 192.0.2.30 is in server group 'web' already, as _web.2: each address and port can be there once"),
     (|c| c.add_servers("web", &["192.0.2.11:80-90"]).map(drop), Conflict,
      "server _web.2 (192.0.2.11:80-90) of server group 'web' does not fit rule 'www': with the rule's port 80-90 it is the same as _web.0; remove one of them"),
-    (|c| c.add_servers("web", &["[2001:db8::1]"]).map(drop), InvalidArgument,
-     "server address '2001:db8::1' is IPv6, but server group 'web' has IPv4 servers: all servers of a group are of one address family; make a group for each"),
+    (|c| c.add_servers("web", &["[2001:db8::1]"]).map(drop), Conflict,
+     "server _web.2 ([2001:db8::1]) of server group 'web' does not fit rule 'www': it is IPv6, but the vip 192.0.2.80 is IPv4; use servers of the vip's address family"),
     (|c| c.add_servers("web", &["192.0.2.80"]).map(drop), Conflict,
      "server _web.2 (192.0.2.80) of server group 'web' does not fit rule 'www': its address is the rule's own vip; give the server's own address"),
     (|c| c.add_servers("web", &["192.0.2.30:1-5"]).map(drop), Conflict,
@@ -190,6 +298,23 @@ const CASES: &[Case] = &[
      "server 'a=10.0.0.1-10.0.0.2' gives one name to several addresses: write name=address"),
     (|c| c.create_group("x", &["10.0.0.1", "223.255.255.255-224.0.0.0"]).map(drop), InvalidArgument,
      "server address '224.0.0.0' is a multicast address: use a unicast address that other hosts can reach"),
+    // Weights and limits.
+    (|c| c.add_servers("web", &["192.0.2.30,weight=65536"]).map(drop), InvalidArgument,
+     "weight '65536' is out of range: use 0 to 65535; 0 takes no new connections"),
+    (|c| c.add_servers("web", &["192.0.2.30,wieght=1"]).map(drop), InvalidArgument,
+     "server key 'wieght' is not known: use weight, max-conn (max-connections, u-threshold) or min-conn (min-connections, l-threshold); did you mean 'weight'?"),
+    (|c| c.add_servers("web", &["192.0.2.30,max-conn=many"]).map(drop), InvalidArgument,
+     "max-conn 'many' is out of range: use a number of connections; 0 is no limit"),
+    (|c| c.add_servers("web", &["192.0.2.30,max-conn=5,min-conn=6"]).map(drop), InvalidArgument,
+     "min-conn '6' is more than max-conn 5: use a number up to max-conn, or leave it out for three quarters of it"),
+    (|c| c.add_servers("web", &["192.0.2.30,min-conn=6"]).map(drop), InvalidArgument,
+     "min-conn '6' is given without max-conn: use a number up to max-conn, or leave it out for three quarters of it"),
+    (|c| c.modify_servers(&["_web.0", "_web.9"], &weight(3)).map(drop), NotFound,
+     "no server is named '_web.9'; did you mean '_web.0'?"),
+    (|c| c.modify_servers(&["_web.0"], &ServerSettings::default()).map(drop), InvalidArgument,
+     "weight is missing: say what to change: weight, max-conn or min-conn"),
+    (|c| c.modify_servers(&["_web.0"], &ServerSettings { min_connections: Some(1), ..weight(3) }).map(drop), InvalidArgument,
+     "min-conn '1' is given without max-conn: use a number up to max-conn, or leave it out for three quarters of it"),
     // Names that do not exist, and what is in use.
     (|c| c.delete_rules(&["www", "nosuch", "neither"]).map(drop), NotFound,
      "no rule is named 'nosuch' or 'neither'"),
@@ -221,7 +346,11 @@ fn each_mistake_has_its_words_and_changes_nothing() {
     let mut wrong = Vec::new();
     for (i, (request, kind, words)) in CASES.iter().enumerate() {
         let mut c = before.clone();
-        match request(&mut c) {
+        let result = request(&mut c);
+        if result.is_err() {
+            assert_eq!(c, before, "case {i} ({words}) changed something");
+        }
+        match result {
             Ok(()) => wrong.push(format!("case {i} was accepted, expected: {words}")),
             Err(e) if e.to_string() != *words || e.kind() != *kind => wrong.push(format!(
                 "case {i}\n  expected {kind:?}: {words}\n  got      {:?}: {e}",
@@ -229,7 +358,6 @@ fn each_mistake_has_its_words_and_changes_nothing() {
             )),
             Err(_) => {}
         }
-        assert_eq!(c, before, "case {i} ({words}) changed something");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -11,7 +11,7 @@ use libilb::describe::{
     Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, State,
     Status,
 };
-use libilb::model::{Configuration, RuleSettings};
+use libilb::model::{Configuration, RuleSettings, Timeout};
 use libilb::stats::{Counter, Entry, Statistics};
 
 use crate::action::{self, Action, Show, understand};
@@ -21,7 +21,8 @@ use crate::statistics::{self, Printer};
 use crate::table::Style;
 use crate::usage;
 
-/// A node with three rules: one enabled, one disabled with a problem, one that drains after it was deleted.
+/// A node with four rules: one enabled, one disabled with a problem, one that drains after it was deleted, one that says
+/// all that can be said.
 fn node() -> Description {
     let mut c = Configuration::default();
     c.create_group("web", &["192.0.2.11", "back=192.0.2.12:8080"])
@@ -48,7 +49,36 @@ fn node() -> Description {
         nat_timeout: Some(900),
         ..rule("2001:db8::80", "80-89", "h", "web6")
     };
+    c.create_group(
+        "far",
+        &[
+            "192.0.2.31,weight=3,max-conn=10,min-conn=5",
+            "[2001:db8::31],weight=0",
+        ],
+    )
+    .unwrap();
+    let far = RuleSettings {
+        more_vips: vec!["vip=192.0.2.83,port=443,protocol=sctp".parse().unwrap()],
+        clients: vec!["10.0.0.0/8".into(), "192.0.2.7".into()],
+        algorithm: "mh".into(),
+        flags: vec!["mh-port".into(), "mh-fallback".into()],
+        tunnel: Some("gue".into()),
+        proxy_src: vec!["192.0.2.90".into(), "2001:db8::90".into()],
+        pmask: Some("24".into()),
+        orphans: Some("reset".into()),
+        slow_start: Some(30),
+        max_new_flows: Some(1000),
+        timeouts: [(Timeout::SynReceived, 5), (Timeout::FinWait, 20)].into(),
+        ..rule("192.0.2.82", "any", "t", "far")
+    };
     let rules = [
+        (
+            c.create_rule("far", &far).unwrap(),
+            Status::Enabled,
+            0,
+            false,
+            vec![],
+        ),
         (
             c.create_rule("www", &nat).unwrap(),
             Status::Enabled,

@@ -43,9 +43,7 @@ fn object_path(path: String) -> Result<OwnedObjectPath, MethodError> {
 
 #[interface(name = "org.ilb.Ilb1.Manager")]
 impl ManagerObject {
-    /// Creates a rule. Keys of settings: enabled (b), vip (s), port (s), protocol (s), algorithm (s), topology (s),
-    /// proxy-src (as), servergroup (s), conn-drain (u), nat-timeout (u), persist-timeout (u), pmask (s),
-    /// manage-addresses (b).
+    /// Creates a rule. Keys of settings: see docs/dbus.md.
     #[zbus(out_args("path"))]
     async fn create_rule(
         &self,
@@ -61,6 +59,22 @@ impl ManagerObject {
             .change(Change::CreateRule { name, settings })
             .await?;
         object_path(path)
+    }
+
+    /// Changes a rule while its connections go on; true if it was different. Keys as those of `CreateRule`, without what a
+    /// rule keeps for its life.
+    #[zbus(out_args("changed"))]
+    async fn modify_rule(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        access::check(connection, &header).await?;
+        let settings = Box::new(dbus::settings_from_dbus(&settings)?);
+        let change = Change::ModifyRule { name, settings };
+        Ok(!self.handle.change(change).await?.is_empty())
     }
 
     /// Deletes rules, all of them or none, and returns their names.
@@ -193,6 +207,22 @@ impl ManagerObject {
         let enabled = false;
         self.change(connection, &header, Change::EnableServers { ids, enabled })
             .await
+    }
+
+    /// Changes weight (u), max-connections (u) and min-connections (u) of servers, of all or none, and returns the ids of
+    /// those that were different.
+    #[zbus(out_args("changed"))]
+    async fn modify_servers(
+        &self,
+        ids: Vec<String>,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        access::check(connection, &header).await?;
+        let settings = dbus::server_settings_from_dbus(&settings)?;
+        let change = Change::ModifyServers { ids, settings };
+        Ok(self.handle.change(change).await?)
     }
 
     /// Counters: rule name, server id (empty: the whole rule), values by name. Both names empty: the node.

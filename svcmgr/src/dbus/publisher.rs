@@ -1,6 +1,7 @@
 //! Keeps the D-Bus objects in step with the view, and sends signals for what really changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use libilb::dbus::{ROOT_PATH, group_path, rule_path, server_path};
 use libilb::model::{Configuration, Server};
@@ -39,10 +40,10 @@ impl ObjectPublisher {
                     let object = RuleObject::new(self.handle.clone(), new.name.clone());
                     server.at(path, object).await?;
                 }
-                Some(old) if old.enabled != new.enabled => {
+                Some(old) if !Arc::ptr_eq(old, new) => {
                     let object = server.interface::<_, RuleObject>(path).await?;
                     let emitter = object.signal_emitter();
-                    object.get().await.enabled_changed(emitter).await?;
+                    object.get().await.announce(emitter, old, new).await?;
                 }
                 Some(_) => {}
             }
@@ -98,10 +99,10 @@ impl ObjectPublisher {
                     let object = ServerObject::new(self.handle.clone(), group, (*item).clone());
                     server.at(server_path(id), object).await?;
                 }
-                Some((_, was)) if was.enabled != item.enabled => {
+                Some((_, was)) if was != item => {
                     let object = server.interface::<_, ServerObject>(server_path(id)).await?;
                     let emitter = object.signal_emitter();
-                    object.get().await.enabled_changed(emitter).await?;
+                    object.get().await.announce(emitter, was, item).await?;
                 }
                 Some(_) => {}
             }

@@ -1,9 +1,11 @@
 //! `org.ilb.Ilb1.Rule`, one object for each rule.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use libilb::model::Rule;
+use libilb::model::{Rule, Timeout, VipSettings};
 use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
 use super::access;
@@ -97,20 +99,20 @@ impl RuleObject {
 
     #[zbus(property(emits_changed_signal = "const"))]
     async fn vip(&self) -> fdo::Result<String> {
-        Ok(self.rule()?.vip.to_string())
+        Ok(self.rule()?.vips.column(|vip| vip.address))
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     async fn protocol(&self) -> fdo::Result<String> {
-        Ok(self.rule()?.protocol.to_string())
+        Ok(self.rule()?.vips.column(|vip| vip.protocol))
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     async fn port(&self) -> fdo::Result<String> {
-        Ok(self.rule()?.ports.to_string())
+        Ok(self.rule()?.vips.column(|vip| vip.ports))
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     async fn algorithm(&self) -> fdo::Result<String> {
         Ok(self.rule()?.algorithm.to_string())
     }
@@ -132,19 +134,142 @@ impl RuleObject {
     }
 
     /// Seconds; 0 waits for the last connection.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     async fn conn_drain(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.conn_drain)
     }
 
     /// Seconds after which an idle connection is forgotten.
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     async fn nat_timeout(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.idle_timeout())
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
+    #[zbus(property)]
     async fn manage_addresses(&self) -> fdo::Result<bool> {
         Ok(self.rule()?.manage_addresses)
+    }
+
+    /// Everywhere that clients connect to, each as `vip=ADDRESS,port=PORT,protocol=PROTOCOL`; `Vip`, `Protocol` and `Port`
+    /// have the same, separated by commas.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn vips(&self) -> fdo::Result<Vec<String>> {
+        let rule = self.rule()?;
+        let text = |vip: &libilb::model::Vip| {
+            let settings = VipSettings {
+                vip: vip.address.to_string(),
+                port: match vip.protocol.has_ports() {
+                    true => vip.ports.to_string(),
+                    false => String::new(),
+                },
+                protocol: Some(vip.protocol.to_string()),
+            };
+            settings.to_string()
+        };
+        Ok(rule.vips.iter().map(text).collect())
+    }
+
+    /// Networks of clients; none for all.
+    #[zbus(property)]
+    async fn clients(&self) -> fdo::Result<Vec<String>> {
+        let rule = self.rule()?;
+        Ok(rule.clients.iter().map(ToString::to_string).collect())
+    }
+
+    /// Such as `mh-port,mh-fallback`, or empty.
+    #[zbus(property)]
+    async fn flags(&self) -> fdo::Result<String> {
+        let rule = self.rule()?;
+        Ok(rule.flags.words(rule.algorithm))
+    }
+
+    /// Such as `gue,gue-port=6080`; empty but with TUN.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn tunnel(&self) -> fdo::Result<String> {
+        let tunnel = self.rule()?.tunnel;
+        Ok(tunnel.map(|tunnel| tunnel.to_string()).unwrap_or_default())
+    }
+
+    /// Such as `/24`; empty without persistence.
+    #[zbus(property)]
+    async fn pmask(&self) -> fdo::Result<String> {
+        let persistence = self.rule()?.persistence;
+        Ok(persistence
+            .map(|p| format!("/{}", p.mask))
+            .unwrap_or_default())
+    }
+
+    /// Seconds; 0 without persistence.
+    #[zbus(property)]
+    async fn persist_timeout(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.persistence.map_or(0, |p| p.timeout))
+    }
+
+    #[zbus(property)]
+    async fn one_packet(&self) -> fdo::Result<bool> {
+        Ok(self.rule()?.one_packet)
+    }
+
+    /// `reschedule`, `reset` or `drop`.
+    #[zbus(property)]
+    async fn orphans(&self) -> fdo::Result<String> {
+        Ok(self.rule()?.orphans.to_string())
+    }
+
+    /// Seconds; 0 for none.
+    #[zbus(property)]
+    async fn slow_start(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.slow_start)
+    }
+
+    /// A second; 0 for no limit.
+    #[zbus(property)]
+    async fn max_new_flows(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.max_new_flows)
+    }
+
+    /// Idle seconds of every state.
+    #[zbus(property)]
+    async fn timeouts(&self) -> fdo::Result<HashMap<String, u32>> {
+        let rule = self.rule()?;
+        let all = Timeout::all().map(|state| (state.name().to_owned(), rule.timeout(state)));
+        Ok(all.collect())
+    }
+}
+
+impl RuleObject {
+    /// Sends the signals for what is different between `before` and `after`.
+    pub async fn announce(
+        &self,
+        emitter: &SignalEmitter<'_>,
+        before: &Rule,
+        after: &Rule,
+    ) -> zbus::Result<()> {
+        macro_rules! changed {
+            ($($differs:expr => $signal:ident;)+) => {
+                $(if $differs {
+                    self.$signal(emitter).await?;
+                })+
+            };
+        }
+        changed! {
+            before.enabled != after.enabled => enabled_changed;
+            before.clients != after.clients => clients_changed;
+            before.algorithm != after.algorithm => algorithm_changed;
+            before.flags != after.flags => flags_changed;
+            before.persistence.map(|p| p.mask) != after.persistence.map(|p| p.mask) => pmask_changed;
+            before.persistence.map(|p| p.timeout) != after.persistence.map(|p| p.timeout)
+                => persist_timeout_changed;
+            before.one_packet != after.one_packet => one_packet_changed;
+            before.orphans != after.orphans => orphans_changed;
+            before.slow_start != after.slow_start => slow_start_changed;
+            before.max_new_flows != after.max_new_flows => max_new_flows_changed;
+            before.conn_drain != after.conn_drain => conn_drain_changed;
+            before.idle_timeout() != after.idle_timeout() => nat_timeout_changed;
+            Timeout::all().any(|state| before.timeout(state) != after.timeout(state))
+                => timeouts_changed;
+            before.manage_addresses != after.manage_addresses => manage_addresses_changed;
+        }
+        Ok(())
     }
 }

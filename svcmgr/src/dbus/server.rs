@@ -4,6 +4,7 @@ use libilb::ModelError;
 use libilb::error::Item;
 use libilb::model::Server;
 use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
 
 use super::access;
@@ -16,7 +17,7 @@ use crate::manager::error::ManagerError;
 pub struct ServerObject {
     handle: ManagerHandle,
     group: String,
-    /// As it was when the object was made. Nothing but `enabled` ever changes.
+    /// As it was when the object was made. Enabled, weight and limits may have changed since.
     server: Server,
 }
 
@@ -31,11 +32,17 @@ impl ServerObject {
     }
 
     /// Servers of a group are in the order of their numbers, so that thousands of them are no trouble.
-    fn is_enabled(&self) -> Option<bool> {
+    fn now<T>(&self, value: impl Fn(&Server) -> T) -> fdo::Result<T> {
         let view = self.handle.view();
-        let servers = &view.state.configuration.group(&self.group)?.servers;
-        let found = servers.binary_search_by_key(&self.server.number, |item| item.number);
-        Some(servers[found.ok()?].enabled)
+        let group = view.state.configuration.group(&self.group);
+        let servers = group.map_or(&[][..], |group| &group.servers);
+        match servers.binary_search_by_key(&self.server.number, |item| item.number) {
+            Ok(at) => Ok(value(&servers[at])),
+            Err(_) => Err(fdo::Error::UnknownObject(format!(
+                "server {} is removed",
+                self.server.id
+            ))),
+        }
     }
 
     fn gone(&self) -> ManagerError {
@@ -114,9 +121,7 @@ impl ServerObject {
 
     #[zbus(property)]
     async fn enabled(&self) -> fdo::Result<bool> {
-        self.is_enabled().ok_or_else(|| {
-            fdo::Error::UnknownObject(format!("server {} is removed", self.server.id))
-        })
+        self.now(|server| server.enabled)
     }
 
     #[zbus(property(emits_changed_signal = "const"), name = "ServerGroup")]
@@ -142,8 +147,45 @@ impl ServerObject {
         self.server.host_name.clone().unwrap_or_default()
     }
 
-    #[zbus(property(emits_changed_signal = "const"))]
-    async fn weight(&self) -> u16 {
-        self.server.weight
+    /// Share of new connections; 0 takes none.
+    #[zbus(property)]
+    async fn weight(&self) -> fdo::Result<u16> {
+        self.now(|server| server.weight)
+    }
+
+    /// Connections at which it takes no new ones; 0 is no limit.
+    #[zbus(property)]
+    async fn max_connections(&self) -> fdo::Result<u32> {
+        self.now(|server| server.max_connections)
+    }
+
+    /// Connections below which it takes new ones again; 0 is three quarters of the maximum.
+    #[zbus(property)]
+    async fn min_connections(&self) -> fdo::Result<u32> {
+        self.now(|server| server.min_connections)
+    }
+}
+
+impl ServerObject {
+    /// Sends the signals for what is different between `before` and `after`.
+    pub async fn announce(
+        &self,
+        emitter: &SignalEmitter<'_>,
+        before: &Server,
+        after: &Server,
+    ) -> zbus::Result<()> {
+        if before.enabled != after.enabled {
+            self.enabled_changed(emitter).await?;
+        }
+        if before.weight != after.weight {
+            self.weight_changed(emitter).await?;
+        }
+        if before.max_connections != after.max_connections {
+            self.max_connections_changed(emitter).await?;
+        }
+        if before.min_connections != after.min_connections {
+            self.min_connections_changed(emitter).await?;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What an administrator can ask to be changed.
 
 use libilb::ModelError;
-use libilb::model::{Configuration, RuleSettings};
+use libilb::model::{Configuration, RuleSettings, ServerSettings};
 
 /// One user action: done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,13 @@ pub enum Change {
         /// Its name.
         name: String,
         /// All about it.
+        settings: Box<RuleSettings>,
+    },
+    /// See [`Configuration::modify_rule`].
+    ModifyRule {
+        /// Its name.
+        name: String,
+        /// What shall be different.
         settings: Box<RuleSettings>,
     },
     /// See [`Configuration::delete_rules`].
@@ -54,6 +61,13 @@ pub enum Change {
         /// Or disable.
         enabled: bool,
     },
+    /// See [`Configuration::modify_servers`].
+    ModifyServers {
+        /// Their ids.
+        ids: Vec<String>,
+        /// What shall be different.
+        settings: ServerSettings,
+    },
 }
 
 impl Change {
@@ -66,6 +80,11 @@ impl Change {
             Change::CreateRule { name, settings } => {
                 vec![configuration.create_rule(name, settings)?.name.clone()]
             }
+            Change::ModifyRule { name, settings } => configuration
+                .modify_rule(name, settings)?
+                .iter()
+                .map(|rule| rule.name.clone())
+                .collect(),
             Change::DeleteRules(names) => configuration
                 .delete_rules(names)?
                 .iter()
@@ -99,6 +118,10 @@ impl Change {
                 ids: names,
                 enabled,
             } => ids(configuration.enable_servers(names, *enabled)?),
+            Change::ModifyServers {
+                ids: names,
+                settings,
+            } => ids(configuration.modify_servers(names, settings)?),
         })
     }
 }
@@ -108,6 +131,7 @@ impl Change {
     pub fn words(&self) -> &'static str {
         match self {
             Change::CreateRule { .. } => "create rule",
+            Change::ModifyRule { .. } => "modify rule",
             Change::DeleteRules(_) => "delete rules",
             Change::DeleteAllRules => "delete all rules",
             Change::EnableRules { enabled: true, .. } => "enable rules",
@@ -118,6 +142,7 @@ impl Change {
             Change::RemoveServers { .. } => "remove servers",
             Change::EnableServers { enabled: true, .. } => "enable servers",
             Change::EnableServers { enabled: false, .. } => "disable servers",
+            Change::ModifyServers { .. } => "modify servers",
         }
     }
 }

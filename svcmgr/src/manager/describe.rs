@@ -126,6 +126,14 @@ fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec
             "all servers of server group '{}' are disabled",
             rule.servergroup
         ));
+    } else if servers
+        .iter()
+        .all(|server| !server.enabled || server.weight == 0)
+    {
+        problems.push(format!(
+            "all enabled servers of server group '{}' have weight 0",
+            rule.servergroup
+        ));
     }
     match view.fastpath {
         Fastpath::Connected => {}
@@ -138,7 +146,8 @@ fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec
         )),
     }
     if let Some(present) = present {
-        let vip = std::iter::once(("vip", rule.vip));
+        let vips: BTreeSet<IpAddr> = rule.vips.iter().map(|vip| vip.address).collect();
+        let vip = vips.into_iter().map(|vip| ("vip", vip));
         let sources = rule.proxy_src.iter().map(|source| ("proxy-src", *source));
         for (what, address) in vip.chain(sources) {
             if !present.contains(&address) {

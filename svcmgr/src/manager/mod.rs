@@ -30,6 +30,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ilb_forwarder::spec::Limits;
 use ilb_node::control::{Hello, Request, Response};
 use libilb::describe::Description;
 use libilb::stats;
@@ -156,6 +157,8 @@ pub struct Start<D, A> {
     pub addresses: A,
     /// Whether addresses are managed at all.
     pub manage_addresses: bool,
+    /// What the node as a whole lets in.
+    pub limits: Limits,
 }
 
 /// See the module.
@@ -169,6 +172,7 @@ pub struct Manager<D, A> {
     dataplane: D,
     addresses: A,
     manage_addresses: bool,
+    limits: Limits,
     link: Link,
     ledger: Ledger,
     /// How often in a row a retired item had no connections.
@@ -212,6 +216,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             dataplane: start.dataplane,
             addresses: start.addresses,
             manage_addresses: start.manage_addresses,
+            limits: start.limits,
             ledger: Ledger::default(),
             idle: BTreeMap::new(),
             commands,

@@ -116,7 +116,12 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             return Ok(false);
         }
         let generation = self.state.generation;
-        let spec = compile::snapshot(generation, &self.state.configuration, &self.state.retired);
+        let spec = compile::snapshot(
+            generation,
+            self.limits,
+            &self.state.configuration,
+            &self.state.retired,
+        );
         match self.dataplane.request(Request::Apply(spec)).await {
             Ok(Response::Applied {
                 generation: applied,

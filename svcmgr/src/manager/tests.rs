@@ -185,6 +185,7 @@ impl Bench {
             dataplane: Scripted(world.clone(), wake.clone()),
             addresses: ScriptedAddresses(world.clone()),
             manage_addresses: true,
+            limits: Limits::default(),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(manager.run(Silent, async {

@@ -440,6 +440,26 @@ pub mod tests {
         before
             .create_rule("six", &settings("2001:db8::80", "six"))
             .unwrap();
+        before
+            .create_group("far", &["192.0.2.31,weight=0,max-conn=9,min-conn=3"])
+            .unwrap();
+        let far = RuleSettings {
+            more_vips: vec!["vip=198.51.100.9,protocol=icmp".parse().unwrap()],
+            clients: vec!["10.0.0.0/8".into()],
+            algorithm: "mh".into(),
+            flags: vec!["mh-port".into()],
+            topology: "tun".into(),
+            tunnel: Some("gue".into()),
+            tunnel_checksum: Some("remote".into()),
+            proxy_src: vec!["198.51.100.10".into()],
+            pmask: Some("/24".into()),
+            orphans: Some("drop".into()),
+            slow_start: Some(5),
+            max_new_flows: Some(7),
+            timeouts: [(libilb::rule::Timeout::FinWait, 3)].into(),
+            ..settings("198.51.100.8", "far")
+        };
+        before.create_rule("far", &far).unwrap();
         let mut after = before.clone();
         after.delete_rules(&["gone"]).unwrap();
         after.remove_servers("web", &["_Web.2"]).unwrap();
@@ -532,5 +552,36 @@ pub mod tests {
         let mut records = encode(&full_state());
         records.insert((Tree::Meta, b"schema".to_vec()), be(2));
         assert_eq!(decode(&records), Err(DecodeError::Schema(2)));
+    }
+
+    /// Records as the first version wrote them: one VIP, and nothing of what rules and servers can say since.
+    #[test]
+    fn records_of_the_first_version_are_read() {
+        let mut configuration = Configuration::default();
+        configuration.create_group("web", &["192.0.2.10"]).unwrap();
+        let settings = RuleSettings {
+            vip: "198.51.100.1".into(),
+            port: "80-81".into(),
+            algorithm: "hip".into(),
+            topology: "h".into(),
+            servergroup: "web".into(),
+            ..RuleSettings::default()
+        };
+        configuration.create_rule("www", &settings).unwrap();
+        let state = State {
+            generation: 3,
+            configuration,
+            ..State::default()
+        };
+        let mut records = encode(&state);
+        let rule = r#"{"number":1,"name":"www","enabled":false,"vip":"198.51.100.1","protocol":"tcp","ports":{"first":80,"last":81},"algorithm":"hash-ip","topology":"HALF-NAT","proxy_src":[],"servergroup":"web","conn_drain":0,"nat_timeout":0,"manage_addresses":true}"#;
+        let server = r#"{"group":"web","server":{"number":1,"id":"_web.0","address":"192.0.2.10","weight":1,"enabled":true}}"#;
+        for (tree, text) in [(Tree::Rules, rule), (Tree::Servers, server)] {
+            let old = records.insert((tree, be(1)), text.into()).unwrap();
+            // A rule that says no more is written as it always was, but for the order of its fields.
+            let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+            assert_eq!(value(&old), value(text.as_bytes()));
+        }
+        assert_eq!(decode(&records).unwrap(), state);
     }
 }

@@ -45,12 +45,7 @@ impl Table {
     }
 }
 
-impl<'a> Sweeper<'a> {
-    /// The table that it sweeps.
-    pub fn table(&self) -> &'a Table {
-        self.table
-    }
-
+impl Sweeper<'_> {
     /// Most connections that the table can hold.
     pub fn capacity(&self) -> u32 {
         self.table.capacity()

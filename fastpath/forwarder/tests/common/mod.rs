@@ -189,15 +189,12 @@ impl World {
 
     pub fn configure(&mut self, rules: Vec<RuleSpec>) {
         let generation = self.view.snapshot.generation() + 1;
-        self.apply(&SnapshotSpec {
+        let spec = SnapshotSpec {
             generation,
             rules,
             ..SnapshotSpec::default()
-        });
-    }
-
-    pub fn apply(&mut self, spec: &SnapshotSpec) {
-        let snapshot = Snapshot::compile(spec, Some(&self.view.snapshot), 2).unwrap();
+        };
+        let snapshot = Snapshot::compile(&spec, Some(&self.view.snapshot), 2).unwrap();
         self.view = View::new(Arc::new(snapshot), self.view.network.clone());
     }
 
