@@ -384,7 +384,7 @@ impl Engine {
             .iter()
             .filter_map(|hop| match hop {
                 NextHop::Unknown { port, address } => Some((*port, (*address).into())),
-                NextHop::Known { .. } | NextHop::None(_) => None,
+                NextHop::Known { .. } | NextHop::Local | NextHop::None(_) => None,
             })
             .collect();
         for (port, address) in unknown {

@@ -1,6 +1,7 @@
 //! The slow look at all connections: ends those that have been idle for too long and counts the others.
 
 use crate::load::{Activity, Connections};
+use crate::persistence::Turn;
 use crate::pool::Care;
 use crate::state;
 use crate::table::{Connection, State, Sweep, Sweeper, Swept};
@@ -28,24 +29,42 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
         .collect();
     let mut counts = vec![Count::default(); targets.len()];
     let mut pools = Care::begin(view, sweeper.capacity(), now);
+    let table = sweeper.table();
+    let rules = view.snapshot.rules();
+    let turns: Vec<_> = rules.iter().map(|rule| Turn::take(rule, now)).collect();
     let judge = |connection: &Connection| {
-        // Rule or server may not be configured any more, not even to drain.
-        let Some(flow) = view.flow(connection.identity) else {
+        let identity = &connection.identity;
+        let idle = connection.idle(now);
+        let Some(rule) = view.snapshot.rule_index(identity.rule) else {
             return Sweep::End;
         };
-        let idle = connection.idle(now);
-        if idle
-            > state::timeout(
-                connection.state,
-                connection.identity.protocol,
-                &flow.rule.timeouts,
-            )
-        {
+        let (rule, turn) = (&rules[rule as usize], &turns[rule as usize]);
+        if connection.state == State::Persistence {
+            let server = view.snapshot.target_of(identity.rule, identity.server);
+            return match turn {
+                Some(turn) if server.is_some() && !turn.is_over(idle) => Sweep::Keep,
+                _ => Sweep::End,
+            };
+        }
+        if idle > state::timeout(connection.state, identity.protocol, &rule.timeouts) {
+            // What came to nothing gives no claim: the client may not even exist.
+            if let Some(turn) = turn
+                && connection.state != State::SynReceived
+            {
+                turn.ends(table, rule, identity);
+            }
             return Sweep::End;
         }
         if remember && matches!(connection.state, State::Established | State::Flowing) {
             clients.insert(&hasher, connection.identity.client);
         }
+        if let Some(turn) = turn {
+            turn.goes_on(table, rule, identity);
+        }
+        // Its server may not be configured any more: the client's next packet decides, as the rule says of orphans.
+        let Some(flow) = view.flow(*identity) else {
+            return Sweep::Keep;
+        };
         let count = &mut counts[flow.target_index as usize];
         count.open += state::is_open(connection, now) as u32;
         count.total += 1;
@@ -54,7 +73,9 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
         Sweep::Keep
     };
     let ended = |connection: &Connection| {
-        if let Some(flow) = view.flow(connection.identity) {
+        if connection.state != State::Persistence
+            && let Some(flow) = view.flow(connection.identity)
+        {
             let snapshot = &view.snapshot;
             snapshot.connection_ended(flow.target_index, connection.state);
         }

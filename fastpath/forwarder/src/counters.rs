@@ -72,7 +72,9 @@ traffic! {
     refused;
     /// Connections that came to nothing and were ended to make way for others.
     replaced;
-    /// Connections begun.
+    /// Packets that we answered in place of a server that is dead or gone: with a reset or an ICMP error.
+    answered;
+    /// Connections begun; of one-packet scheduling, every datagram.
     connections;
     /// Connections whose entry was lost and whose server a version of the pool knew.
     recovered;

@@ -56,7 +56,7 @@ fn is_group(address: Addr) -> bool {
     }
 }
 
-fn is_one_host(address: Addr) -> bool {
+pub(crate) fn is_one_host(address: Addr) -> bool {
     let nowhere = if address.is_v4() {
         matches!(address.v4_bytes()[0], 0 | 127)
     } else {

@@ -16,10 +16,6 @@ mod fragment;
 mod guard;
 pub mod hash;
 mod icmp;
-#[allow(
-    dead_code,
-    reason = "the answers to orphans and to packets that are too big come next"
-)]
 mod icmp_answer;
 mod idmap;
 mod known_clients;
@@ -30,7 +26,9 @@ pub mod matching;
 mod nat;
 pub mod network;
 pub mod packet;
+pub mod persistence;
 pub mod pool;
+mod reset;
 mod rewrite;
 pub mod select;
 pub mod snapshot;

@@ -4,7 +4,7 @@
 //! Routes are turned into disjoint address ranges in ascending order, so that the longest match is one binary search,
 //! whatever the number of prefix lengths.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::address::Addr;
@@ -77,6 +77,8 @@ pub enum NextHop {
         /// The neighbour's address.
         address: Addr,
     },
+    /// To this host itself.
+    Local,
     /// Nowhere, for this reason.
     None(DropReason),
 }
@@ -113,6 +115,7 @@ pub struct Network {
     ranges6: Vec<Range>,
     ways: Vec<Way>,
     neighbours: HashMap<(PortIndex, u128), MacAddr, FoldBuild>,
+    local: HashSet<u128, FoldBuild>,
 }
 
 const NO_WAY: Ways = Ways { at: 0, count: 0 };
@@ -139,6 +142,14 @@ impl Network {
         network.ranges4 = network.ranges(routes4);
         network.ranges6 = network.ranges(routes6);
         network
+    }
+
+    /// With these addresses as this host's own: none at first.
+    #[must_use]
+    pub fn with_local(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Network {
+        let addresses = addresses.into_iter();
+        self.local = addresses.map(|address| Addr::from(address).0).collect();
+        self
     }
 
     /// Cuts the address space where a best route begins or ends.
@@ -173,6 +184,15 @@ impl Network {
         Ways {
             at,
             count: route.hops.len() as u32,
+        }
+    }
+
+    /// As [`Network::next_hop`], for a server, which may be this host itself. Packets to clients and to what answers them
+    /// are never local, and do not pay for the question.
+    pub fn server_hop(&self, server: Addr, spread: u32) -> NextHop {
+        match self.local.contains(&server.0) {
+            true => NextHop::Local,
+            false => self.next_hop(server, spread),
         }
     }
 
@@ -242,6 +262,7 @@ impl Network {
                 port,
                 next_hop: address.into(),
             },
+            NextHop::Local => Verdict::Kernel,
             NextHop::None(reason) => Verdict::Drop(reason),
         }
     }
@@ -385,6 +406,24 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((port(0), port(u32::MAX)), (0, 1));
+    }
+
+    #[test]
+    fn own_addresses_are_local_whatever_the_routes_say() {
+        let network = network(vec![route("0.0.0.0/0", Some(0), None)])
+            .with_local(["10.1.0.8".parse().unwrap(), "fd00::8".parse().unwrap()]);
+        let hops = ["10.1.0.8", "fd00::8", "10.1.0.9"].map(|to| network.server_hop(addr(to), 0));
+        let unknown = NextHop::Unknown {
+            port: 0,
+            address: addr("10.1.0.9"),
+        };
+        assert_eq!(hops, [NextHop::Local, NextHop::Local, unknown]);
+        let mut frame = vec![7; 2000];
+        assert_eq!(
+            network.send(NextHop::Local, 1986, &mut frame),
+            Verdict::Kernel
+        );
+        assert_eq!(frame, vec![7; 2000]);
     }
 
     #[test]

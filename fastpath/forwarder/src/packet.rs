@@ -99,6 +99,8 @@ pub(crate) mod field {
     pub const IP6_HEADER: usize = 40;
     pub const SPORT: usize = 0;
     pub const DPORT: usize = 2;
+    pub const TCP_SEQ: usize = 4;
+    pub const TCP_ACK: usize = 8;
     pub const TCP_OFFSET: usize = 12;
     pub const TCP_FLAGS: usize = 13;
     pub const TCP_CHECKSUM: usize = 16;
@@ -526,7 +528,11 @@ fn parse_transport(
 fn parse_rest(l4: &[u8], headers: &mut Headers, quoted: bool) -> Option<()> {
     let v4 = headers.is_v4();
     if Ports::of(headers.tuple.protocol, v4) != Ports::Identifier {
-        if headers.tuple.protocol != protocol::IGMP {
+        // Protocol 0 is none in IPv4; entries of the connection table that are no connections have it.
+        if !matches!(
+            headers.tuple.protocol,
+            protocol::IGMP | protocol::HOP_BY_HOP
+        ) {
             headers.kind = Kind::Transport;
         }
         return Some(());

@@ -15,12 +15,13 @@ use crate::lane;
 use crate::load::{Activity, Thresholds};
 use crate::matching::{self, Claim, Matcher, Miss, Pattern};
 use crate::packet::Tuple;
+use crate::persistence::Renewed;
 use crate::pool::{Candidates, Chooser, Pool};
 use crate::select::candidates::Terms;
 use crate::select::{self, Mode, NoChoice, Recipe, Request, Selector, Turns, Workshop};
 use crate::spec::{
-    Limits, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec,
-    SnapshotSpec, Timeouts, Topology,
+    Limits, Orphans, Persistence, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId,
+    ServerSpec, SnapshotSpec, Timeouts, Topology,
 };
 use crate::table::{self, State};
 
@@ -119,6 +120,12 @@ pub enum CompileError {
         /// Last port of the VIP.
         last: u16,
     },
+    /// One-packet scheduling where answers come back through us, or of another protocol than UDP.
+    #[error("rule '{rule}': one-packet scheduling is for UDP under DSR or TUN only")]
+    OnePacket {
+        /// The rule.
+        rule: String,
+    },
     /// A client prefix that is longer than an address.
     #[error("rule '{rule}': a prefix of {address} cannot be {len} bits long")]
     PrefixLength {
@@ -179,6 +186,14 @@ pub struct Rule {
     pub new_flows_per_second: u32,
     /// Those of the current second.
     pub(crate) admission: Arc<Admission>,
+    /// Whether a client comes back to its server.
+    pub persistence: Option<Persistence>,
+    /// When persistence was last looked after.
+    pub(crate) renewed: Arc<Renewed>,
+    /// Whether every datagram is a choice of its own.
+    pub one_packet: bool,
+    /// What becomes of connections whose server is dead or gone.
+    pub orphans: Orphans,
     /// Idle times.
     pub timeouts: Timeouts,
     /// Counters for what concerns no server.
@@ -229,6 +244,11 @@ impl Rule {
 }
 
 impl Target {
+    /// Whether it is a candidate for new connections, thresholds aside: accepting, alive, and of a weight above 0.
+    pub fn takes_new(&self) -> bool {
+        self.candidate.is_some()
+    }
+
     /// The server's port for a port of this VIP. A VIP of any protocol keeps ports as they are, and ICMP has none.
     #[inline(always)]
     pub fn port(&self, vip: &Vip, vip_port: u16) -> u16 {
@@ -344,6 +364,11 @@ impl Snapshot {
     /// A rule by its id.
     pub fn rule_by_id(&self, id: RuleId) -> Option<&Rule> {
         self.rule_index.get(&id).map(|&at| &self.rules[at as usize])
+    }
+
+    /// Index of a rule in [`Snapshot::rules`].
+    pub fn rule_index(&self, id: RuleId) -> Option<u32> {
+        self.rule_index.get(&id).copied()
     }
 
     /// The rule that accepts a packet with this tuple as the beginning of a connection, and which of its VIPs that is:
@@ -471,10 +496,9 @@ impl<'a> Compiler<'a> {
         let mut ids = Vec::new();
         let mut weights = Vec::new();
         for server in &spec.servers {
-            let takes_new = server.accepting && !server.dead && server.weight > 0;
-            let candidate = takes_new.then_some(candidates.len() as u32);
+            let candidate = takes_new(server).then_some(candidates.len() as u32);
             let target = self.server(spec, server, at, candidate)?;
-            if takes_new {
+            if candidate.is_some() {
                 candidates.push(target);
                 ids.push(server.id);
                 weights.push((server.id, server.weight));
@@ -529,6 +553,10 @@ impl<'a> Compiler<'a> {
                 .collect(),
             new_flows_per_second: spec.new_flows_per_second,
             admission: old.map(|old| old.admission.clone()).unwrap_or_default(),
+            persistence: spec.persistence,
+            renewed: old.map(|old| old.renewed.clone()).unwrap_or_default(),
+            one_packet: spec.one_packet,
+            orphans: spec.orphans,
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             pool,
@@ -643,6 +671,10 @@ impl<'a> Compiler<'a> {
     }
 }
 
+fn takes_new(server: &ServerSpec) -> bool {
+    server.accepting && !server.dead && server.weight > 0
+}
+
 fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
     check_id(spec, "rule", spec.id, table::MAX_RULE_ID)?;
     let count = |what, count, allowed| CompileError::Count {
@@ -672,6 +704,22 @@ fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
                 vip: vip.address,
             });
         }
+    }
+    let most = if vip.address.is_ipv4() { 32 } else { 128 };
+    if let Some(persistence) = spec.persistence
+        && persistence.mask > most
+    {
+        return Err(CompileError::PrefixLength {
+            rule: spec.name.clone(),
+            address: vip.address,
+            len: persistence.mask,
+        });
+    }
+    let udp = spec.vips.iter().all(|vip| vip.protocol == Protocol::Udp);
+    if spec.one_packet && (!udp || spec.topology.has_reverse()) {
+        return Err(CompileError::OnePacket {
+            rule: spec.name.clone(),
+        });
     }
     Ok(())
 }

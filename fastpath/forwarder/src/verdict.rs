@@ -65,6 +65,10 @@ drop_reasons! {
     Admission = "admission", "more new flows in one second than new-flows-per-second of the rule or of the node allows";
     /// Too many flows of which only the first packets have been seen, and none of them could make way.
     Embryonic = "embryonic", "embryonic flows fill their share of the connection table, as in a SYN flood, and the client is not known to be real";
+    /// The server of this connection is dead or gone, and the rule says not to choose another.
+    Orphaned = "orphaned", "the server of this connection is dead or no longer configured, and the rule's orphans setting is reset or drop";
+    /// A local server's port differs from the VIP's.
+    LocalPort = "local-port", "the server is this host itself, which takes packets unchanged, but its port is not the VIP's";
     /// A TCP packet in mid-connection of which no entry is known.
     NoConnection = "no-connection", "a TCP packet that does not begin a connection belongs to none that is known";
     /// The connection table has no room.

@@ -11,6 +11,7 @@ use crate::packet::Tuple;
 use crate::snapshot::{Rule, Snapshot, Target, Vip};
 use crate::spec::Topology;
 use crate::table::{Connection, Direction, Identity};
+use crate::verdict::DropReason;
 
 /// See the module's text. Made anew when either part changes.
 #[derive(Debug)]
@@ -48,8 +49,8 @@ pub struct Flow<'v> {
 pub enum Recognised<'v> {
     /// It is, and this is what it stands for.
     Flow(Flow<'v>),
-    /// It is, but its server is not configured any more.
-    ServerGone(&'v Rule),
+    /// It is, but its server is not configured any more. The rule, and the index of the VIP there.
+    ServerGone(&'v Rule, u8),
 }
 
 impl View {
@@ -60,7 +61,10 @@ impl View {
             .targets()
             .iter()
             .enumerate()
-            .map(|(n, target)| network.next_hop(target.address, spread(n)))
+            .map(|(n, target)| match target.dead {
+                true => NextHop::None(DropReason::Orphaned),
+                false => network.server_hop(target.address, spread(n)),
+            })
             .collect();
         View {
             lanes: Lanes::new(&snapshot, &network, &hops),
@@ -89,7 +93,7 @@ impl View {
         self.lanes.get(lane)
     }
 
-    /// Next hop towards a target.
+    /// Next hop towards a target; none towards a dead one, so that nothing can take a short way to it.
     #[inline(always)]
     pub fn hop(&self, target: u32) -> NextHop {
         self.hops[target as usize]
@@ -139,7 +143,7 @@ impl View {
                     && identity.client_port == tuple.sport
                     && identity.vip_port == tuple.dport
                     && vip.address == tuple.dst;
-                same.then_some(Recognised::ServerGone(rule))
+                same.then_some(Recognised::ServerGone(rule, identity.vip_index))
             }
             (None, Direction::Reverse) => None,
         }

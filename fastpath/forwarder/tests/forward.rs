@@ -223,22 +223,6 @@ fn a_connection_keeps_its_server_whatever_changes() {
 }
 
 #[test]
-fn a_server_that_is_gone_costs_its_connections_only_and_a_new_syn_finds_another() {
-    let mut world = World::new(vec![rule(V4, Topology::Dsr, RR, 2)]);
-    let (client, vip) = (client(V4, 1), (V4.vip(), 80));
-    world.pass(&syn(client, vip), BACK);
-    let mut without = rule(V4, Topology::Dsr, RR, 2);
-    without.servers.remove(0);
-    world.configure(vec![without]);
-    assert_eq!(
-        world.send(&ack(client, vip)).0,
-        Verdict::Drop(DropReason::ServerGone)
-    );
-    let out = world.pass(&syn(client, vip), BACK);
-    assert_eq!(out[..6], [4, 0, 0, 0, 2, 2]);
-}
-
-#[test]
 fn a_port_that_is_used_again_begins_a_new_connection() {
     for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
         let mut world = World::new(vec![rule(V4, topology, RR, 2)]);

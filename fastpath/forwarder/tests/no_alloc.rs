@@ -44,6 +44,19 @@ fn process_does_not_allocate() {
         for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
             for algorithm in [
                 Algorithm::RoundRobin,
+                Algorithm::WeightedRoundRobin,
+                Algorithm::LeastConnection,
+                Algorithm::WeightedLeastConnection,
+                Algorithm::ShortestExpectedDelay,
+                Algorithm::NeverQueue,
+                Algorithm::LocalityLeastConnection,
+                Algorithm::LocalityLeastConnectionReplication,
+                Algorithm::DestinationHash,
+                Algorithm::SourceHash,
+                Algorithm::Failover,
+                Algorithm::Overflow,
+                Algorithm::Maglev,
+                Algorithm::TwoChoices,
                 Algorithm::HashIp,
                 Algorithm::HashIpPort,
                 Algorithm::HashIpVip,
@@ -92,6 +105,69 @@ fn process_does_not_allocate() {
                         >= 7
                 );
             }
+        }
+    }
+}
+
+/// A packet without a body worth mentioning: the type of an SCTP chunk or of an ICMP message is all that matters.
+fn bare(family: Family, protocol: u8, src: std::net::IpAddr, dst: std::net::IpAddr) -> Vec<u8> {
+    let mut body = vec![0; 20];
+    let sum_at = match protocol {
+        132 => {
+            body[..4].copy_from_slice(&[0, 5, 0, 80]);
+            body[12] = ilb_forwarder::packet::sctp::INIT;
+            8
+        }
+        1 | 58 => {
+            body[0] = if family.v4 { 8 } else { 128 };
+            2
+        }
+        _ => 0,
+    };
+    let sum = message_sum(&body, protocol, src.into(), dst.into());
+    body[sum_at..sum_at + sum.len()].copy_from_slice(&sum);
+    ip_frame(src, dst, protocol, 64, None, &body)
+}
+
+#[test]
+fn other_protocols_and_client_prefixes_do_not_allocate() {
+    for family in FAMILIES {
+        for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
+            let mut any = rule(family, topology, Algorithm::RoundRobin, 3);
+            any.vips[0].protocol = Protocol::Any;
+            any.vips[0].ports = PortRange::ANY;
+            let mut office = any.clone();
+            office.id = 2;
+            office.clients = (1..40)
+                .map(|n| Prefix {
+                    address: family.client(n),
+                    len: if family.v4 { 32 } else { 128 },
+                })
+                .collect();
+            let mut world = World::new(vec![any, office]);
+            let (client, vip) = (family.client(1), family.vip());
+            let icmp = if family.v4 { 1 } else { 58 };
+            let mut frames = Vec::new();
+            for protocol in [132, icmp, 47, 132, icmp, 47] {
+                frames.push(bare(family, protocol, client, vip));
+            }
+            let about = bare(family, icmp, vip, client);
+            frames.push(icmp_error(family.router(), vip, true, &about, 60));
+            frames.push(bare(family, icmp, family.client(200), vip));
+            let mut packets: Vec<_> = frames
+                .iter_mut()
+                .map(|frame| {
+                    let len = frame.len();
+                    Packet::new(frame, 0, len, FRONT)
+                })
+                .collect();
+            let before = ALLOCATIONS.get();
+            world.forwarder.process(&world.view, &mut packets, 1000);
+            assert_eq!(ALLOCATIONS.get(), before, "{family:?} {topology:?}");
+            let sent = packets
+                .iter()
+                .filter(|packet| packet.verdict == Verdict::Transmit(BACK));
+            assert!(sent.count() >= 7, "{family:?} {topology:?}");
         }
     }
 }

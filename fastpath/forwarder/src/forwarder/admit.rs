@@ -82,6 +82,7 @@ impl Path {
                 flow.target.account.of(self.worker).replaced.add(1);
                 view.snapshot
                     .connection_ended(flow.target_index, connection.state);
+                self.drop_claim(view, &flow);
             }
         }
         // What was ended comes back after the batch: half of the reserve is never lent to strangers meanwhile.

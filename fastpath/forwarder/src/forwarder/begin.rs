@@ -1,21 +1,25 @@
 //! Packets that begin a connection: is a rule there for them, which server do they get, and is there room.
 
-use super::{Path, hash, send::drop_for};
+use super::orphans::Orphan;
+use super::{Path, hash, pinned, send::drop_for};
 use crate::nat;
 use crate::packet::{Headers, Ports, Tuple};
-use crate::select::{Mode, NoChoice, Request};
+use crate::select::{Mode, Request};
 use crate::snapshot::Rule;
 use crate::spec::Topology;
 use crate::state;
-use crate::table::{Candidate, Connection, Identity, InsertError, NO_LANE};
+use crate::table::{Candidate, Connection, Direction, Identity, InsertError, NO_LANE, State};
 use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, View};
 
 /// Other servers that are tried when a HALF-NAT client uses the same port towards the same server already.
 const HALF_NAT_CHOICES: usize = 4;
 
+/// A connection and the direction of the packet; Err(None) if another worker was faster: look again.
+pub(super) type Begun<'v> = Result<(Flow<'v>, Direction), Option<Verdict>>;
+
 impl Path {
-    /// A packet that belongs to no connection. Err(None) if another worker was faster: look again.
+    /// A packet that belongs to no connection.
     #[cold]
     pub(super) fn begin<'v>(
         &mut self,
@@ -23,7 +27,7 @@ impl Path {
         headers: &Headers,
         hash: u64,
         now: u32,
-    ) -> Result<Flow<'v>, Option<Verdict>> {
+    ) -> Begun<'v> {
         let tuple = &headers.tuple;
         let Some((rule, vip)) = view.snapshot.accepting(tuple) else {
             return Err(Some(Verdict::Kernel));
@@ -33,7 +37,7 @@ impl Path {
         let request = Request::new(tuple, vip, now);
         if !state::may_begin(headers) {
             match self.recover(view, rule, headers, &request, hash) {
-                Some(Some(flow)) => return Ok(flow),
+                Some(Some(flow)) => return Ok((flow, Direction::Forward)),
                 Some(None) => return Err(None),
                 None => {}
             }
@@ -50,63 +54,115 @@ impl Path {
             }
             return Err(Some(drop_for(account, headers, reason)));
         }
+        self.place(view, rule, headers, &request, hash, None)
+    }
+
+    /// Gives a connection whose server is dead or gone another one, whatever packet of it this is. It stays with its
+    /// rule, even if that takes no new connections. Its old entry goes when there is a server for the new one.
+    #[cold]
+    pub(super) fn begin_again<'v>(
+        &self,
+        view: &'v View,
+        headers: &Headers,
+        hash: u64,
+        now: u32,
+        orphan: &Orphan<'v>,
+    ) -> Begun<'v> {
+        let request = Request::new(&headers.tuple, orphan.vip, now);
+        let old = Some(*orphan);
+        let (flow, direction) = self.place(view, orphan.rule, headers, &request, hash, old)?;
+        self.changed(&flow, (State::SynReceived, state::first(headers)), now);
+        Ok((flow, direction))
+    }
+
+    /// Chooses a server and enters the connection, in place of the entry `old` if there is one.
+    fn place<'v>(
+        &self,
+        view: &'v View,
+        rule: &Rule,
+        headers: &Headers,
+        request: &Request,
+        hash: u64,
+        mut old: Option<Orphan<'_>>,
+    ) -> Begun<'v> {
+        let tuple = &headers.tuple;
+        let account = rule.account.of(self.worker);
+        let dropped = |reason| Err(Some(drop_for(account, headers, reason)));
         for _ in 0..HALF_NAT_CHOICES {
-            let target = match view.snapshot.select(rule, &request, Mode::Choose) {
-                Ok(target) => target,
-                Err(none) => {
-                    let reason = match none {
-                        NoChoice::NoServer => DropReason::NoServer,
-                        NoChoice::AtLimits => DropReason::ServerLimits,
-                    };
-                    return Err(Some(drop_for(account, headers, reason)));
+            let pin = match &rule.persistence {
+                Some(persistence) => self.pin(view, rule, persistence, request).map(Some),
+                None => Ok(None),
+            };
+            let choice = pin.and_then(|pin| match pin {
+                Some(pin) => Ok((pin.target, Some(pin.nat_index))),
+                None => {
+                    let chosen = view.snapshot.select(rule, request, Mode::Choose);
+                    chosen.map(|target| (target, None)).map_err(pinned::reason)
                 }
+            });
+            let (target, source) = match choice {
+                Ok(choice) => choice,
+                Err(reason) => return dropped(reason),
             };
             let identity = Identity {
                 client: tuple.src,
                 client_port: tuple.sport,
                 vip_port: tuple.dport,
                 nat_port: 0,
-                nat_index: 0,
-                vip_index: vip,
+                nat_index: source.unwrap_or_default(),
+                vip_index: request.vip_index,
                 rule: rule.id,
                 server: view.snapshot.targets()[target as usize].server,
                 protocol: tuple.protocol,
                 has_reverse: rule.topology.has_reverse(),
                 pool_version: rule.pool.current(),
             };
-            match self.enter(view, rule, identity, headers, hash, now) {
+            if let Some(old) = old.take() {
+                self.end_orphan(view, &old);
+            }
+            let entered = if rule.one_packet {
+                Ok(identity)
+            } else {
+                self.enter(view, rule, identity, source, headers, hash, request.now)
+            };
+            match entered {
                 Ok(identity) => {
                     let flow = view
                         .flow(identity)
                         .ok_or(Some(Verdict::Drop(DropReason::ServerGone)))?;
                     flow.target.account.of(self.worker).connections.add(1);
-                    return Ok(flow);
+                    return Ok((flow, Direction::Forward));
                 }
                 Err(InsertError::Race) => return Err(None),
                 Err(InsertError::Full) => {
                     account.no_memory.add(1);
-                    return Err(Some(drop_for(account, headers, DropReason::TableFull)));
+                    return dropped(DropReason::TableFull);
                 }
                 Err(InsertError::ReverseTaken) if rule.topology == Topology::HalfNat => {}
                 Err(InsertError::ReverseTaken) => {
                     account.no_port.add(1);
-                    return Err(Some(drop_for(
-                        account,
-                        headers,
-                        DropReason::NatPortsExhausted,
-                    )));
+                    return dropped(DropReason::NatPortsExhausted);
                 }
             }
+            if source.is_some() {
+                break;
+            }
         }
-        Err(Some(drop_for(account, headers, DropReason::ReplyCollision)))
+        dropped(DropReason::ReplyCollision)
     }
 
-    /// Enters a new connection into the table, with a NAT source of its own if it needs one.
+    /// Enters a new connection into the table, with a NAT source of its own if it needs one: a port of the source
+    /// address with index `source`, or of any.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each says another thing about one connection"
+    )]
     pub(super) fn enter(
         &self,
         view: &View,
         rule: &Rule,
         identity: Identity,
+        source: Option<u8>,
         headers: &Headers,
         hash: u64,
         now: u32,
@@ -116,11 +172,16 @@ impl Path {
             view.recognise(tuple, connection, direction).is_some()
         };
         let ports = Ports::of(tuple.protocol, tuple.src.is_v4());
-        let mut sources = nat::Candidates::new(ports, rule.proxy_src.len(), hash.rotate_left(29));
+        let addresses = match source {
+            Some(_) => 1,
+            None => rule.proxy_src.len(),
+        };
+        let mut sources = nat::Candidates::new(ports, addresses, hash.rotate_left(29));
         let mut half_nat_tried = false;
         let reverse_keys = |identity: &mut Identity| {
             if rule.topology == Topology::Nat {
-                (identity.nat_index, identity.nat_port) = sources.next()?;
+                let (index, port) = sources.next()?;
+                (identity.nat_index, identity.nat_port) = (source.unwrap_or(index), port);
             } else if std::mem::replace(&mut half_nat_tried, true) {
                 return None;
             }

@@ -2,6 +2,7 @@
 
 use super::{Path, hash, known::Hit};
 use crate::icmp;
+use crate::network::NextHop;
 use crate::packet::{Headers, Packet};
 use crate::table::Direction;
 use crate::verdict::{DropReason, Verdict};
@@ -28,6 +29,9 @@ impl Path {
         else {
             return Verdict::Kernel;
         };
+        if found.direction == Direction::Forward && view.hop(flow.target_index) == NextHop::Local {
+            return Verdict::Kernel;
+        }
         let traffic = flow.target.account.of(self.worker);
         let allowed = view.snapshot.may_carry_icmp(self.now);
         let rewritten = match allowed {

@@ -1,6 +1,7 @@
 //! Packets of connections that are in the table.
 
-use super::{Path, send::drop_for};
+use super::Path;
+use super::orphans::{Fate, Orphan};
 use crate::packet::{Headers, Packet, Tuple};
 use crate::state;
 use crate::table::{Direction, Found, State};
@@ -8,12 +9,24 @@ use crate::verdict::{DropReason, Verdict};
 use crate::view::{Flow, Recognised, View};
 
 /// Looks and insertions for one packet before other workers' insertions count as too many.
-const RACES: usize = 8;
+pub(super) const RACES: usize = 8;
 
 /// A packet with a connection.
 pub(super) struct Hit<'v> {
     pub(super) found: Found,
     pub(super) recognised: Recognised<'v>,
+}
+
+/// How it goes on for a packet of a connection that is, or was, in the table.
+pub(super) enum Onward<'v> {
+    /// It is one more of this connection.
+    Goes(Flow<'v>, Direction),
+    /// The connection is over, and the packet begins another.
+    Begins,
+    /// The connection's server is dead or gone.
+    Orphan(Orphan<'v>),
+    /// The entry has gone under our eyes: look again.
+    Again,
 }
 
 impl Path {
@@ -42,18 +55,25 @@ impl Path {
         now: u32,
     ) -> Verdict {
         for _ in 0..RACES {
-            let connected = match self.find(view, &headers.tuple, hash) {
+            let onward = match self.find(view, &headers.tuple, hash) {
                 Some(hit) => self.go_on(view, hit, headers, now),
-                None => None,
+                None => Onward::Begins,
             };
-            let (flow, direction) = match connected {
-                Some(Ok(connected)) => connected,
-                Some(Err(verdict)) => return verdict,
-                None => match self.begin(view, headers, hash, now) {
-                    Ok(flow) => (flow, Direction::Forward),
-                    Err(None) => continue,
-                    Err(Some(verdict)) => return verdict,
+            let begun = match onward {
+                Onward::Goes(flow, direction) => Ok((flow, direction)),
+                Onward::Begins => self.begin(view, headers, hash, now),
+                Onward::Again => continue,
+                Onward::Orphan(orphan) => match self.orphaned(view, packet, headers, hash, &orphan)
+                {
+                    Fate::Begin => self.begin(view, headers, hash, now),
+                    Fate::Again => self.begin_again(view, headers, hash, now, &orphan),
+                    Fate::Verdict(verdict) => return verdict,
                 },
+            };
+            let (flow, direction) = match begun {
+                Ok(begun) => begun,
+                Err(None) => continue,
+                Err(Some(verdict)) => return verdict,
             };
             if let Some(id) = headers.fragment {
                 let hash = self.fragment_hash(headers, id);
@@ -78,48 +98,51 @@ impl Path {
         })
     }
 
-    /// A packet of a known connection. None if the connection is over and the packet begins another.
+    /// A packet of a known connection.
     pub(super) fn go_on<'v>(
         &self,
         view: &View,
         hit: Hit<'v>,
         headers: &Headers,
         now: u32,
-    ) -> Option<Result<(Flow<'v>, Direction), Verdict>> {
+    ) -> Onward<'v> {
         let Found {
             index,
             state,
             direction,
         } = hit.found;
         let begins = state::begins_with_handshake(headers);
+        let orphan = |target, rule, vip| {
+            Onward::Orphan(Orphan {
+                index,
+                target,
+                rule,
+                vip,
+            })
+        };
         let flow = match hit.recognised {
             Recognised::Flow(flow) => flow,
-            Recognised::ServerGone(rule) => {
-                self.end(view, &hit);
-                if state::may_begin(headers) {
-                    return None;
-                }
-                return Some(Err(drop_for(
-                    rule.account.of(self.worker),
-                    headers,
-                    DropReason::ServerGone,
-                )));
-            }
+            Recognised::ServerGone(rule, vip) => return orphan(None, rule, vip),
         };
+        // What a server sends that passes for dead is no worse for that.
+        if flow.target.dead && direction == Direction::Forward {
+            return orphan(Some(flow.target_index), flow.rule, flow.identity.vip_index);
+        }
         let begins_anew =
             begins && direction == Direction::Forward && state::is_over_for_client(state);
         if begins_anew {
             self.end(view, &hit);
-            return None;
+            return Onward::Begins;
         }
-        let change = self
-            .table
-            .touch(index, |old| state::next(old, direction, headers), now)?;
+        let next = |old| state::next(old, direction, headers);
+        let Some(change) = self.table.touch(index, next, now) else {
+            return Onward::Again;
+        };
         self.table.set_lane(index, flow.target.lane);
         view.snapshot.connection_changed(flow.target_index, change);
         self.changed(&flow, change, now);
         self.learn(view, &flow, direction, change);
-        Some(Ok((flow, direction)))
+        Onward::Goes(flow, direction)
     }
 
     /// Ends a connection, and counts that if nobody was faster.

@@ -1,8 +1,9 @@
 //! From frame to verdict. One [`Forwarder`] belongs to each worker; all share one connection table.
 //!
 //! The batch loop is here. Nearly all packets take the [`express`] path; the others take the general one, whose steps are
-//! found by what happens to the packet: [`known`] for one of a connection,
-//! [`begin`] for one that begins a connection, [`send`] for its way out, [`fragments`] and [`icmp_errors`] for what has
+//! found by what happens to the packet: [`known`] for one of a connection, [`begin`] for one that begins a connection
+//! ([`pinned`] if its client is persistent), [`orphans`] for one whose server is dead or gone, [`send`] for its way out,
+//! [`fragments`] and [`icmp_errors`] for what has
 //! no ports of its own.
 
 mod admit;
@@ -11,6 +12,8 @@ mod express;
 mod fragments;
 mod icmp_errors;
 mod known;
+mod orphans;
+mod pinned;
 mod recover;
 mod send;
 
@@ -20,6 +23,7 @@ use self::express::{Exits, Glance, Shape};
 use crate::counters::WorkerCounters;
 use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
+use crate::icmp_answer;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
 use crate::table::{Limbo, Table};
@@ -48,6 +52,8 @@ struct Path {
     counters: Arc<WorkerCounters>,
     /// For questions to pools.
     budget: Budget,
+    /// For ICMP errors of our own.
+    answers: icmp_answer::Budget,
     /// The batch's time, in seconds since boot.
     now: u32,
 }
@@ -66,6 +72,7 @@ impl Forwarder {
                 exits: Exits::default(),
                 counters: Arc::default(),
                 budget: Budget::default(),
+                answers: icmp_answer::Budget::default(),
                 now: 0,
             },
             glances: Box::new([Glance::NOTHING; BATCH]),

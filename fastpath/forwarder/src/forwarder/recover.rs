@@ -57,7 +57,7 @@ impl Path {
     ) -> Option<Option<Flow<'v>>> {
         let has_reverse = rule.topology.has_reverse();
         let identity = recovered(view, rule, request, has_reverse, &self.budget)?;
-        match self.enter(view, rule, identity, headers, hash, request.now) {
+        match self.enter(view, rule, identity, None, headers, hash, request.now) {
             Ok(identity) => {
                 let flow = view.flow(identity)?;
                 flow.target.account.of(self.worker).recovered.add(1);

@@ -2,6 +2,7 @@
 
 use super::Path;
 use crate::counters::Traffic;
+use crate::network::NextHop;
 use crate::packet::{Headers, Packet};
 use crate::rewrite;
 use crate::spec::Topology;
@@ -21,6 +22,9 @@ impl Path {
         hash: u64,
     ) -> Verdict {
         let traffic = flow.target.account.of(self.worker);
+        if direction == Direction::Forward && view.hop(flow.target_index) == NextHop::Local {
+            return deliver(traffic, headers, flow);
+        }
         let Some(new) = flow.translated(direction) else {
             return drop_for(traffic, headers, DropReason::ServerGone);
         };
@@ -47,6 +51,19 @@ impl Path {
         }
         verdict
     }
+}
+
+/// Hands a packet to the local node, unchanged whatever the topology: its destination is the VIP, which is this host's,
+/// and the answer of whoever listens there goes to the client without passing through us. Ports cannot be changed on
+/// this way.
+#[cold]
+fn deliver(traffic: &Traffic, headers: &Headers, flow: &Flow<'_>) -> Verdict {
+    if flow.server_port() != flow.identity.vip_port {
+        return drop_for(traffic, headers, DropReason::LocalPort);
+    }
+    traffic.packets.add(1);
+    traffic.bytes.add(headers.ip_len() as u64);
+    Verdict::Kernel
 }
 
 pub(super) fn drop_for(traffic: &Traffic, headers: &Headers, reason: DropReason) -> Verdict {

@@ -45,7 +45,12 @@ impl Table {
     }
 }
 
-impl Sweeper<'_> {
+impl<'a> Sweeper<'a> {
+    /// The table that it sweeps.
+    pub fn table(&self) -> &'a Table {
+        self.table
+    }
+
     /// Most connections that the table can hold.
     pub fn capacity(&self) -> u32 {
         self.table.capacity()

@@ -189,12 +189,15 @@ impl World {
 
     pub fn configure(&mut self, rules: Vec<RuleSpec>) {
         let generation = self.view.snapshot.generation() + 1;
-        let spec = SnapshotSpec {
+        self.apply(&SnapshotSpec {
             generation,
             rules,
             ..SnapshotSpec::default()
-        };
-        let snapshot = Snapshot::compile(&spec, Some(&self.view.snapshot), 2).unwrap();
+        });
+    }
+
+    pub fn apply(&mut self, spec: &SnapshotSpec) {
+        let snapshot = Snapshot::compile(spec, Some(&self.view.snapshot), 2).unwrap();
         self.view = View::new(Arc::new(snapshot), self.view.network.clone());
     }
 

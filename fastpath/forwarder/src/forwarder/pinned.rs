@@ -1,0 +1,104 @@
+//! The server of a persistent client: the one of its claim, or a new one that it gets a claim to.
+
+use super::{Path, known::RACES};
+use crate::persistence::{self, Pin};
+use crate::select::{Mode, NoChoice, Request};
+use crate::snapshot::Rule;
+use crate::spec::{Persistence, Topology};
+use crate::table::{Candidate, InsertError, NO_LANE, State};
+use crate::verdict::DropReason;
+use crate::view::{Flow, View};
+
+impl Path {
+    /// Where a new flow of a persistent client goes. The claim is entered before the connection, so that of two
+    /// workers that meet a new client at once one finds the other's choice.
+    #[cold]
+    pub(super) fn pin(
+        &self,
+        view: &View,
+        rule: &Rule,
+        persistence: &Persistence,
+        request: &Request,
+    ) -> Result<Pin, DropReason> {
+        let client = persistence::masked(request.client, persistence.mask);
+        for _ in 0..RACES {
+            let claim = persistence::find(&self.table, &self.hasher, rule.id, client);
+            if let Some((found, identity)) = claim
+                && let Some(pin) = honoured(view, rule, identity.server, identity.nat_index)
+            {
+                match self.table.touch(found.index, |state| state, request.now) {
+                    Some(_) => return Ok(pin),
+                    None => continue,
+                }
+            }
+            let target = view
+                .snapshot
+                .select(rule, request, Mode::Choose)
+                .map_err(reason)?;
+            if let Some((found, _)) = claim {
+                self.table.kill(found.index);
+            }
+            let hash = persistence::hash(&self.hasher, rule.id, client);
+            let nat_index = match rule.topology {
+                Topology::Nat => (hash as usize % rule.proxy_src.len().max(1)) as u8,
+                Topology::Dsr | Topology::HalfNat | Topology::Tun => 0,
+            };
+            let server = view.snapshot.targets()[target as usize].server;
+            let candidate = Candidate {
+                identity: persistence::identity(rule.id, client, server, nat_index),
+                state: State::Persistence,
+                hash,
+                lane: NO_LANE,
+                now: request.now,
+            };
+            let entered = self.table.insert(
+                candidate,
+                |connection, _| persistence::is_claim(connection, rule.id, client),
+                |_| None,
+                |_, _, _| false,
+            );
+            match entered {
+                Ok(_) => return Ok(Pin { target, nat_index }),
+                Err(InsertError::Race) => {}
+                Err(InsertError::Full | InsertError::ReverseTaken) => {
+                    rule.account.of(self.worker).no_memory.add(1);
+                    return Err(DropReason::TableFull);
+                }
+            }
+        }
+        Err(DropReason::InsertRace)
+    }
+
+    /// Takes away the claim of a client that has lost its connection because it had come to nothing, unless the client
+    /// is known to be real: strangers of a flood must not fill the table with claims.
+    pub(super) fn drop_claim(&self, view: &View, flow: &Flow<'_>) {
+        let Some(persistence) = &flow.rule.persistence else {
+            return;
+        };
+        let client = flow.identity.client;
+        if view.snapshot.guard().clients.contains(&self.hasher, client) {
+            return;
+        }
+        let client = persistence::masked(client, persistence.mask);
+        if let Some((found, _)) = persistence::find(&self.table, &self.hasher, flow.rule.id, client)
+        {
+            self.table.kill(found.index);
+        }
+    }
+}
+
+/// What a claim to this server gives, if it is worth anything: see [`crate::persistence`].
+fn honoured(view: &View, rule: &Rule, server: u32, nat_index: u8) -> Option<Pin> {
+    let target = view.snapshot.target_of(rule.id, server)?;
+    let has_source = rule.topology != Topology::Nat || (nat_index as usize) < rule.proxy_src.len();
+    (view.snapshot.targets()[target as usize].takes_new() && has_source)
+        .then_some(Pin { target, nat_index })
+}
+
+/// Why a packet is dropped for want of a choice.
+pub(super) fn reason(none: NoChoice) -> DropReason {
+    match none {
+        NoChoice::NoServer => DropReason::NoServer,
+        NoChoice::AtLimits => DropReason::ServerLimits,
+    }
+}
