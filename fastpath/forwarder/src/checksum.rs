@@ -70,7 +70,7 @@ fn sum128(value: u128) -> u64 {
 
 /// Folds to 16 bits, carries included.
 #[inline(always)]
-fn fold(sum: u64) -> u16 {
+pub fn fold(sum: u64) -> u16 {
     let (sum, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
     let sum = sum + carry as u32;
     // The sum's halves swapped and added: what the lower half carries over arrives in the upper one, and the carry
@@ -80,7 +80,12 @@ fn fold(sum: u64) -> u16 {
 
 /// Checksum of bytes, with `initial` words already summed (see [`pseudo_header`]).
 pub fn of(bytes: &[u8], initial: u64) -> u16 {
-    let mut sum = initial;
+    !fold(initial + sum(bytes))
+}
+
+/// Sum of the 16-bit words of bytes, a last odd byte being the upper half of one.
+pub fn sum(bytes: &[u8]) -> u64 {
+    let mut sum = 0;
     let mut words = bytes.chunks_exact(2);
     for word in &mut words {
         sum += u16::from_be_bytes([word[0], word[1]]) as u64;
@@ -88,7 +93,7 @@ pub fn of(bytes: &[u8], initial: u64) -> u16 {
     if let [last] = words.remainder() {
         sum += (*last as u64) << 8;
     }
-    !fold(sum)
+    sum
 }
 
 /// Sum of the pseudo-header of either family (RFC 9293 section 3.1, RFC 8200 section 8.1).

@@ -11,7 +11,7 @@ pub struct Guard {
     pub new_flows: Admission,
     /// ICMP errors that are carried.
     pub icmp_carried: Window,
-    /// ICMP errors, and resets, that we make ourselves.
+    /// ICMP errors that we make ourselves.
     pub icmp_made: Window,
     /// Clients that are known to be real.
     pub clients: KnownClients,

@@ -164,31 +164,6 @@ pub(crate) fn ip(frame: &mut [u8], headers: &Headers, precedence: u8) {
     }
 }
 
-/// How many errors one worker may still make this second: its even share of
-/// [`crate::spec::Limits::icmp_errors_per_second`], rounded up, so that workers need not agree.
-#[derive(Debug, Default)]
-pub struct Budget {
-    second: u32,
-    used: u32,
-}
-
-impl Budget {
-    /// Takes one; false if this second's share is used up. `limit` 0 is no limit.
-    pub fn take(&mut self, now: u32, limit: u32, workers: usize) -> bool {
-        if self.second != now {
-            *self = Budget {
-                second: now,
-                used: 0,
-            };
-        }
-        if limit != 0 && self.used >= limit.div_ceil(workers.max(1) as u32) {
-            return false;
-        }
-        self.used += 1;
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,20 +290,6 @@ mod tests {
         ] {
             assert!(answer(&frame, 100, "10.9.9.9").is_none(), "{what}");
         }
-    }
-
-    #[test]
-    fn a_budget_is_a_share_of_each_second() {
-        let mut budget = Budget::default();
-        let taken = |budget: &mut Budget, now, limit, workers| {
-            (0..100)
-                .filter(|_| budget.take(now, limit, workers))
-                .count()
-        };
-        assert_eq!(taken(&mut budget, 1, 10, 1), 10);
-        assert_eq!(taken(&mut budget, 1, 10, 1), 0, "the same second");
-        assert_eq!(taken(&mut budget, 2, 10, 4), 3, "a quarter, rounded up");
-        assert_eq!(taken(&mut budget, 3, 0, 4), 100, "no limit");
     }
 
     #[test]

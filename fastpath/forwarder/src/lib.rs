@@ -36,6 +36,8 @@ pub mod spec;
 mod state;
 pub mod steering;
 pub mod table;
+mod too_big;
+pub mod tunnel;
 pub mod verdict;
 pub mod view;
 

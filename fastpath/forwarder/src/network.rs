@@ -243,6 +243,17 @@ impl Network {
         self.interfaces.get(port as usize)
     }
 
+    /// Largest IP packet that the way to this next hop begins with, in bytes; None if there is no way.
+    #[inline(always)]
+    pub fn mtu(&self, hop: NextHop) -> Option<usize> {
+        match hop {
+            NextHop::Known { port, .. } | NextHop::Unknown { port, .. } => {
+                self.interface(port).map(|interface| interface.mtu as usize)
+            }
+            NextHop::Local | NextHop::None(_) => None,
+        }
+    }
+
     /// Addresses an Ethernet frame to its next hop.
     #[inline(always)]
     pub fn send(&self, hop: NextHop, ip_len: usize, frame: &mut [u8]) -> Verdict {

@@ -7,6 +7,8 @@ use crate::verdict::{DropReason, Verdict};
 
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
+/// Where its type lies.
+pub(crate) const ETHERTYPE_AT: usize = 12;
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
@@ -106,6 +108,7 @@ pub(crate) mod field {
     pub const TCP_CHECKSUM: usize = 16;
     pub const TCP_HEADER: usize = 20;
     /// UDP-Lite and DCCP have theirs at the same place.
+    pub const UDP_LENGTH: usize = 4;
     pub const UDP_CHECKSUM: usize = 6;
     pub const UDP_HEADER: usize = 8;
     pub const ICMP_CHECKSUM: usize = 2;

@@ -31,6 +31,19 @@ pub fn hop(frame: &mut [u8], headers: &Headers, new: &Tuple) -> bool {
     true
 }
 
+/// Takes one hop off the packet's life and changes nothing else. False if it has none to give.
+pub fn take_hop(frame: &mut [u8], headers: &Headers) -> bool {
+    let Some(ttl) = decrement_ttl(frame, headers) else {
+        return false;
+    };
+    if headers.is_v4() {
+        let at = headers.l3 as usize + field::IP4_CHECKSUM;
+        let sum = get16(frame, at);
+        put16(frame, at, ttl.apply(sum));
+    }
+    true
+}
+
 /// `header` is what changed in the IP header before.
 #[inline(always)]
 fn translate(frame: &mut [u8], headers: &Headers, new: &Tuple, mut header: Delta) {

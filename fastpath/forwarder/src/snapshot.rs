@@ -24,6 +24,7 @@ use crate::spec::{
     ServerSpec, SnapshotSpec, Timeouts, Topology,
 };
 use crate::table::{self, State};
+use crate::tunnel::{self, Encapsulation};
 
 /// Why a specification cannot be used. The manager validates before it sends; this is the second lock on the door.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +98,19 @@ pub enum CompileError {
         rule: String,
         /// The server.
         server: String,
+    },
+    /// TUN without an outer source address of a server's family.
+    #[error(
+        "rule '{rule}': no-tunnel-source: server '{server}' is at {address}, and none of the rule's proxy-src addresses is \
+         of that family"
+    )]
+    NoTunnelSource {
+        /// The rule.
+        rule: String,
+        /// The server.
+        server: String,
+        /// Where it is.
+        address: IpAddr,
     },
     /// A VIP that no packet may be balanced to.
     #[error("rule '{rule}': {address} is not the address of a single host and cannot be a VIP")]
@@ -229,6 +243,8 @@ pub struct Target {
     pub lane: u32,
     /// Its number among the candidates of the rule's selector.
     candidate: Option<u32>,
+    /// TUN: what goes before its packets.
+    pub encapsulation: Option<Box<Encapsulation>>,
 }
 
 impl Rule {
@@ -276,6 +292,8 @@ pub struct Snapshot {
     rule_index: HashMap<RuleId, u32, FoldBuild>,
     /// Which accepting rule a packet is for.
     matcher: Matcher,
+    /// Far ends of tunnels.
+    tunnel_ends: tunnel::Ends,
 }
 
 impl Snapshot {
@@ -333,7 +351,7 @@ impl Snapshot {
         &self.guard
     }
 
-    /// Whether one more ICMP error or reset of our own may be sent in the second `now` (seconds since boot); counts it.
+    /// Whether one more ICMP error of our own may be sent in the second `now` (seconds since boot); counts it.
     pub fn may_make_icmp(&self, now: u32) -> bool {
         let limit = self.limits.icmp_errors_per_second;
         self.guard.icmp_made.take(limit, now)
@@ -359,6 +377,11 @@ impl Snapshot {
     #[inline(always)]
     pub fn target_of(&self, rule: RuleId, server: ServerId) -> Option<u32> {
         self.target_index.get(target_key(rule, server))
+    }
+
+    /// Far ends of the tunnels of all rules.
+    pub fn tunnel_ends(&self) -> &tunnel::Ends {
+        &self.tunnel_ends
     }
 
     /// A rule by its id.
@@ -452,6 +475,7 @@ fn target_key(rule: RuleId, server: ServerId) -> u64 {
 }
 
 struct Compiler<'a> {
+    tunnel_ends: tunnel::Ends,
     previous: &'a Snapshot,
     workers: usize,
     /// Flows that a rule's new filter is made for.
@@ -467,6 +491,7 @@ struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     fn default_for(previous: &'a Snapshot) -> Compiler<'a> {
         Compiler {
+            tunnel_ends: tunnel::Ends::default(),
             previous,
             workers: 0,
             flows: 0,
@@ -492,12 +517,13 @@ impl<'a> Compiler<'a> {
         }
         let old = self.previous.rule_by_id(spec.id);
         let first = self.targets.len() as u32;
+        let sources = tunnel::Sources::new(&spec.proxy_src);
         let mut candidates = Vec::new();
         let mut ids = Vec::new();
         let mut weights = Vec::new();
         for server in &spec.servers {
             let candidate = takes_new(server).then_some(candidates.len() as u32);
-            let target = self.server(spec, server, at, candidate)?;
+            let target = self.server(spec, server, at, candidate, &sources)?;
             if candidate.is_some() {
                 candidates.push(target);
                 ids.push(server.id);
@@ -610,6 +636,7 @@ impl<'a> Compiler<'a> {
         spec: &ServerSpec,
         rule_at: u32,
         candidate: Option<u32>,
+        sources: &tunnel::Sources,
     ) -> Result<u32, CompileError> {
         check_server(rule, spec)?;
         let at = self.targets.len() as u32;
@@ -633,6 +660,10 @@ impl<'a> Compiler<'a> {
             .map(|old| &old.account)
             .filter(|account| account.fits(self.workers))
             .cloned();
+        let encapsulation = match rule.topology {
+            Topology::Tun => Some(self.encapsulation(rule, spec, sources)?),
+            Topology::Dsr | Topology::HalfNat | Topology::Nat => None,
+        };
         self.targets.push(Target {
             rule: rule_at,
             server: spec.id,
@@ -644,8 +675,27 @@ impl<'a> Compiler<'a> {
             lane,
             candidate,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
+            encapsulation,
         });
         Ok(at)
+    }
+
+    fn encapsulation(
+        &mut self,
+        rule: &RuleSpec,
+        server: &ServerSpec,
+        sources: &tunnel::Sources,
+    ) -> Result<Box<Encapsulation>, CompileError> {
+        let known = &self.previous.tunnel_ends;
+        let address = server.address.into();
+        match self.tunnel_ends.add(known, rule.tunnel, address, sources) {
+            Some(encapsulation) => Ok(Box::new(encapsulation)),
+            None => Err(CompileError::NoTunnelSource {
+                rule: rule.name.clone(),
+                server: server.name.clone(),
+                address: server.address,
+            }),
+        }
     }
 
     fn finish(self, spec: &SnapshotSpec) -> Result<Snapshot, CompileError> {
@@ -667,6 +717,7 @@ impl<'a> Compiler<'a> {
             target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),
             rule_index: self.rule_index,
             matcher,
+            tunnel_ends: self.tunnel_ends,
         })
     }
 }
@@ -686,17 +737,23 @@ fn check_rule(spec: &RuleSpec) -> Result<(), CompileError> {
     let Some(vip) = spec.vips.first().filter(|_| spec.vips.len() <= 256) else {
         return Err(count("VIPs", spec.vips.len(), "1 to 256"));
     };
-    let nat = spec.topology == Topology::Nat;
-    if nat != (1..=10).contains(&spec.proxy_src.len()) || (!nat && !spec.proxy_src.is_empty()) {
-        let allowed = if nat { "1 to 10" } else { "none" };
-        return Err(count("proxy-src addresses", spec.proxy_src.len(), allowed));
+    let v4 = spec.proxy_src.iter().filter(|a| a.is_ipv4()).count();
+    let all = spec.proxy_src.len();
+    let (counted, sources, allowed) = match spec.topology {
+        Topology::Nat => (all, 1..=10, "1 to 10"),
+        // Whether there is one of each family that is needed is seen with each server.
+        Topology::Tun => (v4.max(all - v4), 0..=10, "up to 10 of each family"),
+        Topology::Dsr | Topology::HalfNat => (all, 0..=0, "none"),
+    };
+    if !sources.contains(&counted) {
+        return Err(count("proxy-src addresses", counted, allowed));
     }
-    let addresses = spec
-        .vips
-        .iter()
-        .map(|vip| vip.address)
-        .chain(spec.proxy_src.iter().copied());
-    for address in addresses.chain(spec.servers.iter().map(|server| server.address)) {
+    let vips = spec.vips.iter().map(|vip| vip.address);
+    let servers = spec.servers.iter().map(|server| server.address);
+    let others = spec.proxy_src.iter().copied().chain(servers);
+    // A tunnel's outer packets may be of another family than what they carry.
+    let others = others.filter(|_| spec.topology != Topology::Tun);
+    for address in vips.chain(others) {
         if address.is_ipv4() != vip.address.is_ipv4() {
             return Err(CompileError::Family {
                 rule: spec.name.clone(),

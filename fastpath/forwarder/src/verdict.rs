@@ -101,6 +101,8 @@ drop_reasons! {
     IcmpLimit = "icmp-limit", "more ICMP errors in one second than icmp-errors-per-second of the node allows";
     /// A first fragment of an SCTP packet that would need other ports.
     SctpFragment = "sctp-fragment", "an SCTP packet in fragments cannot get other ports: its checksum covers what is not there; use DSR, or server ports equal to the VIP's";
+    /// TUN: no room before the packet for the outer headers.
+    EncapsulationRoom = "encapsulation-room", "there is no room before the packet in its frame for the headers of the tunnel";
     /// The transmit ring stayed full.
     TxFull = "tx-full", "the transmit ring of the egress interface stayed full";
     /// The packet that waited for the kernel could not be handed over.

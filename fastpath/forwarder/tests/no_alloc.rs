@@ -193,3 +193,54 @@ fn recovering_a_connection_does_not_allocate() {
         }
     }
 }
+
+#[test]
+fn tunnels_and_answers_do_not_allocate() {
+    let kinds = [
+        Tunnel::Ipip,
+        Tunnel::Gre { checksum: true },
+        Tunnel::Gue {
+            port: 6080,
+            checksum: GueChecksum::Remote,
+        },
+    ];
+    for family in FAMILIES {
+        for (kind, outer) in kinds.iter().flat_map(|k| FAMILIES.map(|outer| (*k, outer))) {
+            let mut rule = rule(family, Topology::Tun, Algorithm::RoundRobin, 1);
+            rule.tunnel = kind;
+            rule.proxy_src = vec![outer.proxy(1)];
+            rule.servers[0].address = outer.server(1);
+            let mut world = World::new(vec![rule]);
+            let (client, vip) = ((family.client(1), 4001), (family.vip(), 80));
+            let (_, wrapped) = world.send(&syn(client, vip));
+            let source = headers(&wrapped).tuple.src.into();
+            let long = Build {
+                payload: vec![7; 1460],
+                ..segment(client, vip, tcp::ACK)
+            };
+            let mut too_big = long.frame();
+            if family.v4 {
+                too_big[14 + 6] = 0x40;
+            }
+            let frames = [
+                ack(client, vip),
+                too_big,
+                icmp_error(outer.router(), source, true, &wrapped, 400),
+                icmp_error(outer.router(), source, false, &wrapped, 48),
+                ack(client, vip),
+            ];
+            let lens = frames.each_ref().map(Vec::len);
+            let mut bufs = frames.map(|frame| [vec![0; HEADROOM], frame].concat());
+            let mut packets: Vec<_> = bufs
+                .iter_mut()
+                .zip(lens)
+                .map(|(buf, len)| Packet::new(buf, HEADROOM, len, FRONT))
+                .collect();
+            let before = ALLOCATIONS.get();
+            world.forwarder.process(&world.view, &mut packets, 1000);
+            assert_eq!(ALLOCATIONS.get(), before, "{family:?} {kind:?} {outer:?}");
+            let sent = |packet: &&Packet<'_>| matches!(packet.verdict, Verdict::Transmit(_));
+            assert!(packets.iter().filter(sent).count() >= 4);
+        }
+    }
+}

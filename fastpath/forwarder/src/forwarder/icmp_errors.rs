@@ -16,6 +16,9 @@ impl Path {
         packet: &mut Packet<'_>,
         headers: &Headers,
     ) -> Verdict {
+        if let Some(verdict) = self.tunnel_error(view, packet, headers) {
+            return verdict;
+        }
         let frame = packet.frame_mut();
         let Some(quoted) = icmp::quoted(frame, headers) else {
             return Verdict::Kernel;
@@ -33,12 +36,16 @@ impl Path {
             return Verdict::Kernel;
         }
         let traffic = flow.target.account.of(self.worker);
+        let too_big = icmp::is_too_big(frame, headers);
         let allowed = view.snapshot.may_carry_icmp(self.now);
         let rewritten = match allowed {
             true => icmp::rewrite(frame, headers, &quoted, &flow, found.direction),
             false => Err(DropReason::IcmpLimit),
         };
         let verdict = match rewritten {
+            Ok(_) if flow.target.encapsulation.is_some() => {
+                self.wrap_and_send(view, packet, headers, &flow, hash)
+            }
             Ok(destination) => {
                 let hop = match found.direction {
                     Direction::Forward => view.hop(flow.target_index),
@@ -48,12 +55,7 @@ impl Path {
             }
             Err(reason) => Verdict::Drop(reason),
         };
-        icmp::count(
-            traffic,
-            verdict,
-            icmp::is_too_big(frame, headers),
-            headers.ip_len(),
-        );
+        icmp::count(traffic, verdict, too_big, headers.ip_len());
         verdict
     }
 }

@@ -16,6 +16,8 @@ mod orphans;
 mod pinned;
 mod recover;
 mod send;
+mod too_big;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -23,7 +25,6 @@ use self::express::{Exits, Glance, Shape};
 use crate::counters::WorkerCounters;
 use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
-use crate::icmp_answer;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
 use crate::table::{Limbo, Table};
@@ -52,8 +53,6 @@ struct Path {
     counters: Arc<WorkerCounters>,
     /// For questions to pools.
     budget: Budget,
-    /// For ICMP errors of our own.
-    answers: icmp_answer::Budget,
     /// The batch's time, in seconds since boot.
     now: u32,
 }
@@ -72,7 +71,6 @@ impl Forwarder {
                 exits: Exits::default(),
                 counters: Arc::default(),
                 budget: Budget::default(),
-                answers: icmp_answer::Budget::default(),
                 now: 0,
             },
             glances: Box::new([Glance::NOTHING; BATCH]),

@@ -92,9 +92,7 @@ impl Path {
         } else if !icmp_answer::allowed(packet.frame(), headers) {
             None
         } else {
-            let limits = view.snapshot.limits();
-            let limit = limits.icmp_errors_per_second;
-            if !self.answers.take(self.now, limit, view.snapshot.workers()) {
+            if !view.snapshot.may_make_icmp(self.now) {
                 return Verdict::Drop(DropReason::IcmpLimit);
             }
             self.end_orphan(view, orphan);

@@ -25,30 +25,29 @@ impl Path {
         if direction == Direction::Forward && view.hop(flow.target_index) == NextHop::Local {
             return deliver(traffic, headers, flow);
         }
+        if let Some(encapsulation) = &flow.target.encapsulation {
+            return self.encapsulate(view, packet, headers, flow, encapsulation, hash);
+        }
         let Some(new) = flow.translated(direction) else {
             return drop_for(traffic, headers, DropReason::ServerGone);
         };
         if headers.fragment.is_some() && !rewrite::is_possible(headers, &new) {
             return drop_for(traffic, headers, DropReason::SctpFragment);
         }
-        if flow.rule.topology != Topology::Dsr && !rewrite::hop(packet.frame_mut(), headers, &new) {
-            return drop_for(traffic, headers, DropReason::TtlExpired);
-        }
         let hop = match direction {
             Direction::Forward => view.hop(flow.target_index),
             Direction::Reverse => view.network.next_hop(new.dst, hash as u32),
         };
-        let verdict = view.network.send(hop, headers.ip_len(), packet.frame_mut());
-        match verdict {
-            Verdict::Drop(_) => {
-                traffic.dropped_packets.add(1);
-                traffic.dropped_bytes.add(headers.ip_len() as u64);
-            }
-            Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => {
-                traffic.packets.add(1);
-                traffic.bytes.add(headers.ip_len() as u64);
-            }
+        if let Some(mtu) = view.network.mtu(hop)
+            && headers.ip_len() > mtu
+        {
+            return self.too_big(view, packet, headers, flow, direction, mtu);
         }
+        if flow.rule.topology != Topology::Dsr && !rewrite::hop(packet.frame_mut(), headers, &new) {
+            return drop_for(traffic, headers, DropReason::TtlExpired);
+        }
+        let verdict = view.network.send(hop, headers.ip_len(), packet.frame_mut());
+        count(traffic, headers, verdict);
         verdict
     }
 }
@@ -61,9 +60,23 @@ fn deliver(traffic: &Traffic, headers: &Headers, flow: &Flow<'_>) -> Verdict {
     if flow.server_port() != flow.identity.vip_port {
         return drop_for(traffic, headers, DropReason::LocalPort);
     }
-    traffic.packets.add(1);
-    traffic.bytes.add(headers.ip_len() as u64);
+    count(traffic, headers, Verdict::Kernel);
     Verdict::Kernel
+}
+
+/// Counts a packet of a connection for its server.
+#[inline(always)]
+pub(super) fn count(traffic: &Traffic, headers: &Headers, verdict: Verdict) {
+    match verdict {
+        Verdict::Drop(_) => {
+            traffic.dropped_packets.add(1);
+            traffic.dropped_bytes.add(headers.ip_len() as u64);
+        }
+        Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => {
+            traffic.packets.add(1);
+            traffic.bytes.add(headers.ip_len() as u64);
+        }
+    }
 }
 
 pub(super) fn drop_for(traffic: &Traffic, headers: &Headers, reason: DropReason) -> Verdict {
