@@ -269,8 +269,7 @@ fn orphans_that_are_not_tcp_are_told_by_icmp_within_the_limit() {
                 rules: vec![without_first(&spec, false, Orphans::Reset)],
                 ..SnapshotSpec::default()
             };
-            // Two workers share it: 3 each.
-            snapshot.limits.icmp_errors_per_second = 6;
+            snapshot.limits.icmp_errors_per_second = 3;
             world.apply(&snapshot);
             let (mut told, mut limited, mut kept) = (0, 0, 0);
             for (n, frame) in (1..).zip(&frames) {
