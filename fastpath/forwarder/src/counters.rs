@@ -80,11 +80,16 @@ traffic! {
     recovered;
 }
 
+/// The worker whose counters do not count.
+pub const NOBODY: usize = usize::MAX;
+
 /// [`Traffic`] of all workers and what the sweeper last counted.
 #[derive(Debug)]
 pub struct Account {
     workers: Arc<[Traffic]>,
     load: Load,
+    /// What does not count.
+    nobody: Traffic,
     open: AtomicU32,
     total: AtomicU32,
 }
@@ -95,6 +100,7 @@ impl Account {
         Account {
             workers: (0..workers).map(|_| Traffic::default()).collect(),
             load: Load::default(),
+            nobody: Traffic::default(),
             open: AtomicU32::new(0),
             total: AtomicU32::new(0),
         }
@@ -116,10 +122,10 @@ impl Account {
         self.workers.len() >= workers
     }
 
-    /// One worker's share.
+    /// One worker's share; for [`NOBODY`] one that is in no sum.
     #[inline(always)]
     pub fn of(&self, worker: usize) -> &Traffic {
-        &self.workers[worker]
+        self.workers.get(worker).unwrap_or(&self.nobody)
     }
 
     /// The shares of all workers, to be kept where they are needed.

@@ -11,6 +11,7 @@ pub mod census;
 pub mod checksum;
 pub mod counters;
 mod crc32c;
+pub mod explain;
 mod forwarder;
 mod fragment;
 mod guard;

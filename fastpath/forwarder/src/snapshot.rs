@@ -351,18 +351,6 @@ impl Snapshot {
         &self.guard
     }
 
-    /// Whether one more ICMP error of our own may be sent in the second `now` (seconds since boot); counts it.
-    pub fn may_make_icmp(&self, now: u32) -> bool {
-        let limit = self.limits.icmp_errors_per_second;
-        self.guard.icmp_made.take(limit, now)
-    }
-
-    /// Whether one more ICMP error may be carried in the second `now` (seconds since boot); counts it.
-    pub fn may_carry_icmp(&self, now: u32) -> bool {
-        let limit = self.limits.icmp_errors_per_second;
-        self.guard.icmp_carried.take(limit, now)
-    }
-
     /// All rules.
     pub fn rules(&self) -> &[Rule] {
         &self.rules

@@ -42,6 +42,9 @@ impl Path {
         if let Some(reason) = pressed {
             self.make_room(view, reason, known, hash, now)?;
         }
+        if !self.is_real() {
+            return Ok(());
+        }
         let in_all = guard
             .new_flows
             .take(limits.new_flows_per_second, known, now);
@@ -80,8 +83,7 @@ impl Path {
             self.counters.replaced.add(1);
             if let Some(flow) = view.flow(connection.identity) {
                 flow.target.account.of(self.worker).replaced.add(1);
-                view.snapshot
-                    .connection_ended(flow.target_index, connection.state);
+                self.load_ended(view, flow.target_index, connection.state);
                 self.drop_claim(view, &flow);
             }
         }

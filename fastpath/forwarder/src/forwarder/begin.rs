@@ -4,7 +4,7 @@ use super::orphans::Orphan;
 use super::{Path, hash, pinned, send::drop_for};
 use crate::nat;
 use crate::packet::{Headers, Ports, Tuple};
-use crate::select::{Mode, Request};
+use crate::select::Request;
 use crate::snapshot::Rule;
 use crate::spec::Topology;
 use crate::state;
@@ -96,7 +96,7 @@ impl Path {
             let choice = pin.and_then(|pin| match pin {
                 Some(pin) => Ok((pin.target, Some(pin.nat_index))),
                 None => {
-                    let chosen = view.snapshot.select(rule, request, Mode::Choose);
+                    let chosen = view.snapshot.select(rule, request, self.mode);
                     chosen.map(|target| (target, None)).map_err(pinned::reason)
                 }
             });
@@ -208,7 +208,7 @@ impl Path {
             .insert(candidate, is_it, reverse_keys, same_reverse)
             .map(|(_, identity)| {
                 if let Some(flow) = view.flow(identity) {
-                    view.snapshot.connection_began(flow.target_index, state);
+                    self.load_began(view, flow.target_index, state);
                 }
                 identity
             })

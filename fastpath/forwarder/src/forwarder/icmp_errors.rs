@@ -37,7 +37,7 @@ impl Path {
         }
         let traffic = flow.target.account.of(self.worker);
         let too_big = icmp::is_too_big(frame, headers);
-        let allowed = view.snapshot.may_carry_icmp(self.now);
+        let allowed = self.may_carry_icmp(view);
         let rewritten = match allowed {
             true => icmp::rewrite(frame, headers, &quoted, &flow, found.direction),
             false => Err(DropReason::IcmpLimit),

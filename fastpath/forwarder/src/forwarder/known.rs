@@ -39,7 +39,7 @@ impl Path {
         (old, new): (State, State),
     ) {
         let grew = old.is_embryonic() && matches!(new, State::Established | State::Flowing);
-        if old != new && grew && direction == Direction::Forward {
+        if old != new && grew && direction == Direction::Forward && self.is_real() {
             let clients = &view.snapshot.guard().clients;
             clients.insert(&self.hasher, flow.identity.client);
         }
@@ -75,6 +75,9 @@ impl Path {
                 Err(None) => continue,
                 Err(Some(verdict)) => return verdict,
             };
+            if !self.is_real() {
+                self.notes.connection = Some((flow.identity, direction));
+            }
             if let Some(id) = headers.fragment {
                 let hash = self.fragment_hash(headers, id);
                 self.fragments
@@ -139,7 +142,7 @@ impl Path {
             return Onward::Again;
         };
         self.table.set_lane(index, flow.target.lane);
-        view.snapshot.connection_changed(flow.target_index, change);
+        self.load_changed(view, flow.target_index, change);
         self.changed(&flow, change, now);
         self.learn(view, &flow, direction, change);
         Onward::Goes(flow, direction)
@@ -150,7 +153,7 @@ impl Path {
         if let Some(state) = self.table.kill(hit.found.index)
             && let Recognised::Flow(flow) = hit.recognised
         {
-            view.snapshot.connection_ended(flow.target_index, state);
+            self.load_ended(view, flow.target_index, state);
         }
     }
 }

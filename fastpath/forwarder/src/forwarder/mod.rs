@@ -15,18 +15,24 @@ mod known;
 mod orphans;
 mod pinned;
 mod recover;
+mod rehearse;
 mod send;
+mod shared;
 mod too_big;
 mod tunnel;
 
 use std::sync::Arc;
 
 use self::express::{Exits, Glance, Shape};
+use rehearse::Notes;
+pub(crate) use rehearse::{Rehearsed, rehearse};
+
 use crate::counters::WorkerCounters;
 use crate::fragment::Fragments;
 use crate::hash::FlowHasher;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
+use crate::select::Mode;
 use crate::table::{Limbo, Table};
 use crate::verdict::Verdict;
 use crate::view::View;
@@ -55,6 +61,9 @@ struct Path {
     budget: Budget,
     /// The batch's time, in seconds since boot.
     now: u32,
+    /// Whether what it does counts.
+    mode: Mode,
+    notes: Notes,
 }
 
 impl Forwarder {
@@ -72,6 +81,8 @@ impl Forwarder {
                 counters: Arc::default(),
                 budget: Budget::default(),
                 now: 0,
+                mode: Mode::Choose,
+                notes: Notes::default(),
             },
             glances: Box::new([Glance::NOTHING; BATCH]),
             express: true,

@@ -67,7 +67,7 @@ impl Path {
         if let Some(state) = self.table.kill(orphan.index)
             && let Some(target) = orphan.target
         {
-            view.snapshot.connection_ended(target, state);
+            self.load_ended(view, target, state);
         }
     }
 
@@ -86,13 +86,13 @@ impl Path {
         let answer = if headers.tuple.protocol == protocol::TCP {
             let change = self.table.touch(orphan.index, |_| State::Close, self.now);
             if let (Some(change), Some(target)) = (change, orphan.target) {
-                view.snapshot.connection_changed(target, change);
+                self.load_changed(view, target, change);
             }
             reset::answer(packet, headers)
         } else if !icmp_answer::allowed(packet.frame(), headers) {
             None
         } else {
-            if !view.snapshot.may_make_icmp(self.now) {
+            if !self.may_make_icmp(view) {
                 return Verdict::Drop(DropReason::IcmpLimit);
             }
             self.end_orphan(view, orphan);

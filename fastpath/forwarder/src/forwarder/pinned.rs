@@ -2,7 +2,7 @@
 
 use super::{Path, known::RACES};
 use crate::persistence::{self, Pin};
-use crate::select::{Mode, NoChoice, Request};
+use crate::select::{NoChoice, Request};
 use crate::snapshot::Rule;
 use crate::spec::{Persistence, Topology};
 use crate::table::{Candidate, InsertError, NO_LANE, State};
@@ -33,7 +33,7 @@ impl Path {
             }
             let target = view
                 .snapshot
-                .select(rule, request, Mode::Choose)
+                .select(rule, request, self.mode)
                 .map_err(reason)?;
             if let Some((found, _)) = claim {
                 self.table.kill(found.index);

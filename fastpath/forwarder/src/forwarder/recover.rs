@@ -48,7 +48,7 @@ pub(crate) fn recovered(
 impl Path {
     /// Gives a packet in mid-connection its entry back. None if nobody knows it; Some(None) if another worker was faster.
     pub(super) fn recover<'v>(
-        &self,
+        &mut self,
         view: &'v View,
         rule: &Rule,
         headers: &Headers,
@@ -62,6 +62,7 @@ impl Path {
                 let flow = view.flow(identity)?;
                 flow.target.account.of(self.worker).recovered.add(1);
                 self.remember(&flow, request.now);
+                self.notes.recovered = true;
                 Some(Some(flow))
             }
             Err(InsertError::Race) => Some(None),
@@ -78,7 +79,9 @@ impl Path {
             server,
             ..
         } = flow.identity;
-        flow.rule.pool.remember(request.hash, pool_version, server);
+        if self.is_real() {
+            flow.rule.pool.remember(request.hash, pool_version, server);
+        }
     }
 
     /// A packet took a connection from one state to another.

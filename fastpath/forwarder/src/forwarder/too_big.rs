@@ -37,9 +37,8 @@ impl Path {
             _ => flow.vip.address,
         };
         let error = too_big::error(headers.is_v4(), mtu);
-        let answer = view
-            .snapshot
-            .may_make_icmp(self.now)
+        let answer = self
+            .may_make_icmp(view)
             .then(|| self.answer(view, packet, headers, error, source));
         match answer.flatten() {
             Some(verdict) => {

@@ -99,7 +99,7 @@ impl Path {
         }
         let is_too_big = icmp::is_too_big(packet.frame(), headers);
         let mtu = reported_mtu(packet.frame(), headers);
-        if is_too_big {
+        if is_too_big && self.is_real() {
             path.learn(mtu, headers.is_v4(), self.now);
         }
         let told = quoted
@@ -145,7 +145,7 @@ impl Path {
         let bytes = packet.len() - ETHERNET;
         let inner = strip(packet, inner);
         let traffic: &Traffic = flow.target.account.of(self.worker);
-        let verdict = if view.snapshot.may_carry_icmp(self.now) {
+        let verdict = if self.may_carry_icmp(view) {
             self.answer(view, packet, &inner, error, flow.vip.address)
                 .unwrap_or(Verdict::Drop(DropReason::NoRoute))
         } else {

@@ -22,6 +22,10 @@ const LOT: usize = 1024;
 pub(super) struct Embryos(AtomicI32);
 
 impl Embryos {
+    pub fn copy(&self) -> Embryos {
+        Embryos(AtomicI32::new(self.0.load(Ordering::Relaxed)))
+    }
+
     pub fn get(&self) -> u32 {
         // A worker may end a connection before the one that began it has counted it.
         self.0.load(Ordering::Relaxed).max(0) as u32
@@ -111,6 +115,10 @@ impl Table {
             })
             .max_by_key(|(idle, _)| *idle)?;
         let connection = self.get(index)?;
+        if let Some(rehearsal) = &self.rehearsal {
+            self.rehearse_kill(rehearsal, index)?;
+            return Some(connection);
+        }
         let state = self.hot[index as usize].seize(&may_go)?;
         self.embryos.ended(state);
         self.unlink(index);

@@ -51,6 +51,9 @@ impl Table {
         mut reverse_keys: impl FnMut(&mut Identity) -> Option<u32>,
         same_reverse: impl Fn(&Identity, &Connection, Direction) -> bool,
     ) -> Result<(u32, Identity), InsertError> {
+        if let Some(rehearsal) = &self.rehearsal {
+            return self.rehearse_insert(rehearsal, &candidate, is_it, reverse_keys, same_reverse);
+        }
         let Candidate {
             mut identity,
             state,

@@ -75,6 +75,15 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
+    /// No memory of its own: keeps that of another table alive.
+    pub(super) fn of(table: std::sync::Arc<Table>) -> Region {
+        Region {
+            memory: NonNull::dangling(),
+            len: 0,
+            _owner: Box::new(table),
+        }
+    }
+
     /// Memory that somebody else provides, such as a mapped file.
     ///
     /// # Safety
@@ -281,6 +290,7 @@ impl Table {
             free_count: AtomicU32::new(0),
             progress,
             embryos: Embryos::default(),
+            rehearsal: None,
             _region: region,
         };
         table.recover();

@@ -17,6 +17,7 @@ mod entry;
 mod evict;
 mod insert;
 mod memory;
+mod rehearsal;
 mod sweep;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -80,6 +81,8 @@ pub struct Table {
     free_count: AtomicU32,
     progress: Box<[Progress]>,
     embryos: evict::Embryos,
+    /// Set if nothing is to change.
+    rehearsal: Option<rehearsal::Rehearsal>,
     /// Keeps the memory behind the three references alive; dropped last.
     _region: Region,
 }
@@ -337,6 +340,9 @@ impl Table {
         state: impl Fn(State) -> State,
         now: u32,
     ) -> Option<(State, State)> {
+        if self.rehearsal.is_some() {
+            return self.rehearse_touch(index, state);
+        }
         let (old, new) = self.hot[index as usize].touch(state, now)?;
         self.embryos.changed(old, new);
         Some((old, new))
@@ -345,11 +351,16 @@ impl Table {
     /// Tells a live entry its lane, if it does not know it.
     #[inline]
     pub fn set_lane(&self, index: u32, lane: u32) {
-        self.hot[index as usize].set_lane(lane);
+        if self.rehearsal.is_none() {
+            self.hot[index as usize].set_lane(lane);
+        }
     }
 
     /// Ends a connection: it is not found any more. Gives its last state, or None if somebody else ended it first.
     pub fn kill(&self, index: u32) -> Option<State> {
+        if let Some(rehearsal) = &self.rehearsal {
+            return self.rehearse_kill(rehearsal, index);
+        }
         let word = self.hot[index as usize].transition(Status::Live, Status::Dead)?;
         self.embryos.ended(word.state());
         self.unlink(index);
