@@ -19,6 +19,7 @@ use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::answers;
 use crate::board::{Ask, Board};
 use crate::control::Command;
 use crate::error::StartError;
@@ -410,6 +411,13 @@ impl Engine {
             Request::Apply(spec) => self.apply(spec).await,
             Request::Status => self.status(),
             Request::Statistics => self.statistics().await,
+            Request::Explain(query) => {
+                answers::explain(&self.parts.view, &self.parts.table, &query)
+            }
+            Request::Connections(query) => {
+                answers::connections(&self.parts.view, &self.parts.table, &query)
+            }
+            Request::PoolExport { rule } => answers::pool(&self.parts.view, rule),
         }
     }
 

@@ -11,6 +11,7 @@
 //!   ilb-snapshot   writes the last applied snapshot                       (last_snapshot.rs)
 //! ```
 
+mod answers;
 pub mod board;
 pub mod clock;
 pub mod control;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use ilb_forwarder::spec::{RuleId, ServerId, SnapshotSpec};
+use ilb_forwarder::{explain, listing};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,15 @@ pub enum Request {
     Status,
     /// Every counter.
     Statistics,
+    /// What would become of a packet, and why. Nothing changes by it.
+    Explain(explain::Query),
+    /// Connections or persistence entries, a page at a time.
+    Connections(listing::Query),
+    /// The versions of a rule's server pool with what they know about its connections, as a peer can be given it.
+    PoolExport {
+        /// The rule.
+        rule: RuleId,
+    },
 }
 
 /// What the fast path answers.
@@ -60,11 +70,33 @@ pub enum Response {
     Status(Status),
     /// Answer to [`Request::Statistics`].
     Statistics(Statistics),
+    /// Answer to [`Request::Explain`].
+    Explanation(Box<explain::Explanation>),
+    /// Answer to [`Request::Connections`].
+    Connections(listing::Page),
+    /// Answer to [`Request::PoolExport`]: newest first.
+    Pool(Vec<PoolVersion>),
     /// The request was not understood or failed; nothing changed.
     Error {
         /// Why, in words for a person.
         message: String,
     },
+}
+
+/// One version of a rule's server pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolVersion {
+    /// Its number within the rule, as connections carry it.
+    pub number: u16,
+    /// Its candidates with their weights.
+    pub servers: Vec<(ServerId, u16)>,
+    /// Connections that began with it, as of the last census.
+    pub live: u32,
+    /// Whether nobody needs it any more.
+    pub retired: bool,
+    /// `ilb_forwarder::pool::Version::export` in hexadecimal digits; empty if it cannot know its connections.
+    pub bytes: String,
 }
 
 /// Who answers.
@@ -419,6 +451,9 @@ mod tests {
             Request::Apply(spec()),
             Request::Status,
             Request::Statistics,
+            Request::Explain(explain::Query::default()),
+            Request::Connections(listing::Query::default()),
+            Request::PoolExport { rule: 7 },
         ]);
         let counters = Counters {
             packets: u64::MAX,
@@ -456,6 +491,16 @@ mod tests {
                     servers: vec![ServerStatistics { id: 3, counters }],
                 }],
             }),
+            Response::Connections(listing::Page {
+                next: Some(3),
+                ..listing::Page::default()
+            }),
+            Response::Pool(vec![PoolVersion {
+                number: 5,
+                servers: vec![(1, 100)],
+                bytes: "696c62".into(),
+                ..PoolVersion::default()
+            }]),
             Response::Error {
                 message: "no".into(),
             },

@@ -68,6 +68,11 @@ impl DataPlane for SimulatedDataPlane {
                 ..Status::default()
             }),
             Request::Statistics => Response::Statistics(self.statistics()),
+            Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
+                Response::Error {
+                    message: "a simulated data plane has no packets".to_owned(),
+                }
+            }
         })
     }
 

@@ -205,6 +205,9 @@ pub fn unexpected(response: &Response) -> LinkError {
         Response::Rejected { reason, .. } => format!("a rejection: {reason}"),
         Response::Status(_) => "its status".to_owned(),
         Response::Statistics(_) => "statistics".to_owned(),
+        Response::Explanation(_) => "an explanation".to_owned(),
+        Response::Connections(_) => "connections".to_owned(),
+        Response::Pool(_) => "a pool".to_owned(),
     };
     LinkError::Protocol(what)
 }

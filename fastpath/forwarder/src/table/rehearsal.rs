@@ -1,7 +1,7 @@
 //! A table that answers like another one and changes nothing in it: for whoever wants to know what a packet would do.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Connection, Direction, Identity, State, Status};
 use super::insert::{Candidate, InsertError};
@@ -11,7 +11,23 @@ use super::{Progress, Table};
 /// What a rehearsal has only said to have done.
 #[derive(Debug, Default)]
 pub(super) struct Rehearsal {
-    killed: Mutex<Vec<u32>>,
+    /// Entries that one packet ended, plus one; 0 where there is none. A packet ends two at most.
+    killed: [AtomicU32; 8],
+}
+
+impl Rehearsal {
+    fn has_killed(&self, index: u32) -> bool {
+        self.killed
+            .iter()
+            .any(|killed| killed.load(Ordering::Relaxed) == index + 1)
+    }
+
+    fn kill(&self, index: u32) {
+        let place = |killed: &&AtomicU32| killed.load(Ordering::Relaxed) == 0;
+        if let Some(place) = self.killed.iter().find(place) {
+            place.store(index + 1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Table {
@@ -50,14 +66,10 @@ impl Table {
     #[cold]
     pub(super) fn rehearse_kill(&self, rehearsal: &Rehearsal, index: u32) -> Option<State> {
         let word = self.hot[index as usize].word();
-        let mut killed = rehearsal
-            .killed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if word.status() != Status::Live || killed.contains(&index) {
+        if word.status() != Status::Live || rehearsal.has_killed(index) {
             return None;
         }
-        killed.push(index);
+        rehearsal.kill(index);
         Some(word.state())
     }
 
@@ -75,13 +87,8 @@ impl Table {
             return Err(InsertError::Full);
         }
         let taken = |hash, is_it: &dyn Fn(&Connection, Direction) -> bool| {
-            self.find(hash, is_it).is_some_and(|found| {
-                let killed = rehearsal
-                    .killed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                !killed.contains(&found.index)
-            })
+            self.find(hash, is_it)
+                .is_some_and(|found| !rehearsal.has_killed(found.index))
         };
         if identity.has_reverse {
             loop {
