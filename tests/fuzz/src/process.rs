@@ -78,6 +78,8 @@ struct World {
     generation: u64,
     next_server: u8,
     packets: u64,
+    /// Packets that were answered: they count as dropped, and their answers as sent.
+    answers: u64,
     datagram: u32,
 }
 
@@ -94,6 +96,7 @@ impl World {
             generation: 0,
             next_server: 0,
             packets: 0,
+            answers: 0,
             datagram: 0,
         };
         for n in 0..1 + input.below(3) {
@@ -440,7 +443,7 @@ impl World {
                 outside.into_iter().all(|&byte| byte == FILL),
                 "a byte outside the frame has changed"
             );
-            conserved(&sent.frame, verdict, out);
+            self.answers += u64::from(conserved(&sent.frame, verdict, out));
             match &sent.meaning {
                 // What the table holds now is known again behind the batch.
                 _ if surprises => {}
@@ -614,7 +617,13 @@ impl World {
             };
             let before = seen.insert(key, known);
             assert!(before.is_none(), "{key:?} is in the table twice");
-            self.both_ways(*index, connection);
+            if self
+                .reference
+                .configured(known.rule, known.server)
+                .is_some()
+            {
+                self.both_ways(*index, connection);
+            }
             match self.reference.flows.get(&key) {
                 Some(old) if (old.server, old.nat) == (known.server, known.nat) => {
                     assert!(
@@ -641,19 +650,13 @@ impl World {
                 "{key:?} is lost: {old:?}"
             );
         }
-        // Entries of servers that are gone stay until they are asked for or swept.
-        for (key, old) in std::mem::take(&mut self.reference.flows) {
-            if self.reference.configured(old.rule, old.server).is_none() {
-                seen.entry(key).or_insert(old);
-            }
-        }
         self.reference.flows = seen;
     }
 
-    /// What an entry stands for; None if its rule or server is not configured.
+    /// What an entry stands for; None for one that is no connection. Its server may be gone, but rules stay.
     fn meaning(&self, connection: &Connection) -> Option<(Key, Known)> {
         let id = &connection.identity;
-        let (rule, _) = self.reference.configured(id.rule, id.server)?;
+        let rule = self.reference.rule(id.rule)?;
         let key = Key {
             client: (id.client.into(), id.client_port),
             vip: (rule.vips[id.vip_index as usize].address, id.vip_port),
@@ -757,8 +760,8 @@ impl World {
         }
         assert_eq!(
             (packets, verdicts),
-            (self.packets, self.packets),
-            "one verdict each"
+            (self.packets, self.packets + self.answers),
+            "one verdict each, and one more for an answer"
         );
         self.now += 1_000_000;
         self.sweep();
@@ -793,8 +796,16 @@ fn algorithm(input: &mut Bytes<'_>) -> Algorithm {
     ])
 }
 
-/// What holds for every frame.
-fn conserved(before: &[u8], verdict: Verdict, after: &[u8]) {
+/// The MTU of all interfaces ([`network`]).
+const MTU: usize = 1500;
+
+/// What holds for every frame. True if it was answered instead of sent on.
+fn conserved(before: &[u8], verdict: Verdict, after: &[u8]) -> bool {
+    let is_sent = matches!(verdict, Verdict::Transmit(_) | Verdict::Unresolved { .. });
+    if is_sent && wire::is_error_about(after, before) {
+        assert!(before.len() > 14 + MTU, "nothing else is answered");
+        return true;
+    }
     match verdict {
         Verdict::Kernel => assert_eq!(after, before, "the kernel gets it unchanged"),
         Verdict::Transmit(port) => {
@@ -804,11 +815,12 @@ fn conserved(before: &[u8], verdict: Verdict, after: &[u8]) {
             assert_ne!(read.kind, Kind::Other, "what is sent is balanced");
         }
         Verdict::Unresolved { .. } => assert_eq!(after.len(), before.len()),
-        Verdict::Drop(_) => return,
+        Verdict::Drop(_) => return false,
     }
     if wire::checksums(before) == Some(true) {
         assert_eq!(wire::checksums(after), Some(true), "checksums stay right");
     }
+    false
 }
 
 /// The frame has become what it should and goes to this address, by its neighbour or the gateway ([`network`]).

@@ -75,9 +75,14 @@ pub fn may_be_chosen(server: &ServerSpec) -> bool {
 }
 
 impl Reference {
+    /// A rule by its id.
+    pub fn rule(&self, rule: u32) -> Option<&RuleSpec> {
+        self.rules.iter().find(|candidate| candidate.id == rule)
+    }
+
     /// A rule and one of its servers by their ids.
     pub fn configured(&self, rule: u32, server: u32) -> Option<(&RuleSpec, &ServerSpec)> {
-        let rule = self.rules.iter().find(|candidate| candidate.id == rule)?;
+        let rule = self.rule(rule)?;
         let server = rule
             .servers
             .iter()

@@ -49,6 +49,31 @@ pub fn checksums(frame: &[u8]) -> Option<bool> {
     Some(header_is_right && body_is_right)
 }
 
+/// Whether a frame is an ICMP or ICMPv6 error about `about`, to its sender, that quotes it as it was.
+pub fn is_error_about(frame: &[u8], about: &[u8]) -> bool {
+    let (Some(ip), Some(quoted)) = (frame.get(14..), about.get(14..)) else {
+        return false;
+    };
+    if checksums(frame) != Some(true) || frame[12..14] != about[12..14] {
+        return false;
+    }
+    let (is_error, to, sender, quote) = match word(frame, 12) {
+        0x0800 => (
+            ip[9] == 1 && matches!(ip[20], 3 | 4 | 11 | 12),
+            &ip[16..20],
+            quoted.get(12..16),
+            &ip[28..],
+        ),
+        _ => (
+            ip[6] == 58 && ip[40] < 128,
+            &ip[24..40],
+            quoted.get(8..24),
+            &ip[48..],
+        ),
+    };
+    is_error && Some(to) == sender && quoted.starts_with(quote) && quote.len() >= 28
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
