@@ -169,6 +169,8 @@ pub struct WorkerCounters {
     pub unresolved: Counter,
     /// Connections that were ended to make way for others.
     pub replaced: Counter,
+    /// Packets with verdict hold; they are counted again when they are processed again.
+    pub held: Counter,
     /// Packets with verdict kernel.
     pub kernel: Counter,
     drops: [Counter; DropReason::COUNT],

@@ -213,6 +213,8 @@ pub enum Outcome {
     },
     /// The kernel gets it, unchanged.
     Kernel,
+    /// It waits for the first fragment of its datagram.
+    Hold,
     /// It is dropped.
     Drop {
         /// The reason's name in counters.
@@ -228,6 +230,7 @@ impl From<Verdict> for Outcome {
             Verdict::Transmit(_) => Outcome::Transmit,
             Verdict::Unresolved { next_hop, .. } => Outcome::Unresolved { next_hop },
             Verdict::Kernel => Outcome::Kernel,
+            Verdict::Hold { .. } => Outcome::Hold,
             Verdict::Drop(reason) => Outcome::Drop {
                 reason: reason.label().into(),
                 words: reason.words().into(),
@@ -420,7 +423,7 @@ fn leaving(rehearsed: &Rehearsed) -> Option<Leaving> {
     let (interface, neighbour) = match rehearsed.verdict {
         Verdict::Transmit(port) => (port, rehearsed.frame.first_chunk::<6>().copied()),
         Verdict::Unresolved { port, .. } => (port, None),
-        Verdict::Kernel | Verdict::Drop(_) => return None,
+        Verdict::Kernel | Verdict::Hold { .. } | Verdict::Drop(_) => return None,
     };
     let Headers { tuple, .. } = packet::parse(&rehearsed.frame).ok()?;
     Some(Leaving {

@@ -1,7 +1,9 @@
-//! What all workers share to keep floods out: counts of the current second, and who is known to be real. It goes from
+//! What all workers share beside connections: counts of the current second and who is known to be real, to keep floods
+//! out, and where first fragments went. It goes from
 //! snapshot to snapshot.
 
 use crate::admission::{Admission, Window};
+use crate::fragment::Fragments;
 use crate::known_clients::KnownClients;
 
 /// See the module's text.
@@ -13,6 +15,8 @@ pub struct Guard {
     pub icmp_carried: Window,
     /// ICMP errors that we make ourselves.
     pub icmp_made: Window,
+    /// Where first fragments went.
+    pub fragments: Fragments,
     /// Clients that are known to be real.
     pub clients: KnownClients,
 }

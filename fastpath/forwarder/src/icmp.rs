@@ -84,7 +84,10 @@ pub fn count(traffic: &Traffic, verdict: Verdict, too_big: bool, bytes: usize) {
             &traffic.icmp_dropped,
             &traffic.too_big_dropped,
         ),
-        Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => (
+        Verdict::Transmit(_)
+        | Verdict::Unresolved { .. }
+        | Verdict::Hold { .. }
+        | Verdict::Kernel => (
             &traffic.packets,
             &traffic.bytes,
             &traffic.icmp_processed,

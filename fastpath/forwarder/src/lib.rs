@@ -13,7 +13,7 @@ pub mod counters;
 mod crc32c;
 pub mod explain;
 mod forwarder;
-mod fragment;
+pub mod fragment;
 mod guard;
 pub mod hash;
 mod icmp;

@@ -31,11 +31,11 @@ pub mod protocol {
     /// RFC 3828.
     pub const UDP_LITE: u8 = 136;
     /// IPv6 extension headers, RFC 8200 section 4, and the authentication header, RFC 4302.
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION: u8 = 60;
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const DESTINATION: u8 = 60;
 }
 
 /// TCP flags (RFC 9293 section 3.1).
@@ -412,7 +412,7 @@ fn parse_v4(frame: &[u8], l3: usize, strictness: Strictness, headers: &mut Heade
 }
 
 /// Extension headers that we walk before we give up; real packets have at most three or four.
-const MAX_EXTENSIONS: usize = 8;
+pub(crate) const MAX_EXTENSIONS: usize = 8;
 
 #[inline(always)]
 fn parse_v6(frame: &[u8], l3: usize, strictness: Strictness, headers: &mut Headers) -> Option<()> {

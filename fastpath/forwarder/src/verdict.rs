@@ -19,6 +19,12 @@ pub enum Verdict {
     },
     /// It is none of ours after all; the kernel may have it, unchanged.
     Kernel,
+    /// A later fragment that came before its first one. Keep it unchanged for a second or two, and process it again when
+    /// [`crate::Forwarder::is_awaited_no_more`] says so.
+    Hold {
+        /// What it waits for.
+        key: u64,
+    },
     /// Give the frame back and count the reason (already counted in the forwarder's statistics).
     Drop(DropReason),
 }

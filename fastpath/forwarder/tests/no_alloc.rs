@@ -81,6 +81,7 @@ fn process_does_not_allocate() {
                     ..datagram(client, vip)
                 };
                 frames.extend(long.fragments(9, 1400));
+                frames.extend(long.fragments(10, 1400).into_iter().rev());
                 frames.push(datagram(client, vip).frame());
                 let mut bufs: Vec<Vec<u8>> = frames;
                 let mut packets: Vec<_> = bufs

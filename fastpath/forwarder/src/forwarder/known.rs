@@ -78,10 +78,9 @@ impl Path {
             if !self.is_real() {
                 self.notes.connection = Some((flow.identity, direction));
             }
-            if let Some(id) = headers.fragment {
-                let hash = self.fragment_hash(headers, id);
-                self.fragments
-                    .remember(headers, id, hash, (flow.identity, direction), now);
+            if headers.fragment.is_some() {
+                let way = (&flow, direction);
+                return self.forward_first(view, packet, headers, way, hash, now);
             }
             return self.forward(view, packet, headers, &flow, direction, hash);
         }

@@ -3,8 +3,7 @@
 //! The batch loop is here. Nearly all packets take the [`express`] path; the others take the general one, whose steps are
 //! found by what happens to the packet: [`known`] for one of a connection, [`begin`] for one that begins a connection
 //! ([`pinned`] if its client is persistent), [`orphans`] for one whose server is dead or gone, [`send`] for its way out,
-//! [`fragments`] and [`icmp_errors`] for what has
-//! no ports of its own.
+//! [`fragments`] and [`icmp_errors`] for what has no ports of its own.
 
 mod admit;
 mod begin;
@@ -28,13 +27,13 @@ use rehearse::Notes;
 pub(crate) use rehearse::{Rehearsed, rehearse};
 
 use crate::counters::WorkerCounters;
-use crate::fragment::Fragments;
+use crate::fragment::{self, Key};
 use crate::hash::FlowHasher;
 use crate::packet::{self, Headers, Kind, Packet, Tuple};
 use crate::pool::Budget;
 use crate::select::Mode;
 use crate::table::{Limbo, Table};
-use crate::verdict::Verdict;
+use crate::verdict::{DropReason, Verdict};
 use crate::view::View;
 
 /// Packets that are taken through each step together, so that memory arrives while others are worked on.
@@ -54,7 +53,6 @@ struct Path {
     table: Arc<Table>,
     hasher: FlowHasher,
     limbo: Limbo,
-    fragments: Fragments,
     exits: Exits,
     counters: Arc<WorkerCounters>,
     /// For questions to pools.
@@ -76,7 +74,6 @@ impl Forwarder {
                 hasher: table.hasher(),
                 table,
                 limbo: Limbo::default(),
-                fragments: Fragments::default(),
                 exits: Exits::default(),
                 counters: Arc::default(),
                 budget: Budget::default(),
@@ -104,6 +101,17 @@ impl Forwarder {
     /// This worker's counters, to be read by anybody.
     pub fn counters(&self) -> &Arc<WorkerCounters> {
         &self.path.counters
+    }
+
+    /// Whether a packet with verdict [`Verdict::Hold`] should be given to [`Forwarder::process`] again: its first fragment
+    /// has come, on this worker or another one. Need not be asked while [`Forwarder::first_fragments`] stays the same.
+    pub fn is_awaited_no_more(view: &View, key: Key, now: u32) -> bool {
+        view.snapshot.guard().fragments.is_known(key, now)
+    }
+
+    /// How many first fragments have come, on all workers.
+    pub fn first_fragments(view: &View) -> u64 {
+        view.snapshot.guard().fragments.made()
     }
 
     /// Gives every packet its verdict and changes those that are to be sent. `now` is in seconds since boot, the same
@@ -187,13 +195,18 @@ impl Path {
     #[inline(never)]
     fn general(&mut self, view: &View, packet: &mut Packet<'_>, now: u32) {
         packet.verdict = match packet::parse(packet.frame()) {
+            Ok(headers) if headers.fragment.is_some() => self.fragment(view, packet, &headers, now),
             Ok(headers) => self.one(view, packet, &headers, now),
+            Err(DropReason::Malformed) if fragment::is_tiny(packet.frame()) => {
+                Verdict::Drop(DropReason::FragmentTiny)
+            }
             Err(reason) => Verdict::Drop(reason),
         };
         match packet.verdict {
             Verdict::Transmit(_) => self.counters.transmitted.add(1),
             Verdict::Unresolved { .. } => self.counters.unresolved.add(1),
             Verdict::Kernel => self.counters.kernel.add(1),
+            Verdict::Hold { .. } => self.counters.held.add(1),
             Verdict::Drop(reason) => self.counters.dropped(reason),
         }
     }
@@ -210,9 +223,9 @@ impl Path {
                 let hash = hash(&self.hasher, &headers.tuple);
                 self.transport(view, packet, headers, hash, now)
             }
-            Kind::LaterFragment => self.later_fragment(view, packet, headers, now),
             Kind::IcmpError => self.icmp_error(view, packet, headers),
-            Kind::Other => Verdict::Kernel,
+            // Later fragments are dealt with before.
+            Kind::LaterFragment | Kind::Other => Verdict::Kernel,
         }
     }
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::express::Exits;
 use super::{Path, Verdict, View};
 use crate::counters::NOBODY;
-use crate::fragment::Fragments;
 use crate::network::PortIndex;
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
 use crate::pool::Budget;
 use crate::select::Mode;
 use crate::table::{Direction, Identity, Limbo, Table};
@@ -47,7 +46,6 @@ pub(crate) fn rehearse(
         hasher: table.hasher(),
         table: Arc::new(Table::rehearsal(table)),
         limbo: Limbo::default(),
-        fragments: Fragments::default(),
         exits: Exits::default(),
         counters: Arc::default(),
         budget: Budget::default(),
@@ -58,12 +56,9 @@ pub(crate) fn rehearse(
     let mut buf = vec![0; HEADROOM + frame.len() + HEADROOM];
     buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
     let mut packet = Packet::new(&mut buf, HEADROOM, frame.len(), ingress);
-    let verdict = match packet::parse(packet.frame()) {
-        Ok(headers) => path.one(view, &mut packet, &headers, now),
-        Err(reason) => Verdict::Drop(reason),
-    };
+    path.general(view, &mut packet, now);
     Rehearsed {
-        verdict,
+        verdict: packet.verdict,
         frame: packet.frame().to_vec(),
         connection: path.notes.connection,
         recovered: path.notes.recovered,

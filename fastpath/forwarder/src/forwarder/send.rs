@@ -72,7 +72,10 @@ pub(super) fn count(traffic: &Traffic, headers: &Headers, verdict: Verdict) {
             traffic.dropped_packets.add(1);
             traffic.dropped_bytes.add(headers.ip_len() as u64);
         }
-        Verdict::Transmit(_) | Verdict::Unresolved { .. } | Verdict::Kernel => {
+        Verdict::Transmit(_)
+        | Verdict::Unresolved { .. }
+        | Verdict::Hold { .. }
+        | Verdict::Kernel => {
             traffic.packets.add(1);
             traffic.bytes.add(headers.ip_len() as u64);
         }
