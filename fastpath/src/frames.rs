@@ -14,15 +14,17 @@ impl Place {
     pub const BATCH: Place = Place(1);
     /// Waiting for a neighbour.
     pub const PENDING: Place = Place(2);
+    /// A later fragment that waits for its first one.
+    pub const HELD: Place = Place(3);
 
     /// With the kernel, to receive into by socket `socket`: its fill ring, the driver, or its receive ring.
     pub const fn fill(socket: usize) -> Place {
-        Place(3 + 2 * socket as u16)
+        Place(4 + 2 * socket as u16)
     }
 
     /// With the kernel, to be sent by socket `socket`: its transmit ring, the driver, or its completion ring.
     pub const fn transmit(socket: usize) -> Place {
-        Place(4 + 2 * socket as u16)
+        Place(5 + 2 * socket as u16)
     }
 
     fn words(self) -> String {
@@ -30,8 +32,9 @@ impl Place {
             0 => "the free list".into(),
             1 => "the batch".into(),
             2 => "the list that waits for neighbours".into(),
-            n if n % 2 == 1 => format!("the fill ring of socket {}", (n - 3) / 2),
-            n => format!("the transmit ring of socket {}", (n - 4) / 2),
+            3 => "the list that waits for first fragments".into(),
+            n if n % 2 == 0 => format!("the fill ring of socket {}", (n - 4) / 2),
+            n => format!("the transmit ring of socket {}", (n - 5) / 2),
         }
     }
 }
@@ -52,6 +55,11 @@ impl Ledger {
             places: vec![Place::FREE; frames].into_boxed_slice(),
             violations: 0,
         }
+    }
+
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.places.len()
     }
 
     /// Moves a frame. False if it was not where it should have been: then the caller must not pass it on, because
@@ -160,7 +168,7 @@ mod tests {
     fn sockets_and_directions_are_not_mixed_up() {
         let places: Vec<Place> = (0..64)
             .flat_map(|s| [Place::fill(s), Place::transmit(s)])
-            .chain([Place::FREE, Place::BATCH, Place::PENDING])
+            .chain([Place::FREE, Place::BATCH, Place::PENDING, Place::HELD])
             .collect();
         for (i, a) in places.iter().enumerate() {
             assert!(places[i + 1..].iter().all(|b| a != b), "{}", a.words());

@@ -19,6 +19,7 @@ pub mod counters;
 pub mod engine;
 pub mod error;
 pub mod frames;
+pub mod held;
 pub mod last_snapshot;
 pub mod netlink;
 pub mod notify;

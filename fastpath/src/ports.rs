@@ -138,6 +138,11 @@ impl Ports {
         self.free.clear();
     }
 
+    /// Number of frames.
+    pub fn frames(&self) -> usize {
+        self.ledger.frames()
+    }
+
     /// Number of sockets.
     pub fn sockets(&self) -> usize {
         self.ports.len()
@@ -281,12 +286,14 @@ impl Ports {
         self.ports.iter().any(Port::is_short)
     }
 
-    /// Checks that every frame is where the books say; `pending` is how many wait for a neighbour. Not within a round.
-    pub fn audit(&mut self, pending: usize) -> bool {
+    /// Checks that every frame is where the books say; `pending` is how many wait for a neighbour,
+    /// `held` how many for a first fragment. Not within a round.
+    pub fn audit(&mut self, pending: usize, held: usize) -> bool {
         let elsewhere = [
             (Place::FREE, self.free.len()),
             (Place::BATCH, 0),
             (Place::PENDING, pending),
+            (Place::HELD, held),
         ];
         self.ledger
             .audit(self.ports.iter().flat_map(Port::census).chain(elsewhere))

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use ilb_forwarder::fragment::Key;
 use ilb_forwarder::network::PortIndex;
 use ilb_forwarder::packet::{ETHERNET, Packet};
 use ilb_forwarder::verdict::{DropReason, Verdict};
@@ -15,6 +16,7 @@ use crate::clock::Instant;
 use crate::counters::Counters;
 use crate::error::StartError;
 use crate::frames::Place;
+use crate::held::Held;
 use crate::pending::{Pending, Pushed, Waiting};
 use crate::port::{BATCH, Plan};
 use crate::ports::Ports;
@@ -28,6 +30,8 @@ const QUIET_ROUNDS: u32 = 32;
 const AUDIT_MS: u64 = 5_000;
 /// Longest sleep in milliseconds while frames are under way.
 const LONGEST_NAP_MS: u64 = 500;
+/// Longest sleep in milliseconds while fragments wait for their first one.
+const HELD_NAP_MS: u64 = 2;
 /// Milliseconds after which sockets that could not be opened are tried again.
 const REOPEN_MS: u64 = 1_000;
 
@@ -36,6 +40,14 @@ const REOPEN_MS: u64 = 1_000;
 struct Parked {
     frame: FrameDesc,
     length: usize,
+}
+
+/// A later fragment that waits for its first one.
+#[derive(Debug, Clone, Copy)]
+struct Fragment {
+    frame: FrameDesc,
+    length: usize,
+    ingress: PortIndex,
 }
 
 /// Opens the sockets of a plan and makes XDP steer to them.
@@ -59,6 +71,9 @@ pub struct Worker {
     opener: Opener,
     ports: Ports,
     pending: Pending<Parked>,
+    held: Held<Fragment>,
+    /// First fragments that had come when the held ones were looked through last.
+    first_fragments: u64,
     view: Arc<View>,
     version: u64,
     batch: ArrayVec<FrameDesc, BATCH>,
@@ -91,6 +106,8 @@ impl Worker {
             counters,
             doors,
             opener,
+            held: Held::new(ports.frames()),
+            first_fragments: 0,
             ports,
             pending: Pending::default(),
             view,
@@ -135,6 +152,7 @@ impl Worker {
         for socket in 0..self.ports.sockets() {
             received += self.receive_and_forward(socket);
         }
+        self.release_held();
         self.give_up_waiting();
         self.send();
         self.audit_now_and_then();
@@ -184,7 +202,10 @@ impl Worker {
                 self.ports.set_start(&mut frame, packet.start());
             }
             let (verdict, length) = (packet.verdict, packet.len());
-            self.dispose(frame, length, verdict, Place::BATCH);
+            match verdict {
+                Verdict::Hold { key } => self.hold(frame, length, ingress, key),
+                _ => self.dispose(frame, length, verdict, Place::BATCH),
+            }
         }
         self.batch.len()
     }
@@ -202,6 +223,11 @@ impl Worker {
             Verdict::Unresolved { port, next_hop } => self.park(frame, length, port, next_hop),
             Verdict::Kernel => {
                 self.deliver(frame, length);
+                self.ports.give_back(frame, from);
+            }
+            // Whoever could hold it has looked at this before.
+            Verdict::Hold { .. } => {
+                self.lose(DropReason::FragmentUnknown, length);
                 self.ports.give_back(frame, from);
             }
             Verdict::Drop(_) => {
@@ -236,6 +262,71 @@ impl Worker {
         }
     }
 
+    /// Keeps a later fragment of the batch until its first one has come.
+    fn hold(&mut self, frame: FrameDesc, length: usize, ingress: PortIndex, key: Key) {
+        if !self.ports.note(&frame, Place::BATCH, Place::HELD) {
+            tracing::error!("a fragment that waits is not in the books");
+        }
+        let limit = self.view.snapshot.limits().waiting_fragments;
+        let fragment = Fragment {
+            frame,
+            length,
+            ingress,
+        };
+        let now = self.now.milliseconds();
+        if let Some(gone) = self.held.push(fragment, key, limit, now) {
+            self.lose(DropReason::FragmentLimit, gone.length);
+            self.ports.give_back(gone.frame, Place::HELD);
+        }
+    }
+
+    /// Processes held fragments again whose first one has come, here or at another worker.
+    #[inline]
+    fn release_held(&mut self) {
+        if self.held.count() == 0 {
+            return;
+        }
+        let came = Forwarder::first_fragments(&self.view);
+        if came != self.first_fragments {
+            self.first_fragments = came;
+            let mut at = 0;
+            while self.release_some(&mut at) {}
+        }
+    }
+
+    /// A batch of them, from number `at` on; false if there are no more.
+    fn release_some(&mut self, at: &mut usize) -> bool {
+        let now = self.now.seconds();
+        let mut fragments: ArrayVec<Fragment, BATCH> = ArrayVec::new();
+        while !fragments.is_full()
+            && let Some(fragment) = self.held.take(at, |key| {
+                Forwarder::is_awaited_no_more(&self.view, key, now)
+            })
+        {
+            if !self.ports.note(&fragment.frame, Place::HELD, Place::BATCH) {
+                tracing::error!("a fragment that waited is not in the books");
+            }
+            fragments.push(fragment);
+        }
+        let mut packets: ArrayVec<Packet<'_>, BATCH> = ArrayVec::new();
+        for fragment in &fragments {
+            // SAFETY: the frame has left our list, so that it is ours; `packets` ends within this function, and each
+            // packet before its frame goes on.
+            let (bytes, start) = unsafe { self.ports.frame(&fragment.frame) };
+            packets.push(Packet::new(bytes, start, fragment.length, fragment.ingress));
+        }
+        self.forwarder.process(&self.view, &mut packets, now);
+        for (at, packet) in packets.drain(..).enumerate() {
+            let mut frame = fragments[at].frame;
+            if packet.start() != frame.addr() % FRAME_SIZE {
+                self.ports.set_start(&mut frame, packet.start());
+            }
+            let (verdict, length) = (packet.verdict, packet.len());
+            self.dispose(frame, length, verdict, Place::BATCH);
+        }
+        !fragments.is_empty()
+    }
+
     /// Looks through the waiting packets: some next hops may be known now.
     fn retry_waiting(&mut self) {
         for _ in 0..self.pending.count() {
@@ -250,7 +341,7 @@ impl Worker {
                     self.lose(reason, length);
                     self.ports.give_back(frame, Place::PENDING);
                 }
-                Verdict::Transmit(_) | Verdict::Kernel => {
+                Verdict::Transmit(_) | Verdict::Hold { .. } | Verdict::Kernel => {
                     self.dispose(frame, length, verdict, Place::PENDING);
                 }
             }
@@ -268,12 +359,16 @@ impl Worker {
         )
     }
 
-    /// Drops packets whose next hop did not answer in time.
+    /// Drops packets whose next hop, or first fragment, did not come in time.
     #[inline]
     fn give_up_waiting(&mut self) {
         while let Some(waiting) = self.pending.expired(self.now.milliseconds()) {
             self.lose(DropReason::NeighbourUnresolved, waiting.frame.length);
             self.ports.give_back(waiting.frame.frame, Place::PENDING);
+        }
+        while let Some(fragment) = self.held.expired(self.now.milliseconds()) {
+            self.lose(DropReason::FragmentUnknown, fragment.length);
+            self.ports.give_back(fragment.frame, Place::HELD);
         }
     }
 
@@ -332,7 +427,7 @@ impl Worker {
     }
 
     fn audit(&mut self) {
-        self.ports.audit(self.pending.count());
+        self.ports.audit(self.pending.count(), self.held.count());
         let misplaced = self.misplaced + self.ports.violations();
         self.counters.misplaced_frames.set(misplaced);
     }
@@ -346,6 +441,10 @@ impl Worker {
         }
         if let Some((at, _)) = &self.try_again {
             longest = longest.min(at.saturating_sub(now));
+        }
+        if self.held.count() > 0 {
+            // The first fragment may come to another worker, which does not wake us.
+            longest = longest.min(HELD_NAP_MS);
         }
         if self.ports.is_sending() || self.ports.is_short() {
             longest = longest.min(self.nap);
@@ -393,12 +492,16 @@ impl Worker {
         while let Some(waiting) = self.pending.pop() {
             self.lose(DropReason::NeighbourUnresolved, waiting.frame.length);
         }
+        while let Some(fragment) = self.held.pop() {
+            self.lose(DropReason::FragmentUnknown, fragment.length);
+        }
         // A queue can be bound only once, so that the old sockets have to go first.
         self.misplaced += self.ports.violations();
         self.ports.close();
         match (self.opener)(&plans) {
             Ok(ports) => {
                 self.ports = ports;
+                self.held = Held::new(self.ports.frames());
                 tracing::info!(worker = self.number, "serves {} queues now", plans.len());
             }
             Err(error) => {

@@ -119,6 +119,7 @@ fn ten_million_bad_packets() {
     let mut random = Random(0x1db_5eed);
     let mut bufs = vec![[0u8; ROOM]; BATCH];
     let (mut transmitted, mut dropped, mut kernel, mut unresolved) = (0, 0, 0, 0);
+    let mut held = 0;
     let good = (V4.client(77), 7777);
     world.pass(&syn(good, (V4.vip(), 80)), BACK);
     for round in 0..PACKETS / BATCH {
@@ -149,6 +150,7 @@ fn ten_million_bad_packets() {
                     dropped += 1;
                 }
                 Verdict::Kernel => kernel += 1,
+                Verdict::Hold { .. } => held += 1,
                 Verdict::Unresolved { .. } => unresolved += 1,
             }
         }
@@ -175,18 +177,24 @@ fn ten_million_bad_packets() {
         .map(|&reason| counters.drops(reason))
         .sum();
     assert_eq!(named, dropped, "every drop has a name");
-    let verdicts =
-        counters.transmitted.get() + counters.kernel.get() + counters.unresolved.get() + named;
+    assert_eq!(counters.held.get(), held);
+    let verdicts = counters.transmitted.get()
+        + counters.kernel.get()
+        + counters.unresolved.get()
+        + held
+        + named;
     assert_eq!(
         verdicts,
         counters.packets.get(),
         "every packet has exactly one verdict"
     );
     println!(
-        "{transmitted} transmitted, {kernel} to the kernel, {dropped} dropped, {unresolved} unresolved"
+        "{transmitted} transmitted, {kernel} to the kernel, {dropped} dropped, {unresolved} unresolved, {held} held"
     );
     assert!(
-        [transmitted, kernel, dropped].iter().all(|&n| n > 100_000) && unresolved > 1000,
+        [transmitted, kernel, dropped].iter().all(|&n| n > 100_000)
+            && unresolved > 1000
+            && held > 1000,
         "the noise is varied"
     );
 }
