@@ -382,6 +382,11 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             }
         },
         Request::Status => Response::Status(Status::default()),
+        Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
+            Response::Error {
+                message: "there are no packets here".to_owned(),
+            }
+        }
         Request::Statistics => {
             let counters = Counters {
                 packets: mind.packets,

@@ -808,6 +808,7 @@ fn conserved(before: &[u8], verdict: Verdict, after: &[u8]) -> bool {
     }
     match verdict {
         Verdict::Kernel => assert_eq!(after, before, "the kernel gets it unchanged"),
+        Verdict::Hold { .. } => assert_eq!(after, before, "it waits unchanged"),
         Verdict::Transmit(port) => {
             assert!(port == FRONT || port == BACK);
             assert_eq!(after.len(), before.len());
