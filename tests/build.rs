@@ -1,4 +1,4 @@
-//! Compiles the source and the sink of the benchmarks.
+//! Compiles the sources and sinks of packets of the benchmarks and of the flood.
 
 use std::env;
 use std::ffi::OsString;
@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use libbpf_cargo::SkeletonBuilder;
 
-const PROGRAM: &str = "src/bpf/bench.bpf.c";
+const PROGRAMS: [&str; 2] = ["bench", "flood"];
 
 fn main() {
-    println!("cargo:rerun-if-changed={PROGRAM}");
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let mut args: Vec<OsString> = ["-Wall", "-Werror"].map(OsString::from).into();
@@ -18,10 +17,14 @@ fn main() {
     if Path::new(&include).join("asm/types.h").exists() {
         args.extend(["-idirafter".into(), include.into()]);
     }
-    SkeletonBuilder::new()
-        .source(PROGRAM)
-        .clang_args(args)
-        .obj(out.join("bench.bpf.o"))
-        .build()
-        .unwrap_or_else(|error| panic!("cannot compile {PROGRAM}: {error:#}"));
+    for program in PROGRAMS {
+        let source = format!("src/bpf/{program}.bpf.c");
+        println!("cargo:rerun-if-changed={source}");
+        SkeletonBuilder::new()
+            .source(&source)
+            .clang_args(&args)
+            .obj(out.join(format!("{program}.bpf.o")))
+            .build()
+            .unwrap_or_else(|error| panic!("cannot compile {source}: {error:#}"));
+    }
 }

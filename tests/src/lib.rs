@@ -13,6 +13,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod flood;
 pub mod lab;
 pub mod load;
 pub mod noise;
