@@ -14,6 +14,7 @@ use ilb_forwarder::{Forwarder, Packet, Snapshot, Table, View, census};
 
 use crate::bytes::Bytes;
 use crate::common::{BACK, Build, FAMILIES, FRONT, Family, HEADROOM, KEYS, icmp_error, network};
+use crate::reference::Datagram::*;
 use crate::reference::{End, Expected, Key, Known, Life, Reference, may_be_chosen};
 use crate::wire;
 
@@ -26,6 +27,8 @@ const FORGOTTEN: u32 = 900;
 /// The server that never answers neighbour resolution ([`network`]).
 const SILENT: u8 = 250;
 const CLIENTS: usize = 4;
+/// Seconds that later fragments wait for their first one; the fast path's are as few.
+const PATIENCE: u32 = 2;
 
 static NETWORK: LazyLock<Arc<Network>> = LazyLock::new(|| Arc::new(network()));
 
@@ -81,6 +84,10 @@ struct World {
     /// Packets that were answered: they count as dropped, and their answers as sent.
     answers: u64,
     datagram: u32,
+    /// Later fragments that wait for their first one: what [`Verdict::Hold`] said, and when.
+    waiting: Vec<(Sent, u64, u32)>,
+    /// Verdicts to wait.
+    held: u64,
 }
 
 impl World {
@@ -98,6 +105,8 @@ impl World {
             packets: 0,
             answers: 0,
             datagram: 0,
+            waiting: Vec::new(),
+            held: 0,
         };
         for n in 0..1 + input.below(3) {
             let rule = world.rule(n as u8, input);
@@ -190,8 +199,15 @@ impl World {
                 self.run(input.below(2), batch);
             }
             6 => {
-                let batch = self.fragments(input);
+                // Perhaps through two workers, or with something between.
+                let mut batch = self.fragments(input);
+                let rest = batch.split_off(input.below(batch.len() + 1));
                 self.run(input.below(2), batch);
+                if input.once_in(4) {
+                    let between = vec![self.client(input)];
+                    self.run(input.below(2), between);
+                }
+                self.run(input.below(2), rest);
             }
             7 => {
                 let batch = self.error(input);
@@ -322,7 +338,7 @@ impl World {
         })
     }
 
-    /// A datagram in fragments, the first one first.
+    /// A datagram in fragments, in some order.
     fn fragments(&mut self, input: &mut Bytes<'_>) -> Vec<Sent> {
         let (key, mut build) = self.client_build(input);
         if key.protocol == 6 {
@@ -332,14 +348,18 @@ impl World {
         self.datagram += 1;
         let (id, size) = (self.datagram, 64 + 8 * input.below(8));
         let pieces = build.fragments(id, size);
-        pieces
+        let mut sent: Vec<Sent> = pieces
             .into_iter()
             .enumerate()
             .map(|(n, frame)| Sent {
                 frame,
                 meaning: Meaning::Client(key, build.clone(), Some((n, id, size))),
             })
-            .collect()
+            .collect();
+        for last in (1..sent.len()).rev() {
+            sent.swap(last, input.below(last + 1));
+        }
+        sent
     }
 
     /// An ICMP error about a packet of a connection, from either side.
@@ -361,12 +381,13 @@ impl World {
     /// Frames that are spoilt, or that are out of order.
     fn noise(&mut self, input: &mut Bytes<'_>) -> Vec<Sent> {
         let mut frames: Vec<Vec<u8>> = match input.below(5) {
-            0 => self
-                .fragments(input)
-                .into_iter()
-                .map(|sent| sent.frame)
-                .rev()
-                .collect(),
+            // With identifications of their own, so that what is known of whole datagrams stays true.
+            0 => {
+                self.datagram += 1 << 15;
+                let fragments = self.fragments(input);
+                self.datagram -= 1 << 15;
+                fragments.into_iter().map(|sent| sent.frame).collect()
+            }
             1 => self
                 .error(input)
                 .into_iter()
@@ -407,8 +428,21 @@ impl World {
             .collect()
     }
 
-    /// One batch through one worker.
+    /// One batch through one worker, and then what had waited for something in it.
     fn run(&mut self, worker: usize, batch: Vec<Sent>) {
+        self.batch(worker, batch, false);
+        let (view, now) = (&self.view, self.now);
+        let ready = |(_, key, _): &mut (_, u64, _)| Forwarder::is_awaited_no_more(view, *key, now);
+        let again: Vec<_> = self.waiting.extract_if(.., ready).collect();
+        self.batch(
+            worker,
+            again.into_iter().map(|(sent, ..)| sent).collect(),
+            true,
+        );
+        self.waiting.retain(|&(.., since)| now - since <= PATIENCE);
+    }
+
+    fn batch(&mut self, worker: usize, batch: Vec<Sent>, again: bool) {
         if batch.is_empty() {
             return;
         }
@@ -434,7 +468,8 @@ impl World {
             .collect();
         drop(packets);
         let mut surprises = false;
-        for ((sent, buffer), (verdict, start, len)) in batch.iter().zip(&buffers).zip(outcomes) {
+        for ((sent, buffer), (verdict, start, len)) in batch.into_iter().zip(&buffers).zip(outcomes)
+        {
             let out = &buffer[start..start + len];
             let outside = buffer[..start.min(HEADROOM)]
                 .iter()
@@ -446,12 +481,26 @@ impl World {
             self.answers += u64::from(conserved(&sent.frame, verdict, out));
             match &sent.meaning {
                 // What the table holds now is known again behind the batch.
+                Meaning::Client(key, _, Some((0, id, _))) if surprises => {
+                    self.reference.datagrams.insert((*key, *id), Unchecked);
+                }
                 _ if surprises => {}
+                Meaning::Client(key, build, Some(piece)) if piece.0 > 0 => {
+                    self.hold_later(key, build, *piece, verdict, out);
+                }
                 Meaning::Client(key, build, piece) => {
                     surprises = self.hold_client(key, build, *piece, verdict, out);
                 }
                 Meaning::Server(build) => self.hold_server(build, verdict, out),
                 Meaning::Noise => surprises = true,
+            }
+            if let Verdict::Hold { key } = verdict {
+                self.held += 1;
+                // One whose first fragment has come does not wait again, but for noise, where keys may be alike.
+                assert!(!again || matches!(sent.meaning, Meaning::Noise));
+                if !again {
+                    self.waiting.push((sent, key, self.now));
+                }
             }
         }
         self.compare(surprises);
@@ -466,25 +515,26 @@ impl World {
         verdict: Verdict,
         out: &[u8],
     ) -> bool {
-        let later = piece.is_some_and(|(n, ..)| n > 0);
         let expected = self.reference.expect(key, build.flags);
         if !matches!(expected, Expected::Continues(_) | Expected::Orphan) {
             // One that was over makes way, whatever becomes of the packet.
             self.reference.flows.remove(key);
         }
+        let datagram = piece.map(|(_, id, _)| (*key, id));
+        if let Some(datagram) = datagram {
+            // Until it is known better below.
+            self.reference.datagrams.insert(datagram, Unchecked);
+        }
         let known = match expected {
             Expected::Continues(known) => known,
             Expected::Orphan => return true,
-            // Its first fragment was not entered, so nobody knows of the others.
-            Expected::Begins(_) | Expected::Kernel | Expected::NoConnection if later => {
-                assert!(
-                    !matches!(verdict, Verdict::Transmit(_)),
-                    "{key:?}: {verdict:?}"
-                );
-                return false;
-            }
             Expected::Kernel => {
                 assert_eq!(verdict, Verdict::Kernel, "{key:?}");
+                if let Some(datagram) = datagram {
+                    self.reference
+                        .datagrams
+                        .insert(datagram, Kernel { since: self.now });
+                }
                 return false;
             }
             // Established once, and forgotten since by the table but not by the rule's pool.
@@ -495,13 +545,60 @@ impl World {
             }
             Expected::Begins(rule) => match self.learn(rule, key, verdict, out) {
                 Some(known) => known,
-                None => return verdict == Verdict::Drop(DropReason::TtlExpired),
+                None => {
+                    let is_entered = verdict == Verdict::Drop(DropReason::TtlExpired);
+                    if let (Some(datagram), false) = (datagram, is_entered) {
+                        self.reference.datagrams.remove(&datagram);
+                    }
+                    return is_entered;
+                }
             },
         };
         self.reference.flows.insert(*key, known);
+        let id = self.renumbered(build, &known, piece, out);
+        if let (Some(datagram), Some(id)) = (datagram, id) {
+            let known = Follows {
+                known,
+                id,
+                since: self.now,
+            };
+            self.reference.datagrams.insert(datagram, known);
+        }
+        let piece = piece.map(|(n, own, size)| (n, id.unwrap_or(own), size));
+        self.goes_to_server(key, build, &known, piece, verdict, out);
+        self.reference.passed(key, true, build.flags, self.now);
+        false
+    }
+
+    /// The identification that a first fragment was given; None if it has none that can be read.
+    fn renumbered(
+        &self,
+        build: &Build,
+        known: &Known,
+        piece: Option<Piece>,
+        out: &[u8],
+    ) -> Option<u32> {
+        let (_, id, _) = piece?;
+        let (rule, _) = self.reference.configured(known.rule, known.server)?;
+        if !build.src.0.is_ipv4() || !rule.topology.has_reverse() {
+            return Some(id);
+        }
+        (build.ttl > 1).then(|| u32::from(u16::from_be_bytes([out[18], out[19]])))
+    }
+
+    /// A packet of a known connection, or a fragment of it, arrives at the server as it should.
+    fn goes_to_server(
+        &self,
+        key: &Key,
+        build: &Build,
+        known: &Known,
+        piece: Option<Piece>,
+        verdict: Verdict,
+        out: &[u8],
+    ) {
         let (src, dst) = self
             .reference
-            .towards_server(key, &known)
+            .towards_server(key, known)
             .expect("is configured");
         let (rule, server) = self
             .reference
@@ -510,21 +607,48 @@ impl World {
         let hop = rule.topology != Topology::Dsr;
         if hop && build.ttl == 1 {
             assert_eq!(verdict, Verdict::Drop(DropReason::TtlExpired), "{key:?}");
-        } else {
-            let expected = Build {
-                src,
-                dst,
-                ttl: build.ttl - u8::from(hop),
-                ..build.clone()
-            };
-            let frame = match piece {
-                None => expected.frame(),
-                Some((n, id, size)) => expected.fragments(id, size).swap_remove(n),
-            };
-            arrives(server.address, BACK, &frame, verdict, out);
+            return;
         }
-        self.reference.passed(key, true, build.flags, self.now);
-        false
+        let expected = Build {
+            src,
+            dst,
+            ttl: build.ttl - u8::from(hop),
+            ..build.clone()
+        };
+        let frame = match piece {
+            None => expected.frame(),
+            Some((n, id, size)) => expected.fragments(id, size).swap_remove(n),
+        };
+        arrives(server.address, BACK, &frame, verdict, out);
+    }
+
+    /// A fragment behind the first one follows it, or waits for it.
+    fn hold_later(
+        &mut self,
+        key: &Key,
+        build: &Build,
+        (n, id, size): Piece,
+        verdict: Verdict,
+        out: &[u8],
+    ) {
+        match self.reference.datagram(key, id, self.now) {
+            Some(Unchecked) => {}
+            None => assert!(
+                matches!(verdict, Verdict::Hold { .. }),
+                "{key:?}: {verdict:?}"
+            ),
+            Some(Kernel { .. }) => assert_eq!(verdict, Verdict::Kernel, "{key:?}"),
+            Some(Follows { known, id, .. }) => {
+                match self.reference.configured(known.rule, known.server) {
+                    None => {
+                        assert_eq!(verdict, Verdict::Drop(DropReason::ServerGone), "{key:?}");
+                    }
+                    Some(_) => {
+                        self.goes_to_server(key, build, &known, Some((n, id, size)), verdict, out);
+                    }
+                }
+            }
+        }
     }
 
     /// Which server a new connection was given, by what became of its first packet.
@@ -748,19 +872,20 @@ impl World {
     fn end(&mut self) {
         self.sweep();
         let counters = self.workers.iter().map(Forwarder::counters);
-        let (mut verdicts, mut packets) = (0, 0);
+        let (mut verdicts, mut packets, mut held) = (0, 0, 0);
         for counters in counters {
             packets += counters.packets.get();
             verdicts +=
                 counters.transmitted.get() + counters.kernel.get() + counters.unresolved.get();
+            held += counters.held.get();
             verdicts += DropReason::ALL
                 .iter()
                 .map(|&reason| counters.drops(reason))
                 .sum::<u64>();
         }
         assert_eq!(
-            (packets, verdicts),
-            (self.packets, self.packets + self.answers),
+            (packets, verdicts + held, held),
+            (self.packets, self.packets + self.answers, self.held),
             "one verdict each, and one more for an answer"
         );
         self.now += 1_000_000;

@@ -57,10 +57,31 @@ pub enum Expected {
     Orphan,
 }
 
+/// Where the first fragment of a datagram went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagram {
+    /// To this connection's server, with this identification.
+    Follows {
+        known: Known,
+        id: u32,
+        since: u32,
+    },
+    Kernel {
+        since: u32,
+    },
+    /// Nobody has checked.
+    Unchecked,
+}
+
+/// Seconds for which first fragments are remembered.
+const REASSEMBLY: u32 = 30;
+
 #[derive(Default)]
 pub struct Reference {
     pub rules: Vec<RuleSpec>,
     pub flows: BTreeMap<Key, Known>,
+    /// By connection and identification.
+    pub datagrams: BTreeMap<(Key, u32), Datagram>,
 }
 
 fn number(protocol: Protocol, v4: bool) -> u8 {
@@ -88,6 +109,17 @@ impl Reference {
             .iter()
             .find(|candidate| candidate.id == server)?;
         Some((rule, server))
+    }
+
+    /// Where the first fragment of a datagram went, if it came lately.
+    pub fn datagram(&self, key: &Key, id: u32, now: u32) -> Option<Datagram> {
+        let datagram = self.datagrams.get(&(*key, id)).copied()?;
+        match datagram {
+            Datagram::Follows { since, .. } | Datagram::Kernel { since } => {
+                (now - since <= REASSEMBLY).then_some(datagram)
+            }
+            Datagram::Unchecked => Some(datagram),
+        }
     }
 
     fn accepting(&self, key: &Key) -> Option<usize> {
