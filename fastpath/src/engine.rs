@@ -64,6 +64,8 @@ pub struct Parts {
     pub input: Input,
     /// The view that the board began with.
     pub view: Arc<View>,
+    /// What its snapshot was compiled from.
+    pub spec: Arc<SnapshotSpec>,
     /// Connections.
     pub table: Arc<Table>,
     /// Their timer.
@@ -406,9 +408,18 @@ impl Engine {
                     pid: std::process::id(),
                     start_id: self.parts.start_id,
                     generation: self.parts.view.snapshot.generation(),
+                    limits: *self.parts.view.snapshot.limits(),
                 })
             }
             Request::Apply(spec) => self.apply(spec).await,
+            Request::Change(change) if change.base != self.parts.spec.generation => Response::Gap {
+                generation: self.parts.spec.generation,
+            },
+            Request::Change(change) => {
+                let mut spec = SnapshotSpec::clone(&self.parts.spec);
+                spec.change(change);
+                self.apply(spec).await
+            }
             Request::Status => self.status(),
             Request::Statistics => self.statistics().await,
             Request::Explain(query) => {
@@ -455,7 +466,8 @@ impl Engine {
         }
         self.snapshot_version = version;
         self.departed.take_over(&old, &new);
-        self.parts.writer.write(Arc::new(spec));
+        self.parts.spec = Arc::new(spec);
+        self.parts.writer.write(Arc::clone(&self.parts.spec));
         self.resolve_servers();
         tracing::info!(generation, rules = new.rules().len(), "snapshot applied");
         Response::Applied { generation }

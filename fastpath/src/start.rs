@@ -88,7 +88,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let picture = first_picture(&netlink, &settings.fastpath).await?;
     let workers = reception::workers(&settings.fastpath)?;
 
-    let snapshot = Arc::new(last_snapshot_of(&settings, workers));
+    let (spec, snapshot) = last_snapshot_of(&settings, workers);
+    let snapshot = Arc::new(snapshot);
     let input = picture.input();
     let view = Arc::new(view(Arc::clone(&snapshot), input.clone()));
     let interfaces = settings.fastpath.interfaces.len();
@@ -153,6 +154,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         picture,
         input,
         view,
+        spec: Arc::new(spec),
         table,
         sweeper: sweeper.clone(),
         counted,
@@ -188,15 +190,18 @@ async fn first_picture(netlink: &Netlink, settings: &Fastpath) -> Result<Picture
 }
 
 /// The snapshot of the process before us, or none: then the service manager has to send one.
-fn last_snapshot_of(settings: &Settings, workers: usize) -> Snapshot {
-    let compile =
-        |spec: SnapshotSpec| Snapshot::compile(&spec, None, workers).map_err(|e| e.to_string());
+fn last_snapshot_of(settings: &Settings, workers: usize) -> (SnapshotSpec, Snapshot) {
+    let compile = |spec: SnapshotSpec| {
+        let snapshot = Snapshot::compile(&spec, None, workers).map_err(|e| e.to_string())?;
+        Ok((spec, snapshot))
+    };
     let loaded = last_snapshot::load(&settings.node.runtime_dir).map_err(|e| e.to_string());
+    let nothing = || (SnapshotSpec::default(), Snapshot::empty());
     match loaded.and_then(|spec| spec.map(compile).transpose()) {
-        Ok(snapshot) => snapshot.unwrap_or_else(Snapshot::empty),
+        Ok(last) => last.unwrap_or_else(nothing),
         Err(error) => {
             tracing::error!("the last snapshot cannot be used: {error}; waiting for ilb-svcmgr");
-            Snapshot::empty()
+            nothing()
         }
     }
 }

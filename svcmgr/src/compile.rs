@@ -5,59 +5,105 @@ use std::net::IpAddr;
 
 use ilb_forwarder::spec::{
     Algorithm, AlgorithmOptions, GueChecksum, Limits, Orphans, Persistence, PortMap, PortRange,
-    Prefix, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Timeouts, Topology, Tunnel, VipSpec,
+    Prefix, Protocol, RuleId, RuleSpec, ServerSpec, SnapshotSpec, SpecChange, Timeouts, Topology,
+    Tunnel, VipSpec,
 };
 use libilb::model::{self, Configuration, Rule, Server, Timeout};
 use libilb::port;
 
-use crate::retired::{Retired, RetiredRule};
+use crate::retired::RetiredRule;
+use crate::risen::Risen;
+use crate::state::State;
 
-/// The snapshot of a configuration: its enabled rules, and whatever is retired.
-pub fn snapshot(
-    generation: u64,
-    limits: Limits,
-    configuration: &Configuration,
-    retired: &Retired,
-) -> SnapshotSpec {
-    let active = configuration
-        .rules
-        .values()
-        .filter(|rule| rule.enabled)
-        .map(|rule| active(configuration, rule, retired));
-    let leaving = retired.rules.values().map(|record| leaving(record));
-    let mut rules: Vec<RuleSpec> = active.chain(leaving).collect();
-    rules.sort_by_key(|rule| rule.id);
+/// What is compiled with every state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// What the node as a whole lets in.
+    pub limits: Limits,
+    /// Servers that came up lately.
+    pub risen: Risen,
+}
+
+/// The snapshot of a state: its enabled rules, and whatever is retired.
+pub fn snapshot(state: &State, surroundings: &Surroundings) -> SnapshotSpec {
+    let configured = state.configuration.rules.values().map(|rule| rule.number);
+    let leaving = state.retired.rules.keys().copied();
+    let numbers: BTreeSet<RuleId> = configured.chain(leaving).collect();
     SnapshotSpec {
-        generation,
-        limits,
-        rules,
+        generation: state.generation,
+        limits: surroundings.limits,
+        rules: numbers
+            .into_iter()
+            .filter_map(|number| rule_of(state, number, &surroundings.risen))
+            .collect(),
     }
 }
 
+/// What leads from the snapshot of `before` to that of `after`. Surroundings have changed only with what is different
+/// between the two. The work is that of the difference.
+pub fn change(before: &State, after: &State, surroundings: &Surroundings) -> SpecChange {
+    let mut numbers: BTreeSet<RuleId> = BTreeSet::new();
+    let (old, new) = (&before.configuration, &after.configuration);
+    for rule in new.rules.since(&old.rules) {
+        numbers.extend([rule.before, rule.after].iter().flatten().map(|r| r.number));
+    }
+    for group in new.groups.since(&old.groups) {
+        numbers.extend(new.rules_of(group.key).map(|rule| rule.number));
+    }
+    let (old, new) = (&before.retired, &after.retired);
+    numbers.extend(new.rules.since(&old.rules).map(|rule| *rule.key));
+    numbers.extend(new.servers.since(&old.servers).map(|server| server.key.0));
+
+    let mut change = SpecChange {
+        base: before.generation,
+        generation: after.generation,
+        limits: surroundings.limits,
+        ..SpecChange::default()
+    };
+    for number in numbers {
+        match rule_of(after, number, &surroundings.risen) {
+            Some(rule) => change.rules.push(rule),
+            None => change.removed.push(number),
+        }
+    }
+    change
+}
+
+/// What the fast path has to know of the rule with this number, if anything.
+fn rule_of(state: &State, number: RuleId, risen: &Risen) -> Option<RuleSpec> {
+    if let Some(record) = state.retired.rules.get(&number) {
+        return Some(leaving(record, risen));
+    }
+    let rule = state.configuration.rules.by_number(number)?;
+    rule.enabled.then(|| active(state, rule, risen))
+}
+
 /// A rule with the enabled servers of its group, and its retired ones.
-fn active(configuration: &Configuration, item: &Rule, retired: &Retired) -> RuleSpec {
-    let group = configuration.group_of(item);
+fn active(state: &State, item: &Rule, risen: &Risen) -> RuleSpec {
+    let group = state.configuration.group_of(item);
     let servers = group
         .into_iter()
         .flat_map(|group| &group.servers)
         .filter(|server| server.enabled)
         .map(|server| (server, true));
-    let leaving = retired
+    let leaving = state
+        .retired
         .servers_of(item.number)
         .map(|record| (&record.server, false));
-    rule(item, true, servers.chain(leaving))
+    rule(item, true, servers.chain(leaving), risen)
 }
 
 /// A rule that only serves the connections that it has.
-fn leaving(record: &RetiredRule) -> RuleSpec {
+fn leaving(record: &RetiredRule, risen: &Risen) -> RuleSpec {
     let servers = record.servers.iter().map(|server| (server, false));
-    rule(&record.rule, false, servers)
+    rule(&record.rule, false, servers, risen)
 }
 
 fn rule<'a>(
     rule: &Rule,
     accepting: bool,
     servers: impl Iterator<Item = (&'a Server, bool)>,
+    risen: &Risen,
 ) -> RuleSpec {
     RuleSpec {
         id: rule.number,
@@ -99,7 +145,7 @@ fn rule<'a>(
         new_flows_per_second: rule.max_new_flows,
         timeouts: timeouts(rule),
         servers: servers
-            .filter_map(|(item, accepting)| server(rule, item, accepting))
+            .filter_map(|(item, accepting)| server(rule, item, accepting, risen))
             .collect(),
     }
 }
@@ -176,7 +222,7 @@ fn timeouts(rule: &Rule) -> Timeouts {
 }
 
 /// `None` for a server whose ports do not fit the rule, which a valid configuration has none of.
-fn server(rule: &Rule, server: &Server, accepting: bool) -> Option<ServerSpec> {
+fn server(rule: &Rule, server: &Server, accepting: bool, risen: &Risen) -> Option<ServerSpec> {
     Some(ServerSpec {
         id: server.number,
         name: server.id.clone(),
@@ -190,15 +236,19 @@ fn server(rule: &Rule, server: &Server, accepting: bool) -> Option<ServerSpec> {
         accepting,
         max_connections: server.max_connections,
         min_connections: server.min_connections,
+        up_since: match accepting && rule.slow_start > 0 {
+            true => risen.since(server.number),
+            false => 0,
+        },
         ..ServerSpec::default()
     })
 }
 
 /// The addresses that have to be on the node: VIPs and proxy-src of all rules of a snapshot that are ours to manage.
-pub fn addresses(configuration: &Configuration, retired: &Retired) -> BTreeSet<IpAddr> {
-    let active = configuration.rules.values().map(AsRef::as_ref);
-    let active = active.filter(|rule| rule.enabled);
-    let leaving = retired.rules.values().map(|record| &record.rule);
+pub fn addresses(state: &State) -> BTreeSet<IpAddr> {
+    let active = state.configuration.rules.values().map(AsRef::as_ref);
+    let active = active.filter(|rule: &&Rule| rule.enabled);
+    let leaving = state.retired.rules.values().map(|record| &record.rule);
     active
         .chain(leaving)
         .filter(|rule| rule.manage_addresses)
@@ -212,7 +262,10 @@ pub fn addresses(configuration: &Configuration, retired: &Retired) -> BTreeSet<I
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libilb::model::RuleSettings;
+    use crate::manager::change::Change;
+    use crate::retired::Retired;
+    use libilb::model::{RuleSettings, ServerSettings};
+    use proptest::prelude::*;
 
     fn settings() -> RuleSettings {
         RuleSettings {
@@ -237,9 +290,21 @@ mod tests {
         configuration
     }
 
+    fn state(configuration: Configuration) -> State {
+        State {
+            generation: 9,
+            configuration,
+            ..State::default()
+        }
+    }
+
+    fn spec(state: &State) -> SnapshotSpec {
+        snapshot(state, &Surroundings::default())
+    }
+
     #[test]
     fn a_rule_is_translated_word_by_word() {
-        let spec = snapshot(9, Limits::default(), &configuration(), &Retired::default());
+        let spec = spec(&state(configuration()));
         assert_eq!(spec.generation, 9);
         let [rule] = spec.rules.as_slice() else {
             panic!("one rule expected: {spec:?}");
@@ -318,7 +383,15 @@ mod tests {
             new_flows_per_second: 5,
             ..Limits::default()
         };
-        let spec = snapshot(1, limits, &configuration, &Retired::default());
+        let mut risen = Risen::default();
+        let before = configuration.clone();
+        configuration
+            .enable_servers(&["_far.1"], false)
+            .and_then(|_| configuration.clone().enable_servers(&["_far.1"], true))
+            .unwrap();
+        risen.follow(&configuration, &before, 1234);
+        let state = state(before);
+        let spec = snapshot(&state, &Surroundings { limits, risen });
         assert_eq!(spec.limits, limits);
         let vip = |address: &str, protocol, first, last| VipSpec {
             address: address.parse().unwrap(),
@@ -381,31 +454,30 @@ mod tests {
                     min_connections: 5,
                     ..server(1, "_far.0", "192.0.2.1")
                 },
-                server(2, "_far.1", "2001:db8::1"),
+                ServerSpec {
+                    up_since: 1234,
+                    ..server(2, "_far.1", "2001:db8::1")
+                },
             ],
         };
         assert_eq!(spec.rules, [expected]);
-        assert_eq!(addresses(&configuration, &Retired::default()).len(), 6);
+        assert_eq!(addresses(&state).len(), 6);
     }
 
     #[test]
     fn disabled_rules_and_servers_are_left_out() {
         let mut configuration = configuration();
         configuration.enable_servers(&["_web.1"], false).unwrap();
-        let spec = snapshot(1, Limits::default(), &configuration, &Retired::default());
-        let names: Vec<&str> = spec.rules[0]
+        let names: Vec<String> = spec(&state(configuration.clone())).rules[0]
             .servers
             .iter()
-            .map(|s| s.name.as_str())
+            .map(|s| s.name.clone())
             .collect();
         assert_eq!(names, ["_web.0", "_web.2"]);
         configuration.enable_rules::<&str>(&[], false).unwrap();
-        assert!(
-            snapshot(1, Limits::default(), &configuration, &Retired::default())
-                .rules
-                .is_empty()
-        );
-        assert!(addresses(&configuration, &Retired::default()).is_empty());
+        let state = state(configuration);
+        assert!(spec(&state).rules.is_empty());
+        assert!(addresses(&state).is_empty());
     }
 
     #[test]
@@ -416,7 +488,10 @@ mod tests {
         let mut retired = Retired::default();
         retired.follow(&before, &after, 1);
         after.create_rule("again", &settings()).unwrap();
-        let spec = snapshot(2, Limits::default(), &after, &retired);
+        let spec = spec(&State {
+            retired,
+            ..state(after)
+        });
         let rules: Vec<(u32, bool)> = spec.rules.iter().map(|r| (r.id, r.accepting)).collect();
         assert_eq!(rules, [(1, false), (2, true)]);
         assert_eq!(spec.rules[0].vips, spec.rules[1].vips);
@@ -430,17 +505,147 @@ mod tests {
             .map(|a| a.parse().unwrap())
             .into();
         let before = configuration();
-        assert_eq!(addresses(&before, &Retired::default()), both);
+        assert_eq!(addresses(&state(before.clone())), both);
         let mut after = before.clone();
         after.delete_all_rules();
         let mut retired = Retired::default();
         retired.follow(&before, &after, 1);
-        assert_eq!(addresses(&after, &retired), both);
+        let drains = State {
+            retired,
+            ..state(after.clone())
+        };
+        assert_eq!(addresses(&drains), both);
         let own = RuleSettings {
             manage_addresses: Some(false),
             ..settings()
         };
         after.create_rule("own", &own).unwrap();
-        assert!(addresses(&after, &Retired::default()).is_empty());
+        assert!(addresses(&state(after)).is_empty());
+    }
+
+    /// What happens to a node: a user action, or a retired item that goes.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Change(Change),
+        Drain(prop::sample::Index),
+    }
+
+    fn change_of_a_node() -> impl Strategy<Value = Change> {
+        let group = || prop::sample::select(vec!["a".to_string(), "b".into()]);
+        let rule = || prop::sample::select(vec!["r".to_string(), "s".into(), "t".into()]);
+        let server = || (1..5u8).prop_map(|n| format!("192.0.2.{n}"));
+        let id = || (group(), 0..6u8).prop_map(|(group, n)| format!("_{group}.{n}"));
+        let settings = |vip: u8, group: String| RuleSettings {
+            vip: format!("198.51.100.{vip}"),
+            servergroup: group,
+            slow_start: Some(u32::from(vip) % 2),
+            ..settings()
+        };
+        prop_oneof![
+            (group(), server()).prop_map(|(name, server)| Change::CreateGroup {
+                name,
+                servers: vec![server],
+            }),
+            group().prop_map(|name| Change::DeleteGroups(vec![name])),
+            (group(), server()).prop_map(|(group, server)| Change::AddServers {
+                group,
+                servers: vec![server],
+            }),
+            (group(), server()).prop_map(|(group, server)| Change::RemoveServers {
+                group,
+                servers: vec![server],
+            }),
+            (rule(), 1..4u8, group()).prop_map(move |(name, vip, group)| Change::CreateRule {
+                name,
+                settings: Box::new(settings(vip, group)),
+            }),
+            (rule(), 0..2u32).prop_map(|(name, limit)| Change::ModifyRule {
+                name,
+                settings: Box::new(RuleSettings {
+                    max_new_flows: Some(limit),
+                    ..RuleSettings::default()
+                }),
+            }),
+            rule().prop_map(|name| Change::DeleteRules(vec![name])),
+            (rule(), any::<bool>()).prop_map(|(name, enabled)| Change::EnableRules {
+                names: vec![name],
+                enabled,
+            }),
+            (id(), any::<bool>()).prop_map(|(id, enabled)| Change::EnableServers {
+                ids: vec![id],
+                enabled,
+            }),
+            (id(), 0..3u16).prop_map(|(id, weight)| Change::ModifyServers {
+                ids: vec![id],
+                settings: ServerSettings {
+                    weight: Some(weight),
+                    ..ServerSettings::default()
+                },
+            }),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => change_of_a_node().prop_map(Step::Change),
+            1 => any::<prop::sample::Index>().prop_map(Step::Drain),
+        ]
+    }
+
+    proptest! {
+        /// Whoever follows the differences, some of them taken together, has what a compilation of the whole gives.
+        #[test]
+        fn differences_lead_where_the_whole_is(
+            steps in prop::collection::vec((step(), any::<bool>()), 1..60)
+        ) {
+            let mut state = State::default();
+            let mut surroundings = Surroundings::default();
+            let mut given = state.clone();
+            let mut follower = snapshot(&state, &surroundings);
+            for (now, (step, sent)) in (1..).zip(steps) {
+                let mut next = state.clone();
+                match &step {
+                    Step::Change(change) => {
+                        if change.apply(&mut next.configuration).is_err() {
+                            continue;
+                        }
+                        let (old, new) = (&state.configuration, &next.configuration);
+                        next.retired.follow(old, new, 0);
+                        surroundings.risen.follow(old, new, now);
+                    }
+                    Step::Drain(index) => {
+                        let keys: Vec<_> = next.retired.keys().collect();
+                        if !keys.is_empty() {
+                            next.retired.remove(*index.get(&keys));
+                        }
+                    }
+                }
+                next.generation += 1;
+                state = next;
+                if sent {
+                    follower.change(change(&given, &state, &surroundings));
+                    prop_assert_eq!(&follower, &snapshot(&state, &surroundings));
+                    given = state.clone();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_server_more_is_a_change_of_its_rules_only() {
+        let mut before = configuration();
+        before.create_group("other", &["192.0.2.9"]).unwrap();
+        let other = RuleSettings {
+            vip: "198.51.100.3".into(),
+            servergroup: "other".into(),
+            ..settings()
+        };
+        before.create_rule("other", &other).unwrap();
+        let mut after = before.clone();
+        after.add_servers("other", &["192.0.2.10"]).unwrap();
+        let (before, after) = (state(before), state(after));
+        let change = change(&before, &after, &Surroundings::default());
+        let ids: Vec<RuleId> = change.rules.iter().map(|rule| rule.id).collect();
+        assert_eq!((ids, change.removed), (vec![2], vec![]));
     }
 }

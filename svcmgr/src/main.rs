@@ -13,6 +13,7 @@ mod dataplane;
 mod dbus;
 mod manager;
 mod retired;
+mod risen;
 mod run;
 mod state;
 mod store;

@@ -3,12 +3,13 @@
 //! Whatever leaves the active configuration (disabled, deleted, removed) is kept here, frozen as it last was, and goes on
 //! being part of every snapshot until its last connection has ended or its rule's conn-drain is over. Pure: time comes in.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_node::control::{Counters, Statistics};
-use libilb::model::{Configuration, Rule, Server, key};
+use libilb::map::{Difference, Map};
+use libilb::model::{Configuration, Rule, Server};
 use serde::{Deserialize, Serialize};
 
 /// Names one retired item: a rule, or a server within a rule.
@@ -42,13 +43,13 @@ pub struct RetiredServer {
     pub server: Server,
 }
 
-/// Everything that is retired. A clone is cheap.
+/// Everything that is retired. A clone shares everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
     /// By the rule's number.
-    pub rules: BTreeMap<RuleId, Arc<RetiredRule>>,
+    pub rules: Map<RuleId, Arc<RetiredRule>>,
     /// By the numbers of rule and server. The rule is active.
-    pub servers: BTreeMap<(RuleId, ServerId), Arc<RetiredServer>>,
+    pub servers: Map<(RuleId, ServerId), Arc<RetiredServer>>,
 }
 
 impl Retired {
@@ -70,32 +71,58 @@ impl Retired {
 
     /// The retired servers of one active rule.
     pub fn servers_of(&self, rule: RuleId) -> impl Iterator<Item = &Arc<RetiredServer>> {
-        self.servers
-            .range((rule, 0)..=(rule, ServerId::MAX))
-            .map(|(_, server)| server)
+        self.keys_of(rule).map(|(_, server)| server)
     }
 
-    /// Follows a change of the configuration: retires what is no longer active, takes back what is active again.
+    fn keys_of(
+        &self,
+        rule: RuleId,
+    ) -> impl Iterator<Item = (&(RuleId, ServerId), &Arc<RetiredServer>)> {
+        self.servers
+            .from(&(rule, 0))
+            .take_while(move |((of, _), _)| *of == rule)
+    }
+
+    /// Follows a change of the configuration: retires what is no longer active, takes back what is active again. Looks at
+    /// what has changed only.
     pub fn follow(&mut self, before: &Configuration, after: &Configuration, now: u64) {
-        for old in before.rules.values().filter(|rule| rule.enabled) {
-            match after.rules.get(&key(&old.name)) {
-                Some(new) if new.number == old.number && new.enabled => {
+        for Difference {
+            before: old,
+            after: new,
+            ..
+        } in after.rules.since(&before.rules)
+        {
+            let old = old.filter(|rule| rule.enabled);
+            let new = new.filter(|rule| rule.enabled);
+            match (old, new) {
+                (Some(old), Some(new)) if old.number == new.number => {
                     self.follow_servers(before, old, after, new, now);
                 }
-                _ => self.retire_rule(before, old, now),
+                (old, new) => {
+                    if let Some(old) = old {
+                        self.retire_rule(before, old, now);
+                    }
+                    if let Some(new) = new
+                        && let Some(record) = self.rules.remove(&new.number)
+                    {
+                        self.revive_rule(&record, after, new);
+                    }
+                }
             }
         }
-        for new in after.rules.values().filter(|rule| rule.enabled) {
-            if let Some(record) = self.rules.remove(&new.number) {
-                self.revive_rule(&record, after, new);
+        // Of rules that have not changed themselves.
+        for group in after.groups.since(&before.groups) {
+            for rule in after.rules_of(group.key).filter(|rule| rule.enabled) {
+                if before.rule(&rule.name) == Some(rule) {
+                    self.follow_servers(before, rule, after, rule, now);
+                }
             }
         }
     }
 
     fn retire_rule(&mut self, before: &Configuration, rule: &Rule, now: u64) {
         let mut servers: Vec<Server> = enabled_servers(before, rule).cloned().collect();
-        let own = (rule.number, 0)..=(rule.number, ServerId::MAX);
-        let keys: Vec<_> = self.servers.range(own).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = self.keys_of(rule.number).map(|(key, _)| *key).collect();
         for key in keys {
             if let Some(record) = self.servers.remove(&key) {
                 servers.push(record.server.clone());
@@ -111,8 +138,9 @@ impl Retired {
 
     /// A retired rule is enabled again: servers that it had and has no longer are retired in its stead.
     fn revive_rule(&mut self, record: &RetiredRule, after: &Configuration, rule: &Rule) {
+        let active: HashSet<ServerId> = enabled_servers(after, rule).map(|s| s.number).collect();
         for server in &record.servers {
-            if !has(after, rule, server) {
+            if !active.contains(&server.number) {
                 self.retire_server(rule, server, record.since);
             }
         }
@@ -134,8 +162,9 @@ impl Retired {
         for server in enabled_servers(after, new) {
             self.servers.remove(&(new.number, server.number));
         }
+        let active: HashSet<ServerId> = enabled_servers(after, new).map(|s| s.number).collect();
         for server in enabled_servers(before, old) {
-            if !has(after, new, server) {
+            if !active.contains(&server.number) {
                 self.retire_server(new, server, now);
             }
         }
@@ -211,10 +240,6 @@ fn enabled_servers<'a>(
         .into_iter()
         .flat_map(|group| &group.servers)
         .filter(|server| server.enabled)
-}
-
-fn has(configuration: &Configuration, rule: &Rule, server: &Server) -> bool {
-    enabled_servers(configuration, rule).any(|other| other.number == server.number)
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Everything durable, as one value: what the store holds, a snapshot file contains and the manager works on.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use libilb::map::Map;
 use libilb::model::Configuration;
 
 use crate::retired::Retired;
 
-/// See the module. A clone is cheap.
+/// See the module. A clone shares everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Number of this state. Grows with every change that the fast path has to know, also over restarts.
@@ -17,5 +17,5 @@ pub struct State {
     /// What only serves its last connections.
     pub retired: Retired,
     /// Addresses that we put on interfaces, or are about to.
-    pub addresses: BTreeMap<IpAddr, String>,
+    pub addresses: Map<IpAddr, String>,
 }

@@ -4,6 +4,7 @@
 //! [`crate::snapshot::Snapshot`] off the workers. Numeric ids are given by the manager, are durable and are never used
 //! twice, because a connection remembers its rule and its server by them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -24,6 +25,34 @@ pub struct SnapshotSpec {
     pub limits: Limits,
     /// Rules that accept new connections, and retired ones that still have connections to serve.
     pub rules: Vec<RuleSpec>,
+}
+
+/// What is different between two generations of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpecChange {
+    /// The generation that it is a difference to. It means nothing to any other.
+    pub base: u64,
+    /// The generation that it leads to.
+    pub generation: u64,
+    /// See [`SnapshotSpec::limits`].
+    pub limits: Limits,
+    /// Rules that are new or different, wholly.
+    pub rules: Vec<RuleSpec>,
+    /// Rules that are no longer there.
+    pub removed: Vec<RuleId>,
+}
+
+impl SnapshotSpec {
+    /// Carries a change out. Rules are in the order of their ids afterwards.
+    pub fn change(&mut self, change: SpecChange) {
+        let gone: HashSet<RuleId> = change.rules.iter().map(|rule| rule.id).collect();
+        let gone: HashSet<RuleId> = gone.into_iter().chain(change.removed).collect();
+        self.rules.retain(|rule| !gone.contains(&rule.id));
+        self.rules.extend(change.rules);
+        self.rules.sort_by_key(|rule| rule.id);
+        (self.generation, self.limits) = (change.generation, change.limits);
+    }
 }
 
 /// What the node as a whole lets in. 0 is no limit, everywhere.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use ilb_forwarder::spec::{RuleId, ServerId, SnapshotSpec};
+use ilb_forwarder::spec::{Limits, RuleId, ServerId, SnapshotSpec, SpecChange};
 use ilb_forwarder::{explain, listing};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub enum Request {
     },
     /// Forward by this configuration from now on.
     Apply(SnapshotSpec),
+    /// Change the configuration that you forward by. A fast path that forwards by another generation than the base of the
+    /// change answers [`Response::Gap`], and nothing changes.
+    Change(SpecChange),
     /// How the fast path is doing.
     Status,
     /// Every counter.
@@ -65,6 +68,11 @@ pub enum Response {
         generation: u64,
         /// Why, in words for a person.
         reason: String,
+    },
+    /// The change is to another generation than the one in force, which stays.
+    Gap {
+        /// The generation in force; 0 when there is none.
+        generation: u64,
     },
     /// Answer to [`Request::Status`].
     Status(Status),
@@ -112,6 +120,8 @@ pub struct Hello {
     pub start_id: u64,
     /// Generation that it forwards by; 0 when it has none yet.
     pub generation: u64,
+    /// Limits of the node that it forwards by. They come from settings and may change without the generation.
+    pub limits: Limits,
 }
 
 /// How the fast path is doing.
@@ -449,6 +459,13 @@ mod tests {
                 version: PROTOCOL_VERSION,
             },
             Request::Apply(spec()),
+            Request::Change(SpecChange {
+                base: 7,
+                generation: 9,
+                rules: spec().rules,
+                removed: vec![2],
+                ..SpecChange::default()
+            }),
             Request::Status,
             Request::Statistics,
             Request::Explain(explain::Query::default()),
@@ -466,8 +483,13 @@ mod tests {
                 pid: 4711,
                 start_id: u64::MAX,
                 generation: 7,
+                limits: Limits {
+                    new_flows_per_second: 9,
+                    ..Limits::default()
+                },
             }),
             Response::Applied { generation: 7 },
+            Response::Gap { generation: 6 },
             Response::Rejected {
                 generation: 8,
                 reason: "two rules claim 192.0.2.1 tcp 80".into(),

@@ -4,13 +4,14 @@
 //! says why. Items are behind [`Arc`], so that a clone is cheap: the manager clones, changes, stores, and only then
 //! replaces what it had.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Item, ModelError};
+use crate::map::Map;
 use crate::port::{self, PortMap};
+use crate::rules::Rules;
 use crate::server::{ServerSpec, Target};
 use crate::validate::check_fit;
 use crate::words;
@@ -32,9 +33,9 @@ pub const MAX_SERVERS: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// By [`key`].
-    pub rules: BTreeMap<String, Arc<Rule>>,
+    pub rules: Rules,
     /// By [`key`].
-    pub groups: BTreeMap<String, Arc<ServerGroup>>,
+    pub groups: Map<String, Arc<ServerGroup>>,
     /// Number of the next rule. Grows only; stored with the rest.
     pub next_rule: u32,
     /// Number of the next server. Grows only; stored with the rest.
@@ -44,8 +45,8 @@ pub struct Configuration {
 impl Default for Configuration {
     fn default() -> Configuration {
         Configuration {
-            rules: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            rules: Rules::default(),
+            groups: Map::default(),
             next_rule: 1,
             next_server: 1,
         }
@@ -80,10 +81,8 @@ impl Configuration {
     }
 
     /// The rules that use a server group.
-    pub fn rules_of<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Arc<Rule>> {
-        self.rules
-            .values()
-            .filter(move |rule| rule.servergroup.eq_ignore_ascii_case(group))
+    pub fn rules_of(&self, group: &str) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.of_group(group)
     }
 
     /// How the ports of `rule` become those of `server`. In a valid configuration every pair has an answer.
@@ -166,7 +165,7 @@ impl Configuration {
 
     /// Deletes all rules.
     pub fn delete_all_rules(&mut self) -> Vec<Arc<Rule>> {
-        std::mem::take(&mut self.rules).into_values().collect()
+        std::mem::take(&mut self.rules).values().cloned().collect()
     }
 
     /// Enables or disables rules, all if none is named, and returns those that were not so before.
@@ -183,16 +182,10 @@ impl Configuration {
         } else {
             self.find_rules(names)?
         };
-        let mut changed = Vec::new();
-        for key in keys {
-            if let Some(rule) = self.rules.get_mut(&key)
-                && rule.enabled != enabled
-            {
-                Arc::make_mut(rule).enabled = enabled;
-                changed.push(rule.clone());
-            }
-        }
-        Ok(changed)
+        Ok(keys
+            .iter()
+            .filter_map(|key| self.rules.enable(key, enabled))
+            .collect())
     }
 
     /// Creates a server group, with servers if `specs` has any.

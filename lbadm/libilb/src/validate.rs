@@ -66,7 +66,11 @@ impl Configuration {
 
     /// Checks a rule that is valid by itself against everything else.
     pub(crate) fn check_among(&self, rule: &Rule) -> Result<(), ModelError> {
-        for other in self.rules.values() {
+        for other in rule
+            .vips
+            .iter()
+            .flat_map(|vip| self.rules.of_vip(vip.address))
+        {
             if other.number != rule.number
                 && let Some(claim) = rule.overlap(other)
             {

@@ -3,7 +3,7 @@
 use libilb::describe::Description;
 use libilb::model::{Configuration, RuleSettings, Topology};
 use libilb::port::{self, PortMap, PortRange};
-use libilb::rule::{Protocol, Vip};
+use libilb::rule::{Protocol, Rule, Vip};
 use libilb::server::{ServerSettings, ServerSpec, Target};
 use proptest::prelude::*;
 
@@ -220,6 +220,12 @@ fn a_host_name_is_resolved_to_one_address_and_kept() {
     assert!(spec().resolve_with(|_| Ok(loopback)).is_err());
 }
 
+fn spoil_rule(c: &mut Configuration, spoil: impl FnOnce(&mut Rule)) {
+    let mut rule = Rule::clone(&c.rules["b"]);
+    spoil(&mut rule);
+    c.rules.insert("b".into(), rule.into());
+}
+
 #[test]
 fn a_configuration_that_was_tampered_with_is_not_valid() {
     let mut good = Configuration::default();
@@ -234,15 +240,10 @@ fn a_configuration_that_was_tampered_with_is_not_valid() {
         |c| c.next_rule = 2,
         |c| c.next_server = 2,
         |c| drop(c.groups.remove("web")),
-        |c| {
-            std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap())
-                .vips
-                .0[0]
-                .ports = PortRange::single(80)
-        },
-        |c| std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap()).number = 1,
-        |c| std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap()).topology = Topology::Nat,
-        |c| std::sync::Arc::make_mut(c.rules.get_mut("b").unwrap()).name = "x".into(),
+        |c| spoil_rule(c, |rule| rule.vips.0[0].ports = PortRange::single(80)),
+        |c| spoil_rule(c, |rule| rule.number = 1),
+        |c| spoil_rule(c, |rule| rule.topology = Topology::Nat),
+        |c| spoil_rule(c, |rule| rule.name = "x".into()),
         |c| std::sync::Arc::make_mut(c.groups.get_mut("web").unwrap()).next_index = 1,
     ];
     for (i, spoil) in spoil.iter().enumerate() {

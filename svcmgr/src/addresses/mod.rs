@@ -7,9 +7,11 @@
 mod netlink;
 mod simulated;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
+
+use libilb::map::Map;
 
 pub use netlink::KernelAddresses;
 pub use simulated::SimulatedAddresses;
@@ -103,14 +105,14 @@ pub struct Plan {
     /// Addresses to put on.
     pub add: Vec<(IpAddr, String)>,
     /// Wanted addresses that are ours, there already or in `add`, with their interface.
-    pub owned: BTreeMap<IpAddr, String>,
+    pub owned: Map<IpAddr, String>,
 }
 
 /// Compares what is there with what is wanted. `recorded` are the addresses that the store knows as ours.
 pub fn plan(
     present: &[Present],
     wanted: &BTreeSet<IpAddr>,
-    recorded: &BTreeMap<IpAddr, String>,
+    recorded: &Map<IpAddr, String>,
 ) -> Plan {
     let is_ours = |item: &Present| match item.mark {
         Mark::Ours => true,
@@ -126,17 +128,30 @@ pub fn plan(
         .map(|item| item.address)
         .collect();
     let networks: Vec<&Present> = present.iter().filter(|item| !is_ours(item)).collect();
+    let ours: HashSet<(IpAddr, &str)> = present
+        .iter()
+        .filter(|item| is_ours(item))
+        .map(|item| (item.address, item.interface.as_str()))
+        .collect();
 
-    let mut plan = Plan::default();
-    for address in wanted.difference(&foreign) {
-        let interface = home(*address, &networks).to_owned();
-        let there = present
-            .iter()
-            .any(|item| is_ours(item) && item.address == *address && item.interface == interface);
-        if !there {
-            plan.add.push((*address, interface.clone()));
+    let mut plan = Plan {
+        // What stays as it is shares what it had.
+        owned: recorded.clone(),
+        ..Plan::default()
+    };
+    for item in recorded.keys() {
+        if !wanted.contains(item) || foreign.contains(item) {
+            plan.owned.remove(item);
         }
-        plan.owned.insert(*address, interface);
+    }
+    for address in wanted.difference(&foreign) {
+        let interface = home(*address, &networks);
+        if !ours.contains(&(*address, interface)) {
+            plan.add.push((*address, interface.to_owned()));
+        }
+        if plan.owned.get(address).map(String::as_str) != Some(interface) {
+            plan.owned.insert(*address, interface.to_owned());
+        }
     }
     for item in present.iter().filter(|item| is_ours(item)) {
         if plan.owned.get(&item.address) != Some(&item.interface) {
@@ -224,7 +239,7 @@ mod tests {
                 "2001:db8:1::80",
                 "2001:db8:2::80",
             ]),
-            &BTreeMap::new(),
+            &Map::default(),
         );
         let expected = pairs(&[
             ("10.1.2.3", "eth1"),
@@ -247,11 +262,11 @@ mod tests {
         let adopted = plan(
             &there,
             &wanted(&["10.0.0.80", "10.0.0.81"]),
-            &BTreeMap::new(),
+            &Map::default(),
         );
         assert_eq!(adopted, Plan::default());
         assert_eq!(
-            plan(&there, &BTreeSet::new(), &BTreeMap::new()),
+            plan(&there, &BTreeSet::new(), &Map::default()),
             Plan::default()
         );
     }
@@ -267,7 +282,7 @@ mod tests {
         let plan = plan(
             &there,
             &wanted(&["10.0.0.80", "10.0.0.81"]),
-            &BTreeMap::new(),
+            &Map::default(),
         );
         assert_eq!(plan.add, pairs(&[("10.0.0.81", "eth0")]));
         assert_eq!(

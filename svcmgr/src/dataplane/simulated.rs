@@ -24,6 +24,7 @@ impl SimulatedDataPlane {
             pid: std::process::id(),
             start_id: 1,
             generation: self.spec.generation,
+            limits: self.spec.limits,
         }
     }
 
@@ -58,6 +59,15 @@ impl DataPlane for SimulatedDataPlane {
             Request::Hello { .. } => Response::Hello(self.hello()),
             Request::Apply(spec) => {
                 self.spec = spec;
+                Response::Applied {
+                    generation: self.spec.generation,
+                }
+            }
+            Request::Change(change) if change.base != self.spec.generation => Response::Gap {
+                generation: self.spec.generation,
+            },
+            Request::Change(change) => {
+                self.spec.change(change);
                 Response::Applied {
                     generation: self.spec.generation,
                 }

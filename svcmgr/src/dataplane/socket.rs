@@ -203,6 +203,7 @@ pub fn unexpected(response: &Response) -> LinkError {
         Response::Hello(_) => "a hello".to_owned(),
         Response::Applied { generation } => format!("generation {generation} applied"),
         Response::Rejected { reason, .. } => format!("a rejection: {reason}"),
+        Response::Gap { generation } => format!("it forwards by generation {generation}"),
         Response::Status(_) => "its status".to_owned(),
         Response::Statistics(_) => "statistics".to_owned(),
         Response::Explanation(_) => "an explanation".to_owned(),

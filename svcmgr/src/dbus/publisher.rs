@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libilb::dbus::{ROOT_PATH, group_path, rule_path, server_path};
-use libilb::model::{Configuration, Server};
+use libilb::model::{Configuration, Server, ServerGroup};
 use zbus::Connection;
 
 use super::manager::ManagerObject;
@@ -28,24 +28,26 @@ impl ObjectPublisher {
 
     async fn rules(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
         let server = self.connection.object_server();
-        for (key, old) in &before.rules {
-            if !after.rules.contains_key(key) {
-                server.remove::<RuleObject, _>(rule_path(&old.name)).await?;
-            }
+        let changes = || after.rules.since(&before.rules);
+        for old in changes().filter(|rule| rule.after.is_none()) {
+            let path = old.before.map(|rule| rule_path(&rule.name));
+            server
+                .remove::<RuleObject, _>(path.unwrap_or_default())
+                .await?;
         }
-        for (key, new) in &after.rules {
-            let path = rule_path(&new.name);
-            match before.rules.get(key) {
-                None => {
+        for rule in changes() {
+            match (rule.before, rule.after) {
+                (None, Some(new)) => {
                     let object = RuleObject::new(self.handle.clone(), new.name.clone());
-                    server.at(path, object).await?;
+                    server.at(rule_path(&new.name), object).await?;
                 }
-                Some(old) if !Arc::ptr_eq(old, new) => {
+                (Some(old), Some(new)) => {
+                    let path = rule_path(&new.name);
                     let object = server.interface::<_, RuleObject>(path).await?;
                     let emitter = object.signal_emitter();
                     object.get().await.announce(emitter, old, new).await?;
                 }
-                Some(_) => {}
+                (_, None) => {}
             }
         }
         Ok(())
@@ -53,31 +55,29 @@ impl ObjectPublisher {
 
     async fn groups(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
         let server = self.connection.object_server();
-        for (key, old) in &before.groups {
-            if !after.groups.contains_key(key) {
-                server
-                    .remove::<ServerGroupObject, _>(group_path(&old.name))
-                    .await?;
-            }
-        }
-        for (key, new) in &after.groups {
-            let path = group_path(&new.name);
-            match before.groups.get(key) {
-                None => {
-                    let object = ServerGroupObject::new(self.handle.clone(), new.name.clone());
-                    server.at(path, object).await?;
+        for group in after.groups.since(&before.groups) {
+            match (group.before, group.after) {
+                (Some(old), None) => {
+                    server
+                        .remove::<ServerGroupObject, _>(group_path(&old.name))
+                        .await?;
                 }
-                Some(old) if old != new => {
+                (None, Some(new)) => {
+                    let object = ServerGroupObject::new(self.handle.clone(), new.name.clone());
+                    server.at(group_path(&new.name), object).await?;
+                }
+                (Some(old), Some(new)) => {
                     let ids = |group: &libilb::model::ServerGroup| -> Vec<u32> {
                         group.servers.iter().map(|server| server.number).collect()
                     };
                     if ids(old) != ids(new) {
+                        let path = group_path(&new.name);
                         let object = server.interface::<_, ServerGroupObject>(path).await?;
                         let emitter = object.signal_emitter();
                         object.get().await.servers_changed(emitter).await?;
                     }
                 }
-                Some(_) => {}
+                (None, None) => {}
             }
         }
         Ok(())
@@ -85,8 +85,9 @@ impl ObjectPublisher {
 
     async fn servers(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
         let server = self.connection.object_server();
-        let old = changed_servers(before, after);
-        let new = changed_servers(after, before);
+        let changes = || after.groups.since(&before.groups);
+        let old = servers(changes().filter_map(|group| group.before));
+        let new = servers(changes().filter_map(|group| group.after));
         for id in old.keys() {
             if !new.contains_key(id) {
                 server.remove::<ServerObject, _>(server_path(id)).await?;
@@ -154,16 +155,12 @@ impl Publisher for ObjectPublisher {
     }
 }
 
-/// The servers, with the names of their groups, of all groups that are not the same in `other`.
-fn changed_servers<'a>(
-    configuration: &'a Configuration,
-    other: &Configuration,
+/// The servers of some groups by their ids, with the names of the groups.
+fn servers<'a>(
+    groups: impl Iterator<Item = &'a Arc<ServerGroup>>,
 ) -> BTreeMap<&'a str, (&'a str, &'a Server)> {
-    configuration
-        .groups
-        .iter()
-        .filter(|(key, group)| other.groups.get(*key) != Some(*group))
-        .flat_map(|(_, group)| group.servers.iter().map(|item| (group.name.as_str(), item)))
+    groups
+        .flat_map(|group| group.servers.iter().map(|item| (group.name.as_str(), item)))
         .map(|(group, item)| (item.id.as_str(), (group, item)))
         .collect()
 }

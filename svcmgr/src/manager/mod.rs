@@ -38,6 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addresses::Addresses;
+use crate::compile::Surroundings;
 use crate::dataplane::{DataPlane, Event};
 use crate::retired::RetiredKey;
 use crate::state::State;
@@ -172,7 +173,7 @@ pub struct Manager<D, A> {
     dataplane: D,
     addresses: A,
     manage_addresses: bool,
-    limits: Limits,
+    surroundings: Surroundings,
     link: Link,
     ledger: Ledger,
     /// How often in a row a retired item had no connections.
@@ -190,6 +191,8 @@ struct Link {
     applied: u64,
     /// It may have another configuration under the same generation: apply in any case.
     doubtful: bool,
+    /// The state that it forwards by, as far as we know it wholly: what comes next can be a difference to that.
+    given: Option<State>,
 }
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
@@ -216,7 +219,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             dataplane: start.dataplane,
             addresses: start.addresses,
             manage_addresses: start.manage_addresses,
-            limits: start.limits,
+            surroundings: Surroundings {
+                limits: start.limits,
+                ..Surroundings::default()
+            },
             ledger: Ledger::default(),
             idle: BTreeMap::new(),
             commands,
@@ -367,7 +373,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     self.state.generation
                 );
                 self.link.applied = hello.generation;
+                // Settings may have changed while no manager was running.
+                self.link.doubtful |= hello.limits != self.surroundings.limits;
                 self.link.peer = Some(hello);
+                self.link.given = self.in_step().then(|| self.state.clone());
                 self.idle.clear();
                 if self.store.is_some() {
                     self.catch_up().await;
@@ -378,6 +387,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 
     fn link_lost(&mut self) {
         self.link.peer = None;
+        self.link.given = None;
         self.idle.clear();
         self.ledger.close_page();
     }

@@ -23,10 +23,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
         let mut next = self.state.clone();
         let names = change.apply(&mut next.configuration)?;
-        if next.configuration != self.state.configuration {
-            let before = &self.state.configuration;
+        let before = &self.state.configuration;
+        if next.configuration != *before {
             next.retired.follow(before, &next.configuration, unix_now());
-            self.advance(next).await?;
+            let risen = self.surroundings.risen.clone();
+            let now = boot_seconds();
+            self.surroundings
+                .risen
+                .follow(before, &next.configuration, now);
+            let result = self.advance(next).await;
+            if result.is_err() {
+                self.surroundings.risen = risen;
+            }
+            result?;
         }
         Ok(names)
     }
@@ -35,7 +44,13 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     async fn advance(&mut self, mut next: State) -> Result<(), ManagerError> {
         let before = self.state.clone();
         next.generation = before.generation + 1;
-        let plan = self.plan(&next).await.map_err(ManagerError::Address)?;
+        let plan = match same_addresses(&before, &next) {
+            true => Plan {
+                owned: before.addresses.clone(),
+                ..Plan::default()
+            },
+            false => self.plan(&next).await.map_err(ManagerError::Address)?,
+        };
         next.addresses = plan.owned.clone();
         self.commit(next).await?;
         let Err(refusal) = self.carry_out(plan).await else {
@@ -116,18 +131,41 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             return Ok(false);
         }
         let generation = self.state.generation;
-        let spec = compile::snapshot(
-            generation,
-            self.limits,
-            &self.state.configuration,
-            &self.state.retired,
-        );
-        match self.dataplane.request(Request::Apply(spec)).await {
+        // A difference, if that means anything to it; otherwise everything.
+        let mut answer = None;
+        if let Some(given) = self.link.given.take().filter(|_| !self.link.doubtful) {
+            let change = compile::change(&given, &self.state, &self.surroundings);
+            let said = self.dataplane.request(Request::Change(change)).await;
+            match said {
+                Ok(Response::Gap { generation }) => tracing::warn!(
+                    "the fast path forwards by generation {generation} instead of {}: it gets everything anew",
+                    given.generation
+                ),
+                Ok(Response::Error { message }) => {
+                    tracing::warn!("{message}: the fast path gets everything anew");
+                }
+                other => {
+                    if let Ok(Response::Rejected { .. }) = other {
+                        self.link.given = Some(given);
+                    }
+                    answer = Some(other);
+                }
+            }
+        }
+        let answer = match answer {
+            Some(answer) => answer,
+            None => {
+                let spec = compile::snapshot(&self.state, &self.surroundings);
+                self.dataplane.request(Request::Apply(spec)).await
+            }
+        };
+        match answer {
             Ok(Response::Applied {
                 generation: applied,
             }) if applied == generation => {
                 self.link.applied = generation;
                 self.link.doubtful = false;
+                self.link.given = Some(self.state.clone());
                 Ok(true)
             }
             Ok(Response::Rejected { reason, .. }) => Err(reason),
@@ -169,7 +207,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             return Ok(Plan::default());
         }
         let wanted = match self.manage_addresses {
-            true => compile::addresses(&state.configuration, &state.retired),
+            true => compile::addresses(state),
             false => Default::default(),
         };
         let present = self.addresses.present().await?;
@@ -254,6 +292,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             tracing::error!("{error}");
         }
     }
+}
+
+/// Whether two states need the same addresses for certain, because they have the same rules.
+fn same_addresses(a: &State, b: &State) -> bool {
+    a.configuration.rules.is_copy_of(&b.configuration.rules)
+        && a.retired.rules.is_copy_of(&b.retired.rules)
+}
+
+/// Seconds since the machine was booted, as the fast path counts them; 0 when nobody knows.
+fn boot_seconds() -> u32 {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let whole = uptime.split('.').next().unwrap_or_default();
+    whole.parse().unwrap_or(0)
 }
 
 /// Seconds of the Unix clock.

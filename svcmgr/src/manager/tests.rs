@@ -37,6 +37,19 @@ struct Scripted(Shared, Arc<tokio::sync::Notify>);
 impl DataPlane for Scripted {
     async fn request(&mut self, request: Request) -> Result<Response, LinkError> {
         let mut world = self.0.lock().unwrap();
+        let (request, word) = match request {
+            Request::Change(change) if change.base != world.spec.generation => {
+                let generation = world.spec.generation;
+                world.log.push(format!("gap {generation}"));
+                return Ok(Response::Gap { generation });
+            }
+            Request::Change(change) => {
+                let mut spec = world.spec.clone();
+                spec.change(change);
+                (Request::Apply(spec), "change")
+            }
+            other => (other, "apply"),
+        };
         Ok(match request {
             Request::Apply(spec) if world.refuse_spec => {
                 world.log.push(format!("refuse {}", spec.generation));
@@ -46,7 +59,7 @@ impl DataPlane for Scripted {
                 }
             }
             Request::Apply(spec) => {
-                world.log.push(format!("apply {}", spec.generation));
+                world.log.push(format!("{word} {}", spec.generation));
                 let generation = spec.generation;
                 world.spec = spec;
                 Response::Applied { generation }
@@ -285,9 +298,9 @@ async fn durable_then_steering_then_address() {
     bench.create_enabled_rule().await.unwrap();
     let steps = [
         "store 1",
-        "apply 1",
+        "change 1",
         "store 2",
-        "apply 2",
+        "change 2",
         "add 198.51.100.1",
     ];
     assert_eq!(bench.log(), steps);
@@ -302,7 +315,7 @@ async fn a_drained_rule_loses_its_address_before_its_steering() {
     bench.set(|world| world.connections = 1);
     bench.log();
     bench.handle.change(disable_all()).await.unwrap();
-    assert_eq!(bench.log(), ["store 3", "apply 3"]);
+    assert_eq!(bench.log(), ["store 3", "change 3"]);
     let description = bench.handle.describe().await.unwrap();
     assert_eq!(description.rules[0].status, Status::Draining);
     assert_eq!(description.rules[0].connections, 1);
@@ -310,7 +323,7 @@ async fn a_drained_rule_loses_its_address_before_its_steering() {
     assert_eq!(bench.log(), Vec::<String>::new(), "a connection is left");
     bench.set(|world| world.connections = 0);
     bench.until(|view| view.state.retired.is_empty()).await;
-    assert_eq!(bench.log(), ["store 4", "remove 198.51.100.1", "apply 4"]);
+    assert_eq!(bench.log(), ["store 4", "remove 198.51.100.1", "change 4"]);
     assert!(bench.world.lock().unwrap().spec.rules.is_empty());
 }
 
@@ -354,6 +367,34 @@ async fn without_a_fast_path_changes_wait_for_it() {
     bench.disconnect().await;
     bench.connect(0).await;
     assert_eq!(bench.log(), ["apply 2"]);
+}
+
+#[tokio::test]
+async fn who_forwards_by_something_else_gets_everything() {
+    let bench = Bench::new();
+    bench.connect(0).await;
+    bench.create_enabled_rule().await.unwrap();
+    bench.log();
+    // It has lost something without our knowing.
+    bench.set(|world| world.spec = SnapshotSpec::default());
+    let more = |vip: &str| bench.handle.change(rule(&vip.replace('.', "-"), vip));
+    more("198.51.100.2").await.unwrap();
+    let steps = ["store 3", "gap 0", "apply 3", "add 198.51.100.2"];
+    assert_eq!(bench.log(), steps);
+    more("198.51.100.3").await.unwrap();
+    assert_eq!(bench.log(), ["store 4", "change 4", "add 198.51.100.3"]);
+    // A new one with what the old one had goes on with differences, one with less gets everything.
+    bench.disconnect().await;
+    bench.connect(4).await;
+    more("198.51.100.4").await.unwrap();
+    assert_eq!(bench.log(), ["store 5", "change 5", "add 198.51.100.4"]);
+    bench.disconnect().await;
+    more("198.51.100.5").await.unwrap();
+    bench.connect(5).await;
+    assert_eq!(bench.log(), ["store 6", "apply 6", "add 198.51.100.5"]);
+    let world = bench.world.lock().unwrap();
+    let whole = crate::compile::snapshot(&bench.handle.view().state, &Default::default());
+    assert_eq!(world.spec, whole);
 }
 
 #[tokio::test]

@@ -10,10 +10,11 @@
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use libilb::map::Map;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ pub type Records = BTreeMap<Key, Vec<u8>>;
 pub type Change = (Key, Option<Vec<u8>>);
 
 /// A server group without its servers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {
     name: String,
     next_index: u32,
@@ -122,69 +123,17 @@ pub enum DecodeError {
 
 /// The records of a state.
 pub fn encode(state: &State) -> Records {
-    encode_except(state, &State::default())
-}
-
-/// The records of a state without those items that it shares with `known`: a small change of a large state is quick.
-fn encode_except(state: &State, known: &State) -> Records {
-    let mut records = Records::new();
-    for (name, rule) in &state.configuration.rules {
-        if !shared(rule, known.configuration.rules.get(name)) {
-            records.insert((Tree::Rules, be(rule.number)), json(rule.as_ref()));
-        }
-    }
-    for (name, group) in &state.configuration.groups {
-        if shared(group, known.configuration.groups.get(name)) {
-            continue;
-        }
-        let record = GroupRecord {
-            name: group.name.clone(),
-            next_index: group.next_index,
-        };
-        records.insert((Tree::Groups, name.clone().into_bytes()), json(&record));
-        for server in &group.servers {
-            let record = ServerRecord {
-                group: name.clone(),
-                server: server.clone(),
-            };
-            records.insert((Tree::Servers, be(server.number)), json(&record));
-        }
-    }
-    for (number, rule) in &state.retired.rules {
-        if !shared(rule, known.retired.rules.get(number)) {
-            records.insert((Tree::RetiredRules, be(*number)), json(rule.as_ref()));
-        }
-    }
-    for (place, record) in &state.retired.servers {
-        if !shared(record, known.retired.servers.get(place)) {
-            let key = [be(place.0), be(place.1)].concat();
-            records.insert((Tree::RetiredServers, key), json(record.as_ref()));
-        }
-    }
-    for (address, interface) in &state.addresses {
-        let key = match address {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        };
-        records.insert((Tree::Addresses, key), interface.clone().into_bytes());
-    }
-    let mut meta = |name: &str, value: Vec<u8>| {
-        records.insert((Tree::Meta, name.as_bytes().to_vec()), value);
-    };
-    meta(META_SCHEMA, be(SCHEMA));
-    meta(META_GENERATION, state.generation.to_be_bytes().to_vec());
-    meta(META_NEXT_RULE, be(state.configuration.next_rule));
-    meta(META_NEXT_SERVER, be(state.configuration.next_server));
-    meta(META_RECORDS, count(state).to_be_bytes().to_vec());
+    let (changes, _) = changes(&State::default(), state, 0);
+    let mut records: Records = changes
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    records.extend(meta_records(state, count(state)));
     records
 }
 
-fn shared<T>(item: &Arc<T>, known: Option<&Arc<T>>) -> bool {
-    known.is_some_and(|known| Arc::ptr_eq(known, item))
-}
-
 /// Number of records outside of `meta`.
-fn count(state: &State) -> u64 {
+pub fn count(state: &State) -> u64 {
     let groups = &state.configuration.groups;
     let servers: usize = groups.values().map(|group| group.servers.len()).sum();
     let all = state.configuration.rules.len()
@@ -196,20 +145,142 @@ fn count(state: &State) -> u64 {
     all as u64
 }
 
-/// What has to be written so that a database with the records of `before` has those of `after`.
-pub fn changes(before: &State, after: &State) -> Vec<Change> {
-    let old = encode_except(before, after);
-    let new = encode_except(after, before);
-    let gone: Vec<Change> = old
-        .keys()
-        .filter(|key| !new.contains_key(*key))
-        .map(|key| (key.clone(), None))
-        .collect();
-    let new = new
-        .into_iter()
-        .filter(|(key, value)| old.get(key) != Some(value))
-        .map(|(key, value)| (key, Some(value)));
-    gone.into_iter().chain(new).collect()
+/// The records of the tree `meta`.
+fn meta_records(state: &State, count: u64) -> [(Key, Vec<u8>); 5] {
+    let configuration = &state.configuration;
+    [
+        (META_SCHEMA, be(SCHEMA)),
+        (META_GENERATION, state.generation.to_be_bytes().to_vec()),
+        (META_NEXT_RULE, be(configuration.next_rule)),
+        (META_NEXT_SERVER, be(configuration.next_server)),
+        (META_RECORDS, count.to_be_bytes().to_vec()),
+    ]
+    .map(|(name, value)| ((Tree::Meta, name.as_bytes().to_vec()), value))
+}
+
+/// Collects what has to be written.
+struct Changes {
+    list: Vec<Change>,
+    /// Records outside of `meta` that there will be.
+    count: u64,
+}
+
+impl Changes {
+    /// One record: what it was and what it will be.
+    fn record<T>(
+        &mut self,
+        tree: Tree,
+        key: Vec<u8>,
+        (before, after): (Option<T>, Option<T>),
+        value: impl FnOnce(T) -> Vec<u8>,
+    ) {
+        self.count -= u64::from(before.is_some() && after.is_none());
+        self.count += u64::from(before.is_none() && after.is_some());
+        self.list.push(((tree, key), after.map(value)));
+    }
+
+    /// A group with its servers, of which only those are written that are different.
+    fn group(&mut self, name: &str, before: Option<&ServerGroup>, after: Option<&ServerGroup>) {
+        let record = |group: &ServerGroup| GroupRecord {
+            name: group.name.clone(),
+            next_index: group.next_index,
+        };
+        let records = (before.map(record), after.map(record));
+        if records.0 != records.1 {
+            self.record(Tree::Groups, name.into(), records, |record| json(&record));
+        }
+        fn servers(group: Option<&ServerGroup>) -> BTreeMap<u32, &Server> {
+            let servers = group.into_iter().flat_map(|group| &group.servers);
+            servers.map(|server| (server.number, server)).collect()
+        }
+        let (old, new) = (servers(before), servers(after));
+        for (number, server) in &old {
+            if !new.contains_key(number) {
+                self.record(Tree::Servers, be(*number), (Some(*server), None), |_| {
+                    Vec::new()
+                });
+            }
+        }
+        for (number, server) in new {
+            let was = old.get(&number).copied();
+            if was != Some(server) {
+                self.record(
+                    Tree::Servers,
+                    be(number),
+                    (was, Some(server)),
+                    |server: &Server| {
+                        json(&ServerRecord {
+                            group: name.into(),
+                            server: server.clone(),
+                        })
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// What has to be written so that a database with the records of `before`, of which there are `count` outside of
+/// `meta`, has those of `after`; and how many these are. The work is that of the difference.
+pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) {
+    let mut changes = Changes {
+        list: Vec::new(),
+        count,
+    };
+    let (old, new) = (&before.configuration, &after.configuration);
+    for rule in new.rules.since(&old.rules) {
+        match (rule.before, rule.after) {
+            // One name, two rules.
+            (Some(old), Some(new)) if old.number != new.number => {
+                let gone = (Some(old), None);
+                changes.record(Tree::Rules, be(old.number), gone, |_| Vec::new());
+                let come = (None, Some(new));
+                changes.record(Tree::Rules, be(new.number), come, |rule| {
+                    json(rule.as_ref())
+                });
+            }
+            both => {
+                let number = both.0.or(both.1).map_or(0, |rule| rule.number);
+                changes.record(Tree::Rules, be(number), both, |rule| json(rule.as_ref()));
+            }
+        }
+    }
+    for group in new.groups.since(&old.groups) {
+        changes.group(
+            group.key,
+            group.before.map(AsRef::as_ref),
+            group.after.map(AsRef::as_ref),
+        );
+    }
+    let (old, new) = (&before.retired, &after.retired);
+    for rule in new.rules.since(&old.rules) {
+        let both = (rule.before, rule.after);
+        changes.record(Tree::RetiredRules, be(*rule.key), both, |rule| {
+            json(rule.as_ref())
+        });
+    }
+    for server in new.servers.since(&old.servers) {
+        let key = [be(server.key.0), be(server.key.1)].concat();
+        let both = (server.before, server.after);
+        changes.record(Tree::RetiredServers, key, both, |server| {
+            json(server.as_ref())
+        });
+    }
+    for address in after.addresses.since(&before.addresses) {
+        let key = match address.key {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let both = (address.before, address.after);
+        changes.record(Tree::Addresses, key, both, |name| name.clone().into_bytes());
+    }
+    let meta = meta_records(after, changes.count);
+    let old = meta_records(before, count);
+    let different = meta.into_iter().zip(old).filter(|(new, old)| new != old);
+    changes
+        .list
+        .extend(different.map(|((key, value), _)| (key, Some(value))));
+    (changes.list, changes.count)
 }
 
 /// The state that records make, checked as a whole.
@@ -229,7 +300,7 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
             ..Configuration::default()
         },
         retired: Retired::default(),
-        addresses: BTreeMap::new(),
+        addresses: Map::default(),
     };
     let expected = meta_u64(records, META_RECORDS)?;
     let mut groups: BTreeMap<String, ServerGroup> = BTreeMap::new();
@@ -319,10 +390,10 @@ pub fn check(state: &State) -> Result<(), DecodeError> {
     if let Err(error) = state.configuration.validate() {
         return whole(error.to_string());
     }
-    let enabled = |number: u32| {
-        let mut rules = state.configuration.rules.values();
-        rules.any(|rule| rule.number == number && rule.enabled)
-    };
+    let rules = state.configuration.rules.values();
+    let rules = rules.filter(|rule| rule.enabled);
+    let enabled: HashSet<u32> = rules.map(|rule| rule.number).collect();
+    let enabled = |number: u32| enabled.contains(&number);
     for (number, record) in &state.retired.rules {
         if *number >= state.configuration.next_rule || enabled(*number) {
             return whole(format!(
@@ -474,7 +545,8 @@ pub mod tests {
                 ("198.51.100.1".parse().unwrap(), "eth0".to_owned()),
                 ("2001:db8::80".parse().unwrap(), "lo".to_owned()),
             ]
-            .into(),
+            .into_iter()
+            .collect(),
         }
     }
 
@@ -511,7 +583,10 @@ pub mod tests {
             (&full, &decode(&encode(&full)).unwrap()),
         ] {
             let mut records = encode(from);
-            for (key, value) in changes(from, to) {
+            let before = count(from);
+            let (list, after) = changes(from, to, before);
+            assert_eq!(after, count(to));
+            for (key, value) in list {
                 match value {
                     Some(value) => drop(records.insert(key, value)),
                     None => drop(records.remove(&key)),
@@ -519,7 +594,7 @@ pub mod tests {
             }
             assert_eq!(records, encode(to));
         }
-        assert_eq!(changes(&full, &full.clone()), []);
+        assert_eq!(changes(&full, &full.clone(), 3), (vec![], 3));
     }
 
     #[test]
@@ -527,10 +602,8 @@ pub mod tests {
         let full = full_state();
         let mut after = full.clone();
         after.configuration.enable_rules(&["shop"], false).unwrap();
-        let trees: Vec<Tree> = changes(&full, &after)
-            .iter()
-            .map(|((tree, _), _)| *tree)
-            .collect();
+        let (list, _) = changes(&full, &after, count(&full));
+        let trees: Vec<Tree> = list.iter().map(|((tree, _), _)| *tree).collect();
         assert_eq!(trees, [Tree::Rules]);
     }
 

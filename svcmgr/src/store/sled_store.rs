@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
@@ -23,6 +24,8 @@ pub struct SledStore {
     path: PathBuf,
     db: sled::Db,
     trees: Vec<sled::Tree>,
+    /// Records outside of `meta`.
+    count: AtomicU64,
 }
 
 impl SledStore {
@@ -66,6 +69,7 @@ impl SledStore {
             },
             other => damaged(path, other.to_string()),
         })?;
+        store.count.store(codec::count(&state), Ordering::Relaxed);
         Ok((store, state))
     }
 
@@ -90,6 +94,7 @@ impl SledStore {
             path: path.to_owned(),
             db,
             trees,
+            count: AtomicU64::new(0),
         })
     }
 
@@ -161,9 +166,12 @@ impl SledStore {
 
 impl Store for SledStore {
     fn replace(&self, before: &State, after: &State) -> Result<(), StoreError> {
-        let changes = codec::changes(before, after);
+        let known = self.count.load(Ordering::Relaxed);
+        let (changes, count) = codec::changes(before, after, known);
         catch_unwind(AssertUnwindSafe(|| self.write(&changes)))
-            .unwrap_or_else(|panic| Err(damaged(&self.path, panic_text(panic.as_ref()))))
+            .unwrap_or_else(|panic| Err(damaged(&self.path, panic_text(panic.as_ref()))))?;
+        self.count.store(count, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -297,6 +297,8 @@ pub struct FakeFastpath {
 pub struct Mind {
     pub spec: SnapshotSpec,
     pub applied: Vec<u64>,
+    /// How many of these were sent as a difference.
+    pub differences: usize,
     pub refuse: Option<String>,
     pub connections: u64,
     pub packets: u64,
@@ -362,12 +364,28 @@ fn serve(mut stream: UnixStream, mind: &Mutex<Mind>) {
 }
 
 fn answer(request: Request, mind: &mut Mind) -> Response {
+    let request = match request {
+        Request::Change(change) if change.base != mind.spec.generation => {
+            return Response::Gap {
+                generation: mind.spec.generation,
+            };
+        }
+        Request::Change(change) => {
+            let mut spec = mind.spec.clone();
+            spec.change(change);
+            mind.differences += 1;
+            Request::Apply(spec)
+        }
+        other => other,
+    };
     match request {
+        Request::Change(_) => unreachable!("made an Apply"),
         Request::Hello { .. } => Response::Hello(Hello {
             version: PROTOCOL_VERSION,
             pid: std::process::id(),
             start_id: mind.start_id,
             generation: mind.spec.generation,
+            limits: mind.spec.limits,
         }),
         Request::Apply(spec) => match &mind.refuse {
             Some(reason) => Response::Rejected {
