@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use libilb::client::{Client, ClientError};
 use libilb::describe::Description;
+use libilb::explain::Packet;
 use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Cli, Command, ShowRule, ShowServer, ShowServergroup, ShowStatistics};
+use crate::connections::Listing;
 use crate::error::Error;
 use crate::table::Style;
-use crate::{rule, server, servergroup, statistics, status};
+use crate::{connections, explain, rule, server, servergroup, statistics, status};
 
 /// What to do.
 #[derive(Debug)]
@@ -24,6 +26,10 @@ pub enum Action {
     Show(Show),
     /// Show counters, once or again and again.
     Statistics(ShowStatistics),
+    /// Show what the connection table holds.
+    Connections(Listing),
+    /// Say what would become of a packet.
+    Explain(Packet),
     /// Write the man pages.
     Man(PathBuf),
 }
@@ -145,11 +151,10 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         | Command::DeleteHealthcheck(_)
         | Command::ShowHealthcheck(_)
         | Command::ShowHcResult(_) => later("health checks", None),
-        Command::ShowNat(_) => later(
-            "the list of connections",
-            Some("'lbadm show-rule -o rulename,connections' counts them"),
-        ),
-        Command::ShowPersist(_) => later("persistence", None),
+        Command::ShowConnections(args) => connections::show(args),
+        Command::ShowNat(args) => connections::nat(&args),
+        Command::ShowPersist(args) => connections::persistence(&args),
+        Command::Explain(args) => explain::read(args),
         Command::ExportConfig(_) => later(
             "export of the configuration",
             Some("'lbadm show-rule -j' and 'lbadm show-servergroup -j' write it as JSON"),

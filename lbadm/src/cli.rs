@@ -43,6 +43,7 @@ lbadm administers the ilb load balancer. To balance a web site over two servers:
   lbadm show-rule               what is configured, and whether it works
   lbadm show-server             the servers of every rule
   lbadm show-statistics 1       traffic, every second
+  lbadm show-connections        who is connected to which server
   lbadm disable-server _web.0   no new connections; those that live go on
   lbadm status                  manager and fast path
 
@@ -207,6 +208,34 @@ lbadm show-statistics [-tv] [-A|-d] [-i] [-r RULE] [-s SERVER_ID]
        [[-p] -o FIELD,...] [INTERVAL [COUNT]]
        lbadm show-statistics --drops [-v]", after_help = STATISTICS_HELP)]
     ShowStatistics(ShowStatistics),
+    /// Show connections
+    #[command(aliases = ["list-connections", "show-conn"], override_usage = "\
+lbadm show-connections [-r RULE] [-s SERVER_ID] [--client NETWORK]
+       [--vip ADDRESS] [--protocol PROTOCOL] [--state STATE] [--persistence]
+       [--limit N] [[-p] -o FIELD,...]", after_help = CONNECTIONS_HELP)]
+    ShowConnections(ShowConnections),
+    /// Show connections, as show-connections does
+    #[command(after_help = "\
+Examples:
+  lbadm show-nat
+  lbadm show-nat 20")]
+    ShowNat(Count),
+    /// Show which client is kept on which server
+    #[command(
+        alias = "show-pt",
+        after_help = "\
+The client is a network where pmask of the rule says so.
+
+Examples:
+  lbadm show-persist
+  lbadm show-persist 20"
+    )]
+    ShowPersist(Count),
+    /// Explain what becomes of a packet, and why
+    #[command(override_usage = "\
+lbadm explain [--flags FLAG,...] [--message TYPE] [--length N] [--ttl N]
+       [--interface NAME] PROTOCOL SOURCE DESTINATION", after_help = EXPLAIN_HELP)]
+    Explain(Explain),
     /// Show whether manager and fast path are well
     #[command(after_help = "\
 The exit code is 5 when the manager cannot store changes, 3 when it is not
@@ -228,11 +257,6 @@ Examples:
     /// (not supported yet) Show results of health checks
     #[command(alias = "show-hc-res")]
     ShowHcResult(Later),
-    /// (not supported yet) Show the connection table
-    ShowNat(Later),
-    /// (not supported yet) Show which client is kept on which server
-    #[command(alias = "show-pt")]
-    ShowPersist(Later),
     /// (not supported yet) Write the configuration as commands
     #[command(alias = "export-cf")]
     ExportConfig(Later),
@@ -355,8 +379,10 @@ Examples:
 const STATISTICS_HELP: &str = "\
 Columns: PKT_P BYTES_P forwarded, PKT_U BYTES_U left to the kernel, PKT_D
 BYTES_D dropped. -v adds ICMP_P ICMP_D (ICMP errors), ICMP2BIG_P ICMP2BIG_D
-(too-big ones among them), NOMEMP_D NOPORTP_D (drops because there was no room
-in the connection table, no NAT port) and CONNECTIONS (living now).
+(too-big ones), NOMEMP_D NOPORTP_D (drops because there was no room in the
+connection table, no NAT port), ADMISSION_D (drops of new flows over a limit),
+REPLACED (half-open connections that made way for others), NEWCONN (connections
+begun) and CONNECTIONS (living now). --drops has every reason for drops.
 
 With an interval the first line counts from the start of the fast path, the
 others are per second; -d shows what was added in the interval instead, -A
@@ -369,6 +395,40 @@ Examples:
   lbadm show-statistics -i -r www
   lbadm show-statistics -p -o pkt_p,bytes_p -r www
   lbadm show-statistics --drops";
+
+const CONNECTIONS_HELP: &str = "\
+What is given must all hold. Fields: rulename protocol client vip serverid
+server state idle expires, and source (what the server sees under NAT). IDLE is
+seconds since the last packet; EXPIRES seconds until the connection is forgotten
+if no more come. Looking does not disturb forwarding; a connection that begins
+or ends meanwhile may be missed.
+
+States: syn-received established fin-wait close-wait last-ack time-wait close
+for tcp; fresh (first packets only) and flowing for others.
+
+Examples:
+  lbadm show-connections
+  lbadm show-connections -r www --state established --limit 1000
+  lbadm show-connections --client 203.0.113.0/24 --protocol udp
+  lbadm show-connections -s _web.0 -p -o client,server
+  lbadm show-connections --persistence -r ftp";
+
+const EXPLAIN_HELP: &str = "\
+The fast path answers by the code that forwards, and nothing changes: which
+connection or rule the packet is for, or which come near; which servers could
+take it and which one would; how it would leave, or why it is dropped.
+
+PROTOCOL is tcp, udp, sctp, icmp or a number. SOURCE and DESTINATION are
+address:port, an IPv6 address in brackets. Packets of icmp have an identifier
+in place of a port: queries at the source, replies at the destination.
+A tcp packet is a syn, one of sctp begins an association, one of icmp is an
+echo request, unless said otherwise.
+
+Examples:
+  lbadm explain tcp 203.0.113.9:40000 192.0.2.80:80
+  lbadm explain --flags ack tcp 203.0.113.9:40000 192.0.2.80:80
+  lbadm explain udp [2001:db8::9]:5353 [2001:db8::53]:53
+  lbadm explain icmp 203.0.113.9:77 192.0.2.80";
 
 /// `create-rule`.
 #[derive(Debug, Args)]
@@ -448,7 +508,7 @@ pub struct RuleNames {
 }
 
 /// How a table is written.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Format {
     /// For scripts: values separated by ':', no heading; needs -o
     #[arg(short)]
@@ -583,6 +643,72 @@ pub struct ShowStatistics {
     /// How many lines; without end if not given
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+}
+
+/// `show-connections`.
+#[derive(Debug, Args)]
+pub struct ShowConnections {
+    /// Only of this rule
+    #[arg(short, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only to this server
+    #[arg(short, value_name = "SERVER_ID")]
+    pub server: Option<String>,
+    /// Only of clients in this network
+    #[arg(long, value_name = "NETWORK")]
+    pub client: Option<String>,
+    /// Only to this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub vip: Option<String>,
+    /// Only of this protocol: a word or a number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Only in this state
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// Which clients are kept on which servers, instead of connections
+    #[arg(long, conflicts_with_all = ["state", "protocol"])]
+    pub persistence: bool,
+    /// At most so many; 100 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `show-nat`, `show-persist`.
+#[derive(Debug, Args)]
+pub struct Count {
+    /// At most so many; 100 if not given
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Flags of a tcp packet: syn, ack, fin, rst, psh, urg, or none
+    #[arg(long, value_name = "FLAG,...")]
+    pub flags: Option<String>,
+    /// Type of an icmp message, or of the first chunk of sctp
+    #[arg(long, value_name = "TYPE")]
+    pub message: Option<u8>,
+    /// Length of the IP packet in bytes
+    #[arg(long, value_name = "N")]
+    pub length: Option<u16>,
+    /// TTL or hop limit; 64 if not given
+    #[arg(long, value_name = "N")]
+    pub ttl: Option<u8>,
+    /// Interface that it comes in by; the first one if not given
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// tcp, udp, sctp, icmp or a protocol number
+    pub protocol: String,
+    /// Where it comes from: address:port
+    pub source: String,
+    /// Where it goes: address:port
+    pub destination: String,
 }
 
 /// A command of a later version. It takes anything.

@@ -8,7 +8,9 @@
 
 mod action;
 mod cli;
+mod connections;
 mod error;
+mod explain;
 mod keys;
 mod man;
 mod rule;
@@ -84,6 +86,18 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             }
         }
         Action::Statistics(args) => statistics(args, json).await?,
+        Action::Connections(listing) => {
+            let client = Client::connect().await?;
+            let (found, more) = client.connections(&listing.filter, listing.limit).await?;
+            say(&listing.render(&found, more, json, style())?)?;
+        }
+        Action::Explain(packet) => {
+            let said = Client::connect().await?.explain(&packet).await?;
+            say(&match json {
+                true => action::line(&serde_json::json!(said)),
+                false => explain::render(&packet, &said, style()),
+            })?;
+        }
     }
     Ok(Exit::Ok)
 }

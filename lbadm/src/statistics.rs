@@ -47,6 +47,9 @@ const COLUMNS: &[(&str, Counter, bool)] = &[
     ("ICMP2BIG_D", Counter::IcmpTooBigDropped, false),
     ("NOMEMP_D", Counter::NoMemoryDropped, false),
     ("NOPORTP_D", Counter::NoPortDropped, false),
+    ("ADMISSION_D", Counter::AdmissionDropped, false),
+    ("REPLACED", Counter::ConnectionsReplaced, false),
+    ("NEWCONN", Counter::ConnectionsBegun, false),
     ("CONNECTIONS", Counter::Connections, false),
 ];
 
@@ -85,6 +88,9 @@ fn columns(args: &ShowStatistics) -> Vec<Column<Row>> {
         counter_column!(10, v),
         counter_column!(11, v),
         counter_column!(12, v),
+        counter_column!(13, v),
+        counter_column!(14, v),
+        counter_column!(15, v),
     ]
 }
 
@@ -170,11 +176,11 @@ fn known<'a>(
 }
 
 /// `now` minus `before`, divided by `seconds` unless the difference itself is wanted. A counter that went back began
-/// anew. [`Counter::Connections`] is no sum and stays as it is.
+/// anew. How many connections there are is no sum and stays as it is.
 fn progress(now: &Entry, before: Option<&Entry>, seconds: Option<f64>) -> Entry {
     let mut out = now.clone();
     for (name, value) in &mut out.counters {
-        if name == Counter::Connections.name() {
+        if name == Counter::Connections.name() || name == "connections-total" {
             continue;
         }
         let old = before

@@ -105,6 +105,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         addresses,
         manage_addresses: settings.manager.manage_addresses,
         limits: settings.limits,
+        interfaces: settings.fastpath.interfaces.clone(),
     });
     let publisher = dbus::serve(&connection, &handle).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

@@ -3,9 +3,13 @@
 mod common;
 
 use common::{Bus, FakeFastpath, Node, Process, answering, rule, wait_for};
+use ilb_forwarder::listing;
 use libilb::ErrorKind;
 use libilb::client::{Client, ClientError};
+use libilb::connections::Filter;
 use libilb::describe::Fastpath;
+use libilb::explain::Packet;
+use libilb::rule::Prefix;
 use libilb::stats::Counter;
 
 /// Without `--sim`, but with no addresses to manage: needs no root.
@@ -41,6 +45,92 @@ async fn a_rule_is_in_force_when_create_rule_returns() {
     assert_eq!(mind.spec.rules.len(), 1);
     assert_eq!(mind.spec.rules[0].servers.len(), 2);
     assert_eq!(mind.applied, [1, 2]);
+    assert_eq!(
+        mind.differences, 2,
+        "the fast path was in step from the first"
+    );
+}
+
+#[tokio::test]
+async fn connections_are_listed_over_all_pages_by_name() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (_manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    let entry = |port: u16, server: u32| {
+        let end = |address: &str, port| listing::End {
+            address: address.parse().unwrap(),
+            port,
+        };
+        listing::Entry {
+            rule: 1,
+            server,
+            address: Some(end("192.0.2.10", 80)),
+            protocol: 6,
+            client: end("203.0.113.9", port),
+            vip: Some(end("198.51.100.1", 80)),
+            source: None,
+            state: "established".into(),
+            idle: 1,
+            remaining: None,
+            pool_version: 0,
+        }
+    };
+    let page = |entries: Vec<listing::Entry>, next| listing::Page { entries, next };
+    fastpath.mind.lock().unwrap().pages = [
+        (0, page(vec![entry(1, 1), entry(2, 2)], Some(5))),
+        (5, page(vec![], Some(9))),
+        (9, page(vec![entry(3, 1)], None)),
+    ]
+    .into();
+    let filter = Filter {
+        rule: Some("SHOP".into()),
+        client: Some(Prefix::parse("203.0.113.0/24").unwrap()),
+        ..Filter::default()
+    };
+    let (found, more) = client.connections(&filter, 100).await.unwrap();
+    let found: Vec<(u16, &str, &str)> = found
+        .iter()
+        .map(|c| (c.client.port, c.rule.as_str(), c.server.as_str()))
+        .collect();
+    let expected = [
+        (1, "shop", "_web.0"),
+        (2, "shop", "_web.1"),
+        (3, "shop", "_web.0"),
+    ];
+    assert_eq!((found, more), (expected.to_vec(), false));
+    let (found, more) = client.connections(&filter, 2).await.unwrap();
+    assert_eq!((found.len(), more), (2, true));
+    {
+        let asked = std::mem::take(&mut fastpath.mind.lock().unwrap().asked);
+        let limits: Vec<u32> = asked.iter().map(|query| query.limit).collect();
+        assert_eq!(limits, [100, 98, 98, 2]);
+        assert!(asked.iter().all(|query| query.filter.rule == Some(1)));
+    }
+
+    let wrong = Filter {
+        server: Some("_web.7".into()),
+        ..Filter::default()
+    };
+    let error = client.connections(&wrong, 1).await.unwrap_err();
+    assert!(error.to_string().contains("_web.7"), "{error}");
+    let packet = Packet::new("tcp", "203.0.113.9:1", "198.51.100.1:80").unwrap();
+    let error = client.explain(&packet).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the fast path cannot say: it has no packets"
+    );
+    drop(fastpath);
+    wait_for(&client, "it is gone", |d| d.fastpath == Fastpath::Absent).await;
+    let error = client.explain(&packet).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the fast path cannot say: it is not running: start it with 'systemctl start ilb-fastpath'"
+    );
 }
 
 #[tokio::test]

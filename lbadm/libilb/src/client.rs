@@ -6,9 +6,11 @@ use zbus::connection::Builder;
 use zbus::proxy::CacheProperties;
 use zbus::{Address, Connection, fdo};
 
+use crate::connections::{self, Filter};
 use crate::dbus::{self, ManagerProxy};
 use crate::describe::Description;
 use crate::error::ErrorKind;
+use crate::explain::{Explanation, Packet};
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
 use crate::stats::Statistics;
@@ -161,6 +163,38 @@ impl Client {
         Ok(self.manager.get_statistics().await?.into())
     }
 
+    /// At most `limit` connections, and whether there may be more.
+    pub async fn connections(
+        &self,
+        filter: &Filter,
+        limit: u32,
+    ) -> Result<(Vec<connections::Connection>, bool), ClientError> {
+        let mut all: Vec<connections::Connection> = Vec::new();
+        let mut cursor = 0;
+        loop {
+            let left = limit.saturating_sub(u32::try_from(all.len()).unwrap_or(u32::MAX));
+            if left == 0 {
+                return Ok((all, true));
+            }
+            let page = left.min(connections::MOST);
+            let asked = self
+                .manager
+                .list_connections(filter.to_dbus(), cursor, page);
+            let (json, next) = asked.await?;
+            let page: Vec<connections::Connection> = from_json(&json)?;
+            all.extend(page);
+            if next == 0 {
+                return Ok((all, false));
+            }
+            cursor = next;
+        }
+    }
+
+    /// What would become of a packet.
+    pub async fn explain(&self, packet: &Packet) -> Result<Explanation, ClientError> {
+        from_json(&self.manager.explain(packet.to_dbus()).await?)
+    }
+
     /// Creates a rule and returns its object path.
     pub async fn create_rule(
         &self,
@@ -255,4 +289,8 @@ impl Client {
         let settings = dbus::server_settings_to_dbus(settings);
         Ok(self.manager.modify_servers(ids, settings).await?)
     }
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, ClientError> {
+    serde_json::from_str(json).map_err(|e| ClientError::Protocol(e.to_string()))
 }

@@ -262,7 +262,7 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
     Ok(settings)
 }
 
-fn unknown(settings: &[(&str, &str)], key: &str) -> ModelError {
+pub(crate) fn unknown(settings: &[(&str, &str)], key: &str) -> ModelError {
     let keys: Vec<&str> = settings.iter().map(|(key, _)| *key).collect();
     ModelError::UnknownWord {
         field: "setting",
@@ -272,14 +272,14 @@ fn unknown(settings: &[(&str, &str)], key: &str) -> ModelError {
     }
 }
 
-fn read<'a, T: TryFrom<&'a OwnedVariant>>(
+pub(crate) fn read<'a, T: TryFrom<&'a OwnedVariant>>(
     key: &str,
     value: &'a OwnedVariant,
 ) -> Result<T, ModelError> {
     T::try_from(value).map_err(|_| wrong_type(key, value))
 }
 
-fn read_text(key: &str, value: &OwnedVariant) -> Result<String, ModelError> {
+pub(crate) fn read_text(key: &str, value: &OwnedVariant) -> Result<String, ModelError> {
     <&str>::try_from(value)
         .map(str::to_string)
         .map_err(|_| wrong_type(key, value))
@@ -294,7 +294,11 @@ fn read_list(key: &str, value: &OwnedVariant) -> Result<Vec<String>, ModelError>
 }
 
 fn wrong_type(key: &str, value: &OwnedVariant) -> ModelError {
-    let mut all = SETTINGS.iter().chain(SERVER_SETTINGS);
+    let mut all = SETTINGS
+        .iter()
+        .chain(SERVER_SETTINGS)
+        .chain(crate::connections::FILTER)
+        .chain(crate::explain::PACKET);
     let wanted = all.find(|(k, _)| *k == key);
     ModelError::invalid(
         "setting",
@@ -373,6 +377,17 @@ pub trait Manager {
 
     /// All counters; see [`crate::stats`].
     fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;
+
+    /// Connections as JSON, and where to go on, 0 for the end; see [`crate::connections`].
+    fn list_connections(
+        &self,
+        filter: HashMap<&str, Variant<'_>>,
+        cursor: u32,
+        limit: u32,
+    ) -> zbus::Result<(String, u32)>;
+
+    /// What would become of a packet, as JSON; see [`crate::explain`].
+    fn explain(&self, packet: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
 
     /// Configuration and state as JSON; see [`crate::describe::Description`].
     fn describe(&self) -> zbus::Result<String>;

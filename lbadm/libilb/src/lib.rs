@@ -12,9 +12,11 @@
 pub mod address;
 pub mod algorithm;
 pub mod client;
+pub mod connections;
 pub mod dbus;
 pub mod describe;
 pub mod error;
+pub mod explain;
 pub mod map;
 pub mod model;
 pub mod port;

@@ -37,6 +37,12 @@ pub enum Counter {
     NoMemoryDropped,
     /// Packets dropped because every NAT port was taken.
     NoPortDropped,
+    /// Packets dropped because their new flow was over a limit.
+    AdmissionDropped,
+    /// Connections begun.
+    ConnectionsBegun,
+    /// Connections that came to nothing and made way for others.
+    ConnectionsReplaced,
     /// Connections that live now.
     Connections,
 }
@@ -54,6 +60,9 @@ const COUNTERS: &[Word<Counter>] = &[
     (Counter::IcmpTooBigDropped, "icmp-too-big-dropped", &[]),
     (Counter::NoMemoryDropped, "no-memory-dropped", &[]),
     (Counter::NoPortDropped, "no-port-dropped", &[]),
+    (Counter::AdmissionDropped, "admission-dropped", &[]),
+    (Counter::ConnectionsBegun, "connections-new", &[]),
+    (Counter::ConnectionsReplaced, "connections-replaced", &[]),
     (Counter::Connections, "connections", &[]),
 ];
 

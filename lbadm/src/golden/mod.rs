@@ -7,9 +7,13 @@
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
+use libilb::connections::{Connection, End};
 use libilb::describe::{
     Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, State,
     Status,
+};
+use libilb::explain::{
+    Candidate, Chosen, Explanation, Leaving, Matched, Miss, Origin, Outcome, Packet,
 };
 use libilb::model::{Configuration, RuleSettings, Timeout};
 use libilb::stats::{Counter, Entry, Statistics};
@@ -17,6 +21,7 @@ use libilb::stats::{Counter, Entry, Statistics};
 use crate::action::{self, Action, Show, understand};
 use crate::cli;
 use crate::error::Error;
+use crate::explain;
 use crate::statistics::{self, Printer};
 use crate::table::Style;
 use crate::usage;
@@ -197,6 +202,143 @@ fn counted(n: u64) -> Statistics {
     }
 }
 
+fn end(text: &str) -> End {
+    End::parse("end", text).unwrap()
+}
+
+/// A connection under NAT, and one whose rule and server are gone.
+fn connections() -> Vec<Connection> {
+    let nat = Connection {
+        rule: "www".into(),
+        server: "_web.0".into(),
+        protocol: "tcp".into(),
+        client: end("203.0.113.9:40000"),
+        vip: Some(end("192.0.2.80:80")),
+        source: Some(end("192.0.2.90:1025")),
+        destination: Some(end("192.0.2.11:80")),
+        state: "established".into(),
+        idle: 3,
+        remaining: Some(117),
+    };
+    let gone = Connection {
+        rule: "#7".into(),
+        server: "#9".into(),
+        protocol: "udp".into(),
+        client: end("[2001:db8::9]:5353"),
+        vip: None,
+        source: None,
+        destination: None,
+        state: "fresh".into(),
+        idle: 0,
+        remaining: None,
+    };
+    vec![nat, gone]
+}
+
+/// A network that is kept on a server.
+fn claims() -> Vec<Connection> {
+    vec![Connection {
+        protocol: String::new(),
+        client: end("203.0.113.0"),
+        vip: None,
+        source: None,
+        state: "persistence".into(),
+        remaining: Some(57),
+        ..connections().remove(0)
+    }]
+}
+
+/// What the fast path might say: of port 80 a beginning, of an ACK a known connection, of port 443 a miss, of anything
+/// else a drop.
+fn explanation(packet: &Packet) -> Explanation {
+    let matched = Matched {
+        name: "www".into(),
+        vip: "192.0.2.80 tcp port 80".into(),
+        topology: "NAT".into(),
+        algorithm: "roundrobin".into(),
+    };
+    let nothing = Explanation {
+        generation: 12,
+        origin: Origin::None,
+        connection: None,
+        from_server: false,
+        rule: None,
+        misses: vec![],
+        servers: vec![],
+        server: None,
+        leaving: None,
+        outcome: Outcome::Kernel,
+    };
+    let begins = Explanation {
+        origin: Origin::Begins,
+        rule: Some(matched),
+        servers: vec![
+            Candidate {
+                server: "_web.0".into(),
+                weight: Some(1),
+                open: 3,
+                total: 5,
+                obstacle: None,
+            },
+            Candidate {
+                server: "_web.1".into(),
+                weight: None,
+                open: 1,
+                total: 1,
+                obstacle: Some("disabled or removed".into()),
+            },
+        ],
+        server: Some(Chosen {
+            server: "_web.0".into(),
+            end: end("192.0.2.11:80"),
+        }),
+        leaving: Some(Leaving {
+            interface: "eth1".into(),
+            protocol: "tcp".into(),
+            source: end("192.0.2.90:1025"),
+            destination: end("192.0.2.11:80"),
+            neighbour: Some("02:00:00:00:00:0b".into()),
+        }),
+        outcome: Outcome::Transmit,
+        ..nothing.clone()
+    };
+    match (packet.destination.port, packet.flags) {
+        (80, None) => begins,
+        (80, Some(_)) => Explanation {
+            origin: Origin::Known,
+            connection: connections().into_iter().next(),
+            servers: vec![],
+            leaving: begins.leaving.map(|leaving| Leaving {
+                neighbour: None,
+                ..leaving
+            }),
+            outcome: Outcome::Unresolved {
+                next_hop: "192.0.2.11".parse().unwrap(),
+            },
+            ..begins
+        },
+        (443, _) => Explanation {
+            misses: vec![Miss {
+                rule: "www".into(),
+                vip: "192.0.2.80 tcp port 80".into(),
+                obstacles: vec![
+                    "another port".into(),
+                    "the client is not one of the rule's".into(),
+                ],
+            }],
+            ..nothing
+        },
+        _ => Explanation {
+            rule: begins.rule,
+            outcome: Outcome::Drop {
+                reason: "no-server".into(),
+                words: "the rule has no server that takes new connections".into(),
+            },
+            ..nothing
+        },
+    }
+}
+
 /// The words of a case's first line.
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace()
@@ -235,6 +377,23 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
                 out.push_str(&printer.next(&counted(seconds), interval as f64, now)?);
             }
             Ok(out)
+        }
+        (Action::Connections(listing), json) => {
+            let all = match listing.filter.persistence {
+                true => claims(),
+                false => connections(),
+            };
+            // Filtering is the fast path's, which is not here.
+            let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
+            let found = &all[..all.len().min(limit)];
+            listing.render(found, found.len() < all.len(), json, plain)
+        }
+        (Action::Explain(packet), json) => {
+            let said = explanation(&packet);
+            Ok(match json {
+                true => action::line(&serde_json::json!(said)),
+                false => explain::render(&packet, &said, plain),
+            })
         }
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(format!("{request:?}\n")),

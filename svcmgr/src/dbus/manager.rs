@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use libilb::connections::{self, Filter};
 use libilb::dbus::{self, group_path, rule_path};
+use libilb::explain::Packet;
 use libilb::stats::RawEntry;
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface};
@@ -33,6 +35,10 @@ impl ManagerObject {
         access::check(connection, header).await?;
         Ok(self.handle.change(change).await?)
     }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, MethodError> {
+    serde_json::to_string(value).map_err(|error| ManagerError::Internal(error.to_string()).into())
 }
 
 fn object_path(path: String) -> Result<OwnedObjectPath, MethodError> {
@@ -229,6 +235,28 @@ impl ManagerObject {
     #[zbus(out_args("statistics"))]
     async fn get_statistics(&self) -> Result<Vec<RawEntry>, MethodError> {
         Ok(self.handle.statistics().await?.to_raw())
+    }
+
+    /// At most `limit` connections as JSON, and where the next page begins; 0 for the end. Keys of filter: see
+    /// docs/dbus.md.
+    #[zbus(out_args("json", "next"))]
+    async fn list_connections(
+        &self,
+        filter: HashMap<String, OwnedVariant>,
+        cursor: u32,
+        limit: u32,
+    ) -> Result<(String, u32), MethodError> {
+        let filter = Filter::from_dbus(&filter)?;
+        let limit = limit.clamp(1, connections::MOST);
+        let (page, next) = self.handle.connections(&filter, cursor, limit).await?;
+        Ok((json(&page)?, next))
+    }
+
+    /// What would become of a packet, and why, as JSON; nothing changes. Keys of packet: see docs/dbus.md.
+    #[zbus(out_args("json"))]
+    async fn explain(&self, packet: HashMap<String, OwnedVariant>) -> Result<String, MethodError> {
+        let packet = Packet::from_dbus(&packet)?;
+        json(&self.handle.explain(&packet).await?)
     }
 
     /// Configuration and state as JSON.

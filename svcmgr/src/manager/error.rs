@@ -16,6 +16,9 @@ pub enum ManagerError {
     /// The fast path does not take it.
     #[error("the fast path refused the change, nothing was changed: {0}")]
     FastpathRejected(String),
+    /// The fast path cannot be asked, or does not understand the question.
+    #[error("the fast path cannot say: {0}")]
+    Fastpath(String),
     /// An address could not be put on its interface.
     #[error("{0}; nothing was changed")]
     Address(AddressError),
@@ -46,9 +49,10 @@ impl ManagerError {
             ManagerError::NotAuthorized { .. } | ManagerError::UnknownCaller(_) => {
                 ErrorKind::NotAuthorized
             }
-            ManagerError::Address(_) | ManagerError::Stopping | ManagerError::Internal(_) => {
-                ErrorKind::Failed
-            }
+            ManagerError::Address(_)
+            | ManagerError::Fastpath(_)
+            | ManagerError::Stopping
+            | ManagerError::Internal(_) => ErrorKind::Failed,
         }
     }
 }

@@ -17,6 +17,7 @@
 pub mod change;
 pub mod describe;
 pub mod error;
+mod questions;
 mod snapshot_writer;
 pub mod statistics;
 mod steps;
@@ -76,6 +77,13 @@ pub enum Command {
         /// All of it.
         reply: oneshot::Sender<Description>,
     },
+    /// Something that only the fast path knows.
+    Ask {
+        /// The question.
+        request: Request,
+        /// Its answer.
+        reply: oneshot::Sender<Result<Response, ManagerError>>,
+    },
 }
 
 /// Sends commands. A clone is cheap.
@@ -84,6 +92,7 @@ pub struct ManagerHandle {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<Arc<View>>,
     database: Arc<str>,
+    interfaces: Arc<[String]>,
 }
 
 impl ManagerHandle {
@@ -109,6 +118,19 @@ impl ManagerHandle {
     /// [`ManagerError::Stopping`].
     pub async fn describe(&self) -> Result<Description, ManagerError> {
         self.ask(|reply| Command::Describe { reply }).await
+    }
+
+    /// Asks the fast path something that changes nothing.
+    ///
+    /// # Errors
+    /// [`ManagerError::Fastpath`] when it does not answer.
+    pub async fn ask_fastpath(&self, request: Request) -> Result<Response, ManagerError> {
+        self.ask(|reply| Command::Ask { request, reply }).await?
+    }
+
+    /// The fast path's interfaces, in its order.
+    pub fn interfaces(&self) -> &[String] {
+        &self.interfaces
     }
 
     /// What was published last.
@@ -160,6 +182,8 @@ pub struct Start<D, A> {
     pub manage_addresses: bool,
     /// What the node as a whole lets in.
     pub limits: Limits,
+    /// The fast path's interfaces, in its order.
+    pub interfaces: Vec<String>,
 }
 
 /// See the module.
@@ -234,6 +258,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             commands: sender,
             view: viewer,
             database: start.database.into(),
+            interfaces: start.interfaces.into(),
         };
         (manager, handle)
     }
@@ -283,6 +308,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.read_statistics().await;
                 drop(reply.send(self.ledger.report(&self.state.configuration)));
             }
+            Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
             Command::Describe { reply } => {
                 self.read_statistics().await;
                 let present = self.present_addresses().await;
@@ -304,6 +330,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 None
             }
         }
+    }
+
+    async fn ask(&mut self, request: Request) -> Result<Response, ManagerError> {
+        let absent = "it is not running: start it with 'systemctl start ilb-fastpath'";
+        if self.link.peer.is_none() {
+            return Err(ManagerError::Fastpath(absent.to_owned()));
+        }
+        let answer = self.dataplane.request(request).await;
+        answer.map_err(|error| {
+            tracing::warn!("{error}");
+            self.link_lost();
+            ManagerError::Fastpath(error.to_string())
+        })
     }
 
     /// Asks the fast path for its counters; without an answer the last ones stay.

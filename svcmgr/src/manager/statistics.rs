@@ -144,13 +144,15 @@ fn entry(rule: &str, server: &str, counters: &Counters) -> Entry {
             Counter::IcmpTooBigDropped => counters.icmp2big_d,
             Counter::NoMemoryDropped => counters.nomem_d,
             Counter::NoPortDropped => counters.noport_d,
+            Counter::AdmissionDropped => counters.admission_d,
+            Counter::ConnectionsBegun => counters.new_connections,
+            Counter::ConnectionsReplaced => counters.replaced_connections,
             Counter::Connections => counters.connections_open,
         };
         entry.set(counter, value);
     }
-    let mut more = |name: &str, value| entry.counters.insert(name.to_owned(), value);
-    more("connections-new", counters.new_connections);
-    more("connections-total", counters.connections_total);
+    let total = "connections-total".to_owned();
+    entry.counters.insert(total, counters.connections_total);
     entry
 }
 

@@ -199,6 +199,7 @@ impl Bench {
             addresses: ScriptedAddresses(world.clone()),
             manage_addresses: true,
             limits: Limits::default(),
+            interfaces: vec!["eth0".into(), "eth1".into()],
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(manager.run(Silent, async {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ilb_forwarder::listing;
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_node::control::{
     Counters, Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics,
@@ -300,6 +302,10 @@ pub struct Mind {
     /// How many of these were sent as a difference.
     pub differences: usize,
     pub refuse: Option<String>,
+    /// Pages of connections by where they begin.
+    pub pages: BTreeMap<u32, listing::Page>,
+    /// What was asked for.
+    pub asked: Vec<listing::Query>,
     pub connections: u64,
     pub packets: u64,
     start_id: u64,
@@ -400,11 +406,13 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             }
         },
         Request::Status => Response::Status(Status::default()),
-        Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
-            Response::Error {
-                message: "there are no packets here".to_owned(),
-            }
+        Request::Connections(query) => {
+            mind.asked.push(query.clone());
+            Response::Connections(mind.pages.get(&query.cursor).cloned().unwrap_or_default())
         }
+        Request::Explain(_) | Request::PoolExport { .. } => Response::Error {
+            message: "it has no packets".into(),
+        },
         Request::Statistics => {
             let counters = Counters {
                 packets: mind.packets,

@@ -1,0 +1,168 @@
+//! `explain`: what the fast path would do with a packet, and why.
+
+use libilb::connections::protocol_word;
+use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
+use libilb::words;
+
+use crate::action::Action;
+use crate::cli::Explain;
+use crate::error::Error;
+use crate::table::{Style, Tone};
+
+/// Reads `explain`.
+///
+/// # Errors
+/// Values that are wrong in themselves.
+pub fn read(args: Explain) -> Result<Action, Error> {
+    let wrong = Error::from_command_line;
+    let packet = Packet::new(&args.protocol, &args.source, &args.destination).map_err(wrong)?;
+    let flags = args.flags.as_deref().map(explain::parse_flags).transpose();
+    let word = protocol_word(packet.protocol);
+    if args.flags.is_some() && word != "tcp" {
+        return Err(Error::Usage(format!(
+            "--flags is given, but packets of {word} have none: leave it out, or explain a tcp packet"
+        )));
+    }
+    Ok(Action::Explain(Packet {
+        flags: flags.map_err(wrong)?,
+        message: args.message,
+        length: args.length,
+        ttl: args.ttl,
+        interface: args.interface,
+        ..packet
+    }))
+}
+
+/// Writes `explain`: a line for each step on the packet's way.
+pub fn render(packet: &Packet, said: &Explanation, style: Style) -> String {
+    let mut lines = Lines::default();
+    let protocol = protocol_word(packet.protocol);
+    let flags = match protocol.as_str() {
+        "tcp" => format!(" {}", explain::flags_text(packet.flags.unwrap_or(SYN))),
+        _ => String::new(),
+    };
+    lines.add(
+        "packet",
+        format!(
+            "{protocol}{flags} {} > {}, by generation {}",
+            packet.source, packet.destination, said.generation
+        ),
+    );
+    connection(&mut lines, said);
+    rule(&mut lines, said);
+    for server in &said.servers {
+        let has = format!("{} open, {} in all", server.open, server.total);
+        let text = match (&server.obstacle, server.weight) {
+            (Some(obstacle), _) => format!("{} cannot: {obstacle}; {has}", server.server),
+            (None, Some(weight)) => format!("{} can: weight {weight}; {has}", server.server),
+            (None, None) => format!("{} can; {has}", server.server),
+        };
+        lines.add("candidate", text);
+    }
+    if let Some(server) = &said.server {
+        let word = if said.from_server {
+            "comes from"
+        } else {
+            "goes to"
+        };
+        lines.add(
+            "server",
+            format!("{word} {} at {}", server.server, server.end),
+        );
+    }
+    if let Some(leaving) = &said.leaving {
+        let neighbour = match &leaving.neighbour {
+            Some(mac) => format!("to {mac}"),
+            None => "to a neighbour that has to be asked for".to_string(),
+        };
+        lines.add(
+            "leaves",
+            format!(
+                "{} {neighbour}, as {} {} > {}",
+                leaving.interface, leaving.protocol, leaving.source, leaving.destination
+            ),
+        );
+    }
+    let (tone, outcome) = outcome(said);
+    lines.add("outcome", style.paint(tone, &outcome));
+    lines.0
+}
+
+/// What a TCP packet has when nothing else is said.
+const SYN: u8 = 2;
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, what: &str, text: impl AsRef<str>) {
+        let head = format!("{what}:");
+        self.0.push_str(&format!("{head:<12}{}\n", text.as_ref()));
+    }
+}
+
+fn connection(lines: &mut Lines, said: &Explanation) {
+    let text = match (&said.connection, said.origin) {
+        (Some(known), Origin::Known) => format!(
+            "{} > {} is {}, idle for {} s",
+            known.client,
+            known.vip.map_or("?".to_string(), |vip| vip.to_string()),
+            known.state,
+            known.idle
+        ),
+        (Some(known), _) => format!(
+            "{} is {}, but ends: the packet begins a new one",
+            known.client, known.state
+        ),
+        (None, Origin::Begins) => "none: the packet begins one".to_string(),
+        (None, Origin::Recovered) => {
+            "none, but its rule remembers the server that it had".to_string()
+        }
+        (None, Origin::Known | Origin::None) => "none".to_string(),
+    };
+    lines.add("connection", text);
+}
+
+fn rule(lines: &mut Lines, said: &Explanation) {
+    match &said.rule {
+        Some(rule) => {
+            let how = [&rule.topology, &rule.algorithm];
+            let how: Vec<&str> = how.into_iter().map(String::as_str).collect();
+            lines.add(
+                "rule",
+                format!("{} ({}; {})", rule.name, rule.vip, how.join(", ")),
+            );
+        }
+        None => lines.add("rule", "none"),
+    }
+    for miss in &said.misses {
+        if said
+            .rule
+            .as_ref()
+            .is_some_and(|rule| rule.name == miss.rule && rule.vip == miss.vip)
+        {
+            continue;
+        }
+        let why = match miss.obstacles.is_empty() {
+            true => "another rule is more specific".to_string(),
+            false => words::one_of(&miss.obstacles).replace(" or ", " and "),
+        };
+        lines.add("not", format!("{} ({}): {why}", miss.rule, miss.vip));
+    }
+}
+
+fn outcome(said: &Explanation) -> (Tone, String) {
+    match &said.outcome {
+        Outcome::Transmit => (Tone::Good, "sent".to_string()),
+        Outcome::Unresolved { next_hop } => (
+            Tone::Notice,
+            format!("waits until the neighbour {next_hop} has answered, then sent"),
+        ),
+        Outcome::Hold => (
+            Tone::Notice,
+            "waits for the first fragment of its packet".to_string(),
+        ),
+        Outcome::Kernel => (Tone::Notice, "left to the kernel, unchanged".to_string()),
+        Outcome::Drop { reason, words } => (Tone::Bad, format!("dropped: {words} ({reason})")),
+    }
+}
