@@ -262,8 +262,9 @@ impl Engine {
         if all {
             self.list_links_and_neighbours().await?;
         }
-        let routes = self.parts.netlink.routes().await?;
+        let (routes, local) = self.parts.netlink.routes().await?;
         self.parts.picture.routes_are(routes);
+        self.parts.picture.local_addresses_are(local);
         self.relist.earliest = Some(Instant::now() + now.elapsed() * LISTING_SHARE);
         Ok(())
     }
@@ -326,9 +327,10 @@ impl Engine {
             interfaces,
             routes,
             neighbours,
+            local,
         } = input.clone();
         self.parts.input = input;
-        let network = Arc::new(Network::new(interfaces, routes, neighbours));
+        let network = Arc::new(Network::new(interfaces, routes, neighbours).with_local(local));
         let snapshot = Arc::clone(&self.parts.view.snapshot);
         self.publish(snapshot, network);
     }

@@ -14,7 +14,7 @@ use rtnetlink::sys::AsyncSocket;
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::task::JoinHandle;
 
-use crate::picture::{KernelRoute, forwarding_route};
+use crate::picture::{KernelRoute, forwarding_route, local_address};
 
 /// Receive buffer of the socket in bytes; a burst beyond it costs a new listing, nothing else.
 const BUFFER: usize = 1 << 20;
@@ -137,19 +137,20 @@ impl Netlink {
         list("links", self.handle.link().get().execute()).await
     }
 
-    /// All routes that packets may be forwarded by.
+    /// All routes that packets may be forwarded by, and all addresses of this host.
     ///
     /// # Errors
     /// [`NetlinkError::List`].
-    pub async fn routes(&self) -> Result<Vec<KernelRoute>, NetlinkError> {
-        let mut routes = Vec::new();
+    pub async fn routes(&self) -> Result<(Vec<KernelRoute>, Vec<IpAddr>), NetlinkError> {
+        let (mut routes, mut local) = (Vec::new(), Vec::new());
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
             let listed = list("routes", self.handle.route().get(request).execute()).await?;
             routes.extend(listed.iter().filter_map(forwarding_route));
+            local.extend(listed.iter().filter_map(local_address));
         }
-        Ok(routes)
+        Ok((routes, local))
     }
 
     /// All neighbours.

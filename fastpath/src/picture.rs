@@ -85,6 +85,8 @@ pub struct Input {
     pub routes: Vec<Route>,
     /// Neighbours on interfaces that are served.
     pub neighbours: Vec<Neighbour>,
+    /// This host's own addresses.
+    pub local: Vec<IpAddr>,
 }
 
 /// See the module's text.
@@ -93,6 +95,7 @@ pub struct Picture {
     names: Vec<String>,
     links: Vec<Option<Link>>,
     routes: Vec<KernelRoute>,
+    local: Vec<IpAddr>,
     neighbours: HashMap<(u32, IpAddr), Entry>,
 }
 
@@ -178,6 +181,13 @@ impl Picture {
         self.routes = routes;
     }
 
+    /// Replaces all addresses of this host.
+    pub fn local_addresses_are(&mut self, addresses: Vec<IpAddr>) {
+        self.local = addresses;
+        self.local.sort_unstable();
+        self.local.dedup();
+    }
+
     /// A neighbour is there or has changed its state. True if the forwarder has to know.
     pub fn neighbour_is(&mut self, message: &NeighbourMessage) -> bool {
         let Some((address, mac)) = neighbour(message) else {
@@ -257,6 +267,7 @@ impl Picture {
             interfaces,
             routes,
             neighbours,
+            local: self.local.clone(),
         }
     }
 
@@ -320,6 +331,27 @@ fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Option<MacAddr>)> {
         }
     }
     Some((address?, link_layer))
+}
+
+/// The address of a message that says that it is this host's own, as the kernel's table of local routes does for every
+/// address of every interface.
+pub fn local_address(message: &RouteMessage) -> Option<IpAddr> {
+    let header = &message.header;
+    let whole = match header.address_family {
+        AddressFamily::Inet => 32,
+        AddressFamily::Inet6 => 128,
+        _ => return None,
+    };
+    if header.kind != RouteType::Local || header.destination_prefix_length != whole {
+        return None;
+    }
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(address) => ip(address),
+            _ => None,
+        })
 }
 
 /// The route of a message, if packets may be forwarded by it: unicast, of the main or default table, not a cached

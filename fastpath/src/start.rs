@@ -182,7 +182,9 @@ async fn first_picture(netlink: &Netlink, settings: &Fastpath) -> Result<Picture
     for link in netlink.links().await? {
         picture.link_is(&link);
     }
-    picture.routes_are(netlink.routes().await?);
+    let (routes, local) = netlink.routes().await?;
+    picture.routes_are(routes);
+    picture.local_addresses_are(local);
     for neighbour in netlink.neighbours().await? {
         picture.neighbour_is(&neighbour);
     }
@@ -207,7 +209,8 @@ fn last_snapshot_of(settings: &Settings, workers: usize) -> (SnapshotSpec, Snaps
 }
 
 fn view(snapshot: Arc<Snapshot>, input: Input) -> View {
-    let network = Network::new(input.interfaces, input.routes, input.neighbours);
+    let network =
+        Network::new(input.interfaces, input.routes, input.neighbours).with_local(input.local);
     View::new(snapshot, Arc::new(network))
 }
 

@@ -296,6 +296,32 @@ fn of_several_hops_the_living_ones_count() {
 }
 
 #[test]
+fn own_addresses_are_told_by_local_routes() {
+    let mut own = route("10.1.0.1", 32, vec![]);
+    assert_eq!(local_address(&own), None, "a host's route is no address");
+    own.header.kind = RouteType::Local;
+    let mut six = route("fd00::1", 128, vec![]);
+    six.header.kind = RouteType::Local;
+    let mut loopback = route("127.0.0.0", 8, vec![]);
+    loopback.header.kind = RouteType::Local;
+    let addresses: Vec<_> = [&six, &own, &loopback, &own]
+        .into_iter()
+        .filter_map(local_address)
+        .collect();
+    let mut picture = Picture::new(vec!["eth0".to_owned()]);
+    picture.local_addresses_are(addresses);
+    assert_eq!(
+        picture
+            .input()
+            .local
+            .iter()
+            .map(IpAddr::to_string)
+            .collect::<Vec<_>>(),
+        ["10.1.0.1", "fd00::1"]
+    );
+}
+
+#[test]
 fn routes_that_do_not_forward_are_left_out() {
     let good = || route("10.0.0.0", 24, vec![RouteAttribute::Oif(10)]);
     assert!(forwarding_route(&good()).is_some());
