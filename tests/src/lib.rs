@@ -14,12 +14,17 @@
 pub mod bench;
 pub mod capture;
 pub mod flood;
+pub mod fragments;
 pub mod lab;
 pub mod load;
+pub mod machine;
 pub mod noise;
+pub mod raw;
+pub mod sctp;
 pub mod service;
 pub mod shell;
 pub mod transfer;
+pub mod tunnel;
 pub mod udp;
 
 /// The two address families that everything is tried with.
@@ -34,6 +39,14 @@ pub enum Family {
 impl Family {
     /// Both.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// That of an address.
+    pub fn of(address: std::net::IpAddr) -> Family {
+        match address {
+            std::net::IpAddr::V4(_) => Family::V4,
+            std::net::IpAddr::V6(_) => Family::V6,
+        }
+    }
 }
 
 impl std::fmt::Display for Family {

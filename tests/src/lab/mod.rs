@@ -23,7 +23,7 @@ pub mod process;
 pub mod web;
 pub mod wiring;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -202,6 +202,18 @@ impl Lab {
         self.server_net().host(family, 10 + n)
     }
 
+    /// The balancer's own address on the back network.
+    pub fn node_address(&self, family: Family) -> IpAddr {
+        Net::Back.host(family, 1)
+    }
+
+    /// Starts nginx in one more namespace, as in a server, and waits for it.
+    #[track_caller]
+    pub fn web(&self, role: &str) {
+        self.adopt(web::start(self.at(role), role, &self.directory));
+        web::wait(self.at(role));
+    }
+
     /// Address of client `n` (from 1).
     pub fn client(&self, family: Family, n: u8) -> IpAddr {
         self.client_net().host(family, 9 + n)
@@ -254,6 +266,15 @@ impl Lab {
             for address in addresses {
                 echoes.push(Echo::start(self.at(&role), &role, (address, port).into()));
             }
+        }
+    }
+
+    /// Starts a UDP echo in every server on this address, such as a VIP that servers hold.
+    pub fn udp_echo_on(&self, address: SocketAddr) {
+        let mut echoes = self.echoes.lock().unwrap_or_else(PoisonError::into_inner);
+        for n in 1..=self.spec.servers {
+            let role = format!("s{n}");
+            echoes.push(Echo::start(self.at(&role), &role, address));
         }
     }
 
