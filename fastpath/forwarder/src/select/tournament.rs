@@ -3,8 +3,8 @@
 //!
 //! No lock: whoever changes a number plays the matches on its way up anew. After writing down a winner it looks at the
 //! two players again, so that of two workers that play the same match the one with the older numbers does not have the
-//! last word. Between a change and the end of its way the tree may name the second best; when all are done, it names
-//! the best.
+//! last word. Between a change and the end of its way the tree may name the second best, but a change of whoever it names
+//! always goes all the way up, however long another worker sleeps on its own; when all are done, it names the best.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -103,8 +103,10 @@ impl Tournament {
                 self.winners[place].store(winner, Ordering::SeqCst);
                 written = true;
             };
-            // Who neither won here nor wins now changes nothing further up.
-            if !written && winner != player {
+            // Who neither won here nor wins now changes nothing further up. Unless the tree names this very player,
+            // because whoever changed a match below is asleep between there and the final: while that lasts, all
+            // connections would go to a server that is not the least loaded any more.
+            if !written && winner != player && self.player(1) != player {
                 return;
             }
             place /= 2;
