@@ -39,7 +39,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
             return Sweep::End;
         };
         let (rule, turn) = (&rules[rule as usize], &turns[rule as usize]);
-        if connection.state == State::Persistence {
+        if connection.state.is_claim() {
             let server = view.snapshot.target_of(identity.rule, identity.server);
             return match turn {
                 Some(turn) if server.is_some() && !turn.is_over(idle) => Sweep::Keep,
@@ -51,7 +51,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
             if let Some(turn) = turn
                 && connection.state != State::SynReceived
             {
-                turn.ends(table, rule, identity);
+                turn.ends(table, rule, connection);
             }
             return Sweep::End;
         }
@@ -59,7 +59,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
             clients.insert(&hasher, connection.identity.client);
         }
         if let Some(turn) = turn {
-            turn.goes_on(table, rule, identity);
+            turn.goes_on(table, rule, connection);
         }
         // Its server may not be configured any more: the client's next packet decides, as the rule says of orphans.
         let Some(flow) = view.flow(*identity) else {
@@ -73,7 +73,7 @@ pub fn take(view: &View, sweeper: &mut Sweeper<'_>, now: u32) -> Swept {
         Sweep::Keep
     };
     let ended = |connection: &Connection| {
-        if connection.state != State::Persistence
+        if !connection.state.is_claim()
             && let Some(flow) = view.flow(connection.identity)
         {
             let snapshot = &view.snapshot;

@@ -94,7 +94,8 @@ pub struct Entry {
     pub state: String,
     /// Seconds since its last packet.
     pub idle: u32,
-    /// Seconds after which it is forgotten if no more packets come; None where the rule decides otherwise.
+    /// Seconds after which it is forgotten if no more packets come (of a claim: if none of the client's connections is
+    /// left); None if the rule is not configured any more.
     pub remaining: Option<u32>,
     /// The version of the pool that it began with; 0 if it is not known.
     pub pool_version: u16,
@@ -185,7 +186,7 @@ impl<'q> Wanted<'q> {
                 .and_then(|rule| rule.vips.get(identity.vip_index as usize))
                 .map(|vip| vip.address)
         };
-        (*state == State::Persistence) == self.filter.persistence
+        state.is_claim() == self.filter.persistence
             && same(self.filter.rule, identity.rule)
             && same(self.filter.server, identity.server)
             && self.state.is_none_or(|wanted| wanted == *state)
@@ -242,9 +243,10 @@ pub(crate) fn entry(view: &View, connection: &Connection, now: u32) -> Entry {
     let vip = rule.and_then(|rule| rule.vips.get(identity.vip_index as usize));
     let flow = view.flow(*identity);
     let idle = connection.idle(now);
-    let timeout = rule
-        .filter(|_| *state != State::Persistence)
-        .map(|rule| state::timeout(*state, identity.protocol, &rule.timeouts));
+    let timeout = rule.and_then(|rule| match state.is_claim() {
+        true => Some(rule.persistence?.timeout),
+        false => Some(state::timeout(*state, identity.protocol, &rule.timeouts)),
+    });
     let source = rule
         .filter(|rule| rule.topology == Topology::Nat)
         .and_then(|rule| rule.proxy_src.get(identity.nat_index as usize))

@@ -32,7 +32,7 @@ impl Activity {
             State::FinWait | State::CloseWait | State::LastAck | State::TimeWait | State::Close => {
                 Activity::Inactive
             }
-            State::Persistence => Activity::None,
+            State::Persistence | State::Offered => Activity::None,
         }
     }
 
@@ -201,7 +201,10 @@ mod tests {
         use Activity::{Active, Inactive};
         let counted: Vec<_> = State::ALL.into_iter().map(Activity::of).collect();
         let (a, i) = (Active, Inactive);
-        assert_eq!(counted, [a, a, i, i, i, i, i, a, a, Activity::None]);
+        assert_eq!(
+            counted,
+            [a, a, i, i, i, i, i, a, a, Activity::None, Activity::None]
+        );
     }
 
     #[test]

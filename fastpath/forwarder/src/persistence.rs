@@ -7,6 +7,11 @@
 //! which is our default). A server at its connection threshold keeps its persistent clients, as IPVS does. Under NAT a
 //! claim holds the source address, too.
 //!
+//! **Claims of strangers.** A claim is only *offered* until a connection of the client (with a mask, of any of its
+//! network) has become more than embryonic, because whoever invents addresses must not fill the table with claims, nor
+//! take away those of others. Offered claims hold like others, but they count as embryonic entries: they make way under
+//! pressure. IPVS tells them apart in the same way (`IP_VS_CTPL_S_ASSURED`).
+//!
 //! **How long it lives.** [`Persistence::timeout`] counts from the end of the client's last connection, which is when
 //! the connection's entry goes. Each new connection and each end renews the claim. In between, each pass of the census
 //! renews the claims of a slice of the connections: those whose turn has come since the pass before, so that every one
@@ -64,7 +69,7 @@ pub fn identity(rule: RuleId, client: Addr, server: ServerId, nat_index: u8) -> 
 
 /// Whether an entry is the claim of a masked client to a server of a rule.
 pub fn is_claim(connection: &Connection, rule: RuleId, client: Addr) -> bool {
-    connection.state == State::Persistence
+    connection.state.is_claim()
         && connection.identity.rule == rule
         && connection.identity.client == client
 }
@@ -87,11 +92,11 @@ pub fn find(
     Some((found, identity?))
 }
 
-/// Renews the claim of the client of a connection.
-fn renew(table: &Table, rule: &Rule, persistence: &Persistence, connection: &Identity, now: u32) {
-    let client = masked(connection.client, persistence.mask);
-    if let Some((found, _)) = find(table, &table.hasher(), rule.id, client) {
-        table.touch(found.index, |state| state, now);
+/// The state of a claim after it was used. `real` if the client is known to be.
+pub fn used(state: State, real: bool) -> State {
+    match state {
+        State::Offered if real => State::Persistence,
+        other => other,
     }
 }
 
@@ -133,8 +138,8 @@ impl Turn {
     }
 
     /// A connection goes on: renews its client's claim if it has its turn.
-    pub fn goes_on(&self, table: &Table, rule: &Rule, connection: &Identity) {
-        if self.has_turn(connection) {
+    pub fn goes_on(&self, table: &Table, rule: &Rule, connection: &Connection) {
+        if self.has_turn(&connection.identity) {
             self.ends(table, rule, connection);
         }
     }
@@ -149,8 +154,12 @@ impl Turn {
     }
 
     /// A connection ends: the timeout counts from now.
-    pub fn ends(&self, table: &Table, rule: &Rule, connection: &Identity) {
-        renew(table, rule, &self.persistence, connection, self.now);
+    pub fn ends(&self, table: &Table, rule: &Rule, connection: &Connection) {
+        let client = masked(connection.identity.client, self.persistence.mask);
+        if let Some((found, _)) = find(table, &table.hasher(), rule.id, client) {
+            let real = !connection.state.is_embryonic();
+            table.touch(found.index, |state| used(state, real), self.now);
+        }
     }
 }
 

@@ -120,7 +120,7 @@ pub fn after(state: State, direction: Direction, flags: u8) -> State {
         (Close, Forward, Syn | SynAck | Other)
         | (Close, Reverse, Syn | SynAck | Ack | Fin | Other) => Close,
         (
-            Fresh | Flowing | Persistence,
+            Fresh | Flowing | Persistence | Offered,
             Forward | Reverse,
             Syn | SynAck | Ack | Fin | Rst | Other,
         ) => state,
@@ -214,7 +214,7 @@ pub fn after_sctp(state: State, direction: Direction, chunk: u8) -> State {
             Init | InitAck | CookieEcho | CookieAck | Shutdown | ShutdownAck | Other,
         ) => Close,
         (
-            Fresh | Flowing | Persistence,
+            Fresh | Flowing | Persistence | Offered,
             Forward | Reverse,
             Init | InitAck | CookieEcho | CookieAck | Shutdown | ShutdownAck | ShutdownComplete
             | Abort | Other,
@@ -273,7 +273,8 @@ pub fn is_over_for_client(state: State) -> bool {
         | State::CloseWait
         | State::Fresh
         | State::Flowing
-        | State::Persistence => false,
+        | State::Persistence
+        | State::Offered => false,
     }
 }
 
@@ -283,7 +284,7 @@ pub fn is_over_for_client(state: State) -> bool {
 const FRESH_UDP: u32 = 30;
 
 /// Seconds without a packet after which a connection in this state is forgotten. SCTP has a time of its own while it
-/// is open, and TCP's otherwise. Persistence is not for here: its time is the rule's.
+/// is open, and TCP's otherwise. Claims are not for here: their time is the rule's.
 pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
     match (state, Protocol::from_number(protocol)) {
         (State::SynReceived, _) => timeouts.tcp_syn_received,
@@ -295,9 +296,11 @@ pub fn timeout(state: State, protocol: u8, timeouts: &Timeouts) -> u32 {
         (State::TimeWait, _) => timeouts.tcp_time_wait,
         (State::Close, _) => timeouts.tcp_close,
         (State::Fresh, Protocol::Udp) => timeouts.udp.min(FRESH_UDP),
-        (State::Flowing | State::Persistence, Protocol::Udp) => timeouts.udp,
-        (State::Fresh | State::Flowing | State::Persistence, Protocol::Icmp) => timeouts.icmp,
-        (State::Fresh | State::Flowing | State::Persistence, _) => timeouts.other,
+        (State::Flowing | State::Persistence | State::Offered, Protocol::Udp) => timeouts.udp,
+        (State::Fresh | State::Flowing | State::Persistence | State::Offered, Protocol::Icmp) => {
+            timeouts.icmp
+        }
+        (State::Fresh | State::Flowing | State::Persistence | State::Offered, _) => timeouts.other,
     }
 }
 
@@ -311,7 +314,7 @@ pub fn is_open(connection: &Connection, now: u32) -> bool {
         State::SynReceived => idle <= 8,
         State::FinWait | State::CloseWait => idle <= 5,
         State::TimeWait | State::LastAck | State::Close => idle <= 2,
-        State::Persistence => false,
+        State::Persistence | State::Offered => false,
     }
 }
 

@@ -24,7 +24,11 @@ impl Path {
     ) -> Result<(), DropReason> {
         let (limits, guard) = (view.snapshot.limits(), view.snapshot.guard());
         let limited = limits.new_flows_per_second > 0 || rule.new_flows_per_second > 0;
-        let pressed = self.pressure(limits.embryonic_percent);
+        let pressed = match rule.one_packet && rule.persistence.is_none() {
+            // It leaves nothing in the table.
+            true => None,
+            false => self.pressure(limits.embryonic_percent),
+        };
         if !limited && pressed.is_none() {
             return Ok(());
         }
@@ -84,7 +88,7 @@ impl Path {
             if let Some(flow) = view.flow(connection.identity) {
                 flow.target.account.of(self.worker).replaced.add(1);
                 self.load_ended(view, flow.target_index, connection.state);
-                self.drop_claim(view, &flow);
+                self.drop_offer(&flow);
             }
         }
         // What was ended comes back after the batch: half of the reserve is never lent to strangers meanwhile.

@@ -42,6 +42,9 @@ impl Path {
         if old != new && grew && direction == Direction::Forward && self.is_real() {
             let clients = &view.snapshot.guard().clients;
             clients.insert(&self.hasher, flow.identity.client);
+            if let Some(persistence) = &flow.rule.persistence {
+                self.assure_claim(flow, persistence);
+            }
         }
     }
 

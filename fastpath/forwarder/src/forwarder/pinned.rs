@@ -1,10 +1,11 @@
 //! The server of a persistent client: the one of its claim, or a new one that it gets a claim to.
 
 use super::{Path, known::RACES};
+use crate::address::Addr;
 use crate::persistence::{self, Pin};
 use crate::select::{NoChoice, Request};
 use crate::snapshot::Rule;
-use crate::spec::{Persistence, Topology};
+use crate::spec::{Persistence, ServerId, Topology};
 use crate::table::{Candidate, InsertError, NO_LANE, State};
 use crate::verdict::DropReason;
 use crate::view::{Flow, View};
@@ -26,7 +27,12 @@ impl Path {
             if let Some((found, identity)) = claim
                 && let Some(pin) = honoured(view, rule, identity.server, identity.nat_index)
             {
-                match self.table.touch(found.index, |state| state, request.now) {
+                let real = self.is_known(view, request.client);
+                match self.table.touch(
+                    found.index,
+                    |state| persistence::used(state, real),
+                    request.now,
+                ) {
                     Some(_) => return Ok(pin),
                     None => continue,
                 }
@@ -38,27 +44,13 @@ impl Path {
             if let Some((found, _)) = claim {
                 self.table.kill(found.index);
             }
-            let hash = persistence::hash(&self.hasher, rule.id, client);
-            let nat_index = match rule.topology {
-                Topology::Nat => (hash as usize % rule.proxy_src.len().max(1)) as u8,
-                Topology::Dsr | Topology::HalfNat | Topology::Tun => 0,
+            let state = match self.is_known(view, request.client) {
+                true => State::Persistence,
+                false => State::Offered,
             };
             let server = view.snapshot.targets()[target as usize].server;
-            let candidate = Candidate {
-                identity: persistence::identity(rule.id, client, server, nat_index),
-                state: State::Persistence,
-                hash,
-                lane: NO_LANE,
-                now: request.now,
-            };
-            let entered = self.table.insert(
-                candidate,
-                |connection, _| persistence::is_claim(connection, rule.id, client),
-                |_| None,
-                |_, _, _| false,
-            );
-            match entered {
-                Ok(_) => return Ok(Pin { target, nat_index }),
+            match self.claim(rule, client, server, state, request.now) {
+                Ok(nat_index) => return Ok(Pin { target, nat_index }),
                 Err(InsertError::Race) => {}
                 Err(InsertError::Full | InsertError::ReverseTaken) => {
                     rule.account.of(self.worker).no_memory.add(1);
@@ -69,21 +61,68 @@ impl Path {
         Err(DropReason::InsertRace)
     }
 
-    /// Takes away the claim of a client that has lost its connection because it had come to nothing, unless the client
-    /// is known to be real: strangers of a flood must not fill the table with claims.
-    pub(super) fn drop_claim(&self, view: &View, flow: &Flow<'_>) {
+    /// Enters a claim of a (masked) client. Gives the index of the source address that goes with it.
+    fn claim(
+        &self,
+        rule: &Rule,
+        client: Addr,
+        server: ServerId,
+        state: State,
+        now: u32,
+    ) -> Result<u8, InsertError> {
+        let hash = persistence::hash(&self.hasher, rule.id, client);
+        let nat_index = match rule.topology {
+            Topology::Nat => (hash as usize % rule.proxy_src.len().max(1)) as u8,
+            Topology::Dsr | Topology::HalfNat | Topology::Tun => 0,
+        };
+        let candidate = Candidate {
+            identity: persistence::identity(rule.id, client, server, nat_index),
+            state,
+            hash,
+            lane: NO_LANE,
+            now,
+        };
+        self.table
+            .insert(
+                candidate,
+                |connection, _| persistence::is_claim(connection, rule.id, client),
+                |_| None,
+                |_, _, _| false,
+            )
+            .map(|_| nat_index)
+    }
+
+    /// The client of this connection is real, and so is its claim. One that was lost, with the table or under pressure,
+    /// comes back.
+    #[cold]
+    pub(super) fn assure_claim(&self, flow: &Flow<'_>, persistence: &Persistence) {
+        let client = persistence::masked(flow.identity.client, persistence.mask);
+        let found = persistence::find(&self.table, &self.hasher, flow.rule.id, client);
+        if let Some((found, _)) = found {
+            let used = |state| persistence::used(state, true);
+            self.table.touch(found.index, used, self.now);
+            return;
+        }
+        // Without it the connection goes on all the same.
+        let server = flow.identity.server;
+        let _ = self.claim(flow.rule, client, server, State::Persistence, self.now);
+    }
+
+    /// Takes away what was offered to a client whose connection has come to nothing.
+    pub(super) fn drop_offer(&self, flow: &Flow<'_>) {
         let Some(persistence) = &flow.rule.persistence else {
             return;
         };
-        let client = flow.identity.client;
-        if view.snapshot.guard().clients.contains(&self.hasher, client) {
-            return;
-        }
-        let client = persistence::masked(client, persistence.mask);
+        let client = persistence::masked(flow.identity.client, persistence.mask);
         if let Some((found, _)) = persistence::find(&self.table, &self.hasher, flow.rule.id, client)
+            && found.state == State::Offered
         {
             self.table.kill(found.index);
         }
+    }
+
+    fn is_known(&self, view: &View, client: Addr) -> bool {
+        view.snapshot.guard().clients.contains(&self.hasher, client)
     }
 }
 

@@ -62,6 +62,9 @@ impl Path {
                 let flow = view.flow(identity)?;
                 flow.target.account.of(self.worker).recovered.add(1);
                 self.remember(&flow, request.now);
+                if let Some(persistence) = &rule.persistence {
+                    self.assure_claim(&flow, persistence);
+                }
                 self.notes.recovered = true;
                 Some(Some(flow))
             }

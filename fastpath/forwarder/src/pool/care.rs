@@ -113,7 +113,8 @@ pub(crate) fn is_remembered(flow: &Flow<'_>, state: State) -> bool {
         | State::Close
         | State::Fresh
         | State::Flowing
-        | State::Persistence => false,
+        | State::Persistence
+        | State::Offered => false,
     }
 }
 

@@ -36,6 +36,7 @@ fn short(state: State) -> &'static str {
         State::Fresh => "fr",
         State::Flowing => "fl",
         State::Persistence => "pe",
+        State::Offered => "of",
     }
 }
 
@@ -54,19 +55,19 @@ fn check(table: &[(&str, Direction, u8, &str)], after: fn(State, Direction, u8) 
 fn every_pair_of_tcp() {
     #[rustfmt::skip]
     let table = [
-        // from state:                   SR ES FW CW LA TW CL fr fl pe
-        ("SYN",     Forward, SYN,       "SR ES FW CW LA TW CL fr fl pe"),
-        ("SYN",     Reverse, SYN,       "SR ES FW CW LA TW CL fr fl pe"),
-        ("SYN ACK", Forward, SYN | ACK, "SR ES FW CW LA TW CL fr fl pe"),
-        ("SYN ACK", Reverse, SYN | ACK, "SR ES FW CW LA TW CL fr fl pe"),
-        ("ACK",     Forward, ACK,       "ES ES FW CW LA TW ES fr fl pe"),
-        ("ACK",     Reverse, ACK,       "SR ES FW CW LA TW CL fr fl pe"),
-        ("FIN",     Forward, FIN | ACK, "FW FW FW LA LA TW FW fr fl pe"),
-        ("FIN",     Reverse, FIN | ACK, "CW CW TW CW LA TW CL fr fl pe"),
-        ("RST",     Forward, RST,       "CL CL CL CL CL CL CL fr fl pe"),
-        ("RST",     Reverse, RST | ACK, "CL CL CL CL CL CL CL fr fl pe"),
-        ("nothing", Forward, 0,         "SR ES FW CW LA TW CL fr fl pe"),
-        ("nothing", Reverse, 0,         "SR ES FW CW LA TW CL fr fl pe"),
+        // from state:                   SR ES FW CW LA TW CL fr fl pe of
+        ("SYN",     Forward, SYN,       "SR ES FW CW LA TW CL fr fl pe of"),
+        ("SYN",     Reverse, SYN,       "SR ES FW CW LA TW CL fr fl pe of"),
+        ("SYN ACK", Forward, SYN | ACK, "SR ES FW CW LA TW CL fr fl pe of"),
+        ("SYN ACK", Reverse, SYN | ACK, "SR ES FW CW LA TW CL fr fl pe of"),
+        ("ACK",     Forward, ACK,       "ES ES FW CW LA TW ES fr fl pe of"),
+        ("ACK",     Reverse, ACK,       "SR ES FW CW LA TW CL fr fl pe of"),
+        ("FIN",     Forward, FIN | ACK, "FW FW FW LA LA TW FW fr fl pe of"),
+        ("FIN",     Reverse, FIN | ACK, "CW CW TW CW LA TW CL fr fl pe of"),
+        ("RST",     Forward, RST,       "CL CL CL CL CL CL CL fr fl pe of"),
+        ("RST",     Reverse, RST | ACK, "CL CL CL CL CL CL CL fr fl pe of"),
+        ("nothing", Forward, 0,         "SR ES FW CW LA TW CL fr fl pe of"),
+        ("nothing", Reverse, 0,         "SR ES FW CW LA TW CL fr fl pe of"),
     ];
     check(&table, after);
 }
@@ -76,25 +77,25 @@ fn every_pair_of_sctp() {
     const DATA: u8 = 0;
     #[rustfmt::skip]
     let table = [
-        // from state:                                   SR ES FW CW LA TW CL fr fl pe
-        ("INIT",         Forward, sctp::INIT,           "SR ES FW CW LA TW CL fr fl pe"),
-        ("INIT",         Reverse, sctp::INIT,           "SR ES FW CW LA TW CL fr fl pe"),
-        ("INIT ACK",     Forward, sctp::INIT_ACK,       "SR ES FW CW LA TW CL fr fl pe"),
-        ("INIT ACK",     Reverse, sctp::INIT_ACK,       "SR ES FW CW LA TW CL fr fl pe"),
-        ("COOKIE ECHO",  Forward, sctp::COOKIE_ECHO,    "ES ES FW CW LA TW ES fr fl pe"),
-        ("COOKIE ECHO",  Reverse, sctp::COOKIE_ECHO,    "SR ES FW CW LA TW CL fr fl pe"),
-        ("COOKIE ACK",   Forward, sctp::COOKIE_ACK,     "ES ES FW CW LA TW ES fr fl pe"),
-        ("COOKIE ACK",   Reverse, sctp::COOKIE_ACK,     "ES ES FW CW LA TW CL fr fl pe"),
-        ("SHUTDOWN",     Forward, sctp::SHUTDOWN,       "FW FW FW LA LA TW FW fr fl pe"),
-        ("SHUTDOWN",     Reverse, sctp::SHUTDOWN,       "CW CW TW CW LA TW CL fr fl pe"),
-        ("SHUTDOWN ACK", Forward, sctp::SHUTDOWN_ACK,   "LA LA TW LA LA TW LA fr fl pe"),
-        ("SHUTDOWN ACK", Reverse, sctp::SHUTDOWN_ACK,   "TW TW TW LA LA TW CL fr fl pe"),
-        ("COMPLETE",     Forward, sctp::SHUTDOWN_COMPLETE, "CL CL CL CL CL CL CL fr fl pe"),
-        ("COMPLETE",     Reverse, sctp::SHUTDOWN_COMPLETE, "CL CL CL CL CL CL CL fr fl pe"),
-        ("ABORT",        Forward, sctp::ABORT,          "CL CL CL CL CL CL CL fr fl pe"),
-        ("ABORT",        Reverse, sctp::ABORT,          "CL CL CL CL CL CL CL fr fl pe"),
-        ("DATA",         Forward, DATA,                 "SR ES FW CW LA TW ES fr fl pe"),
-        ("DATA",         Reverse, DATA,                 "SR ES FW CW LA TW CL fr fl pe"),
+        // from state:                                   SR ES FW CW LA TW CL fr fl pe of
+        ("INIT",         Forward, sctp::INIT,           "SR ES FW CW LA TW CL fr fl pe of"),
+        ("INIT",         Reverse, sctp::INIT,           "SR ES FW CW LA TW CL fr fl pe of"),
+        ("INIT ACK",     Forward, sctp::INIT_ACK,       "SR ES FW CW LA TW CL fr fl pe of"),
+        ("INIT ACK",     Reverse, sctp::INIT_ACK,       "SR ES FW CW LA TW CL fr fl pe of"),
+        ("COOKIE ECHO",  Forward, sctp::COOKIE_ECHO,    "ES ES FW CW LA TW ES fr fl pe of"),
+        ("COOKIE ECHO",  Reverse, sctp::COOKIE_ECHO,    "SR ES FW CW LA TW CL fr fl pe of"),
+        ("COOKIE ACK",   Forward, sctp::COOKIE_ACK,     "ES ES FW CW LA TW ES fr fl pe of"),
+        ("COOKIE ACK",   Reverse, sctp::COOKIE_ACK,     "ES ES FW CW LA TW CL fr fl pe of"),
+        ("SHUTDOWN",     Forward, sctp::SHUTDOWN,       "FW FW FW LA LA TW FW fr fl pe of"),
+        ("SHUTDOWN",     Reverse, sctp::SHUTDOWN,       "CW CW TW CW LA TW CL fr fl pe of"),
+        ("SHUTDOWN ACK", Forward, sctp::SHUTDOWN_ACK,   "LA LA TW LA LA TW LA fr fl pe of"),
+        ("SHUTDOWN ACK", Reverse, sctp::SHUTDOWN_ACK,   "TW TW TW LA LA TW CL fr fl pe of"),
+        ("COMPLETE",     Forward, sctp::SHUTDOWN_COMPLETE, "CL CL CL CL CL CL CL fr fl pe of"),
+        ("COMPLETE",     Reverse, sctp::SHUTDOWN_COMPLETE, "CL CL CL CL CL CL CL fr fl pe of"),
+        ("ABORT",        Forward, sctp::ABORT,          "CL CL CL CL CL CL CL fr fl pe of"),
+        ("ABORT",        Reverse, sctp::ABORT,          "CL CL CL CL CL CL CL fr fl pe of"),
+        ("DATA",         Forward, DATA,                 "SR ES FW CW LA TW ES fr fl pe of"),
+        ("DATA",         Reverse, DATA,                 "SR ES FW CW LA TW CL fr fl pe of"),
     ];
     check(&table, after_sctp);
     for direction in [Forward, Reverse] {

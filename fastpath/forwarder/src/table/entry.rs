@@ -46,11 +46,13 @@ pub enum State {
     Flowing = 8,
     /// Not a connection but a client's claim to a server ([`crate::spec::Persistence`]).
     Persistence = 9,
+    /// As before, of a client that may not exist: none of its connections has been more than embryonic yet.
+    Offered = 10,
 }
 
 impl State {
     /// All states, in the order of their numbers.
-    pub const ALL: [State; 10] = [
+    pub const ALL: [State; 11] = [
         State::SynReceived,
         State::Established,
         State::FinWait,
@@ -61,6 +63,7 @@ impl State {
         State::Fresh,
         State::Flowing,
         State::Persistence,
+        State::Offered,
     ];
 
     /// Damaged memory may hold numbers that are no states: they pass for reset, which is soon forgotten.
@@ -74,7 +77,13 @@ impl State {
     /// Whether only the first packets have been seen: nothing shows yet that the client is real.
     #[inline(always)]
     pub const fn is_embryonic(self) -> bool {
-        matches!(self, State::SynReceived | State::Fresh)
+        matches!(self, State::SynReceived | State::Fresh | State::Offered)
+    }
+
+    /// Whether this is no connection but a client's claim to a server.
+    #[inline(always)]
+    pub const fn is_claim(self) -> bool {
+        matches!(self, State::Persistence | State::Offered)
     }
 
     /// Whether both ends have closed, or one has reset it: what may still come are segments that were late.
@@ -96,6 +105,7 @@ impl State {
             State::Fresh => "fresh",
             State::Flowing => "flowing",
             State::Persistence => "persistence",
+            State::Offered => "offered",
         }
     }
 }
