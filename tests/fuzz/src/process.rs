@@ -729,7 +729,7 @@ impl World {
     fn compare(&mut self, surprises: bool) {
         let mut listed = Vec::new();
         self.table.each(|index, connection| {
-            if connection.state != State::Persistence {
+            if !connection.state.is_claim() {
                 listed.push((index, *connection));
             }
             ControlFlow::Continue(())
