@@ -9,14 +9,21 @@ use ilb_forwarder::network::Network;
 use ilb_forwarder::packet::{self, Kind, Tuple, tcp};
 use ilb_forwarder::spec::*;
 use ilb_forwarder::table::{Connection, Direction, State};
+use ilb_forwarder::tunnel::MOST_OVERHEAD;
 use ilb_forwarder::verdict::{DropReason, Verdict};
 use ilb_forwarder::{Forwarder, Packet, Snapshot, Table, View, census};
 
 use crate::bytes::Bytes;
 use crate::common::{BACK, Build, FAMILIES, FRONT, Family, HEADROOM, KEYS, icmp_error, network};
 use crate::reference::Datagram::*;
-use crate::reference::{End, Expected, Key, Known, Life, Reference, may_be_chosen};
+use crate::reference::{End, Expected, Key, Known, Life, Reference, masked, may_be_chosen};
 use crate::wire;
+
+mod account;
+mod frames;
+mod hold;
+
+use frames::{arrives, is_sent, mac};
 
 const CAPACITY: u32 = 1024;
 const FILL: u8 = 0xa5;
@@ -27,10 +34,42 @@ const FORGOTTEN: u32 = 900;
 /// The server that never answers neighbour resolution ([`network`]).
 const SILENT: u8 = 250;
 const CLIENTS: usize = 4;
+/// All ways to wrap a packet.
+const TUNNELS: [Tunnel; 6] = [
+    Tunnel::Ipip,
+    Tunnel::Gre { checksum: false },
+    Tunnel::Gre { checksum: true },
+    Tunnel::Gue {
+        port: GUE_PORT,
+        checksum: GueChecksum::None,
+    },
+    Tunnel::Gue {
+        port: GUE_PORT,
+        checksum: GueChecksum::Udp,
+    },
+    Tunnel::Gue {
+        port: GUE_PORT,
+        checksum: GueChecksum::Remote,
+    },
+];
 /// Seconds that later fragments wait for their first one; the fast path's are as few.
 const PATIENCE: u32 = 2;
 
-static NETWORK: LazyLock<Arc<Network>> = LazyLock::new(|| Arc::new(network()));
+/// The server that is this host.
+const LOCAL: u8 = 251;
+const GUE_PORT: u16 = 6080;
+
+static NETWORK: LazyLock<Arc<Network>> = LazyLock::new(|| {
+    let own = FAMILIES.map(|family| family.server(LOCAL));
+    Arc::new(network().with_local(own))
+});
+/// Outer sources of all tunnels.
+static TUNNEL_SOURCES: LazyLock<Vec<IpAddr>> = LazyLock::new(|| {
+    FAMILIES
+        .iter()
+        .flat_map(|family| [11, 12].map(|n| family.proxy(n)))
+        .collect()
+});
 
 /// Why a packet that begins a connection may be refused although a server could take it.
 const REFUSALS: &[&str] = &[
@@ -88,6 +127,8 @@ struct World {
     waiting: Vec<(Sent, u64, u32)>,
     /// Verdicts to wait.
     held: u64,
+    /// The latest packet that went into a tunnel.
+    wrapped: Option<Vec<u8>>,
 }
 
 impl World {
@@ -107,6 +148,7 @@ impl World {
             datagram: 0,
             waiting: Vec::new(),
             held: 0,
+            wrapped: None,
         };
         for n in 0..1 + input.below(3) {
             let rule = world.rule(n as u8, input);
@@ -119,14 +161,21 @@ impl World {
     /// Rule `n` has the ports 80 + 4n to 82 + 4n, so that rules never overlap.
     fn rule(&mut self, n: u8, input: &mut Bytes<'_>) -> RuleSpec {
         let family = input.pick(&FAMILIES);
-        let topology = input.pick(&[Topology::Nat, Topology::HalfNat, Topology::Dsr]);
+        let topology = input.pick(&[
+            Topology::Nat,
+            Topology::HalfNat,
+            Topology::Dsr,
+            Topology::Tun,
+        ]);
         let first = 80 + 4 * u16::from(n);
+        let protocol = input.pick(&[Protocol::Tcp, Protocol::Udp]);
+        let mask = input.pick(&[32, 24, 30]);
         let mut rule = RuleSpec {
             id: u32::from(n) + 1,
             name: format!("rule{n}"),
             vips: vec![VipSpec {
                 address: family.vip(),
-                protocol: input.pick(&[Protocol::Tcp, Protocol::Udp]),
+                protocol,
                 ports: PortRange {
                     first,
                     last: first + 2,
@@ -134,13 +183,21 @@ impl World {
             }],
             topology,
             algorithm: algorithm(input),
-            proxy_src: if topology == Topology::Nat {
-                (1..=1 + input.below(2) as u8)
+            proxy_src: match topology {
+                Topology::Nat => (1..=1 + input.below(2) as u8)
                     .map(|n| family.proxy(n))
-                    .collect()
-            } else {
-                Vec::new()
+                    .collect(),
+                Topology::Tun => TUNNEL_SOURCES.clone(),
+                Topology::Dsr | Topology::HalfNat => Vec::new(),
             },
+            tunnel: input.pick(&TUNNELS),
+            orphans: input.pick(&[Orphans::Reschedule, Orphans::Reset, Orphans::Drop]),
+            persistence: input.once_in(4).then(|| Persistence {
+                mask: if family.v4 { mask } else { mask + 96 },
+                timeout: 60,
+            }),
+            one_packet: input.once_in(8) && protocol == Protocol::Udp && !topology.has_reverse(),
+            new_flows_per_second: if input.once_in(16) { 2 } else { 0 },
             ..RuleSpec::default()
         };
         for _ in 0..input.below(4) {
@@ -152,13 +209,24 @@ impl World {
 
     fn server(&mut self, family: Family, rule: &RuleSpec, input: &mut Bytes<'_>) -> ServerSpec {
         self.next_server = self.next_server % 200 + 1;
-        let silent = family.server(SILENT);
-        let address =
-            if input.once_in(16) && rule.servers.iter().all(|server| server.address != silent) {
-                silent
-            } else {
-                family.server(self.next_server)
-            };
+        let family = match rule.topology {
+            Topology::Tun => input.pick(&FAMILIES),
+            _ => family,
+        };
+        let number = match input.below(16) {
+            15 => SILENT,
+            14 => LOCAL,
+            _ => self.next_server,
+        };
+        let is_there = |n| {
+            let addresses = FAMILIES.map(|family| family.server(n));
+            let mut servers = rule.servers.iter();
+            servers.any(|server| addresses.contains(&server.address))
+        };
+        let address = match is_there(number) {
+            true => family.server(self.next_server),
+            false => family.server(number),
+        };
         ServerSpec {
             id: u32::from(self.next_server) + self.generation as u32 * 1000,
             name: format!("_s.{}", self.next_server),
@@ -169,6 +237,7 @@ impl World {
             },
             weight: input.pick(&[1, 1, 1, 0, 7, 65535]),
             accepting: !input.once_in(8),
+            max_connections: input.pick(&[0, 0, 0, 0, 0, 0, 1, 3]),
             ..ServerSpec::default()
         }
     }
@@ -232,8 +301,13 @@ impl World {
     fn change(&mut self, input: &mut Bytes<'_>) {
         let at = input.below(self.reference.rules.len());
         let family = FAMILIES[usize::from(!self.reference.rules[at].vips[0].address.is_ipv4())];
-        match input.below(6) {
+        match input.below(8) {
             0 => self.reference.rules[at].accepting ^= true,
+            5 | 6 if !self.reference.rules[at].servers.is_empty() => {
+                let servers = &mut self.reference.rules[at].servers;
+                let n = input.below(servers.len());
+                servers[n].dead ^= true;
+            }
             1 => self.reference.rules[at].algorithm = algorithm(input),
             2 if self.reference.rules[at].servers.len() < 6 => {
                 let rule = self.reference.rules[at].clone();
@@ -362,8 +436,19 @@ impl World {
         sent
     }
 
-    /// An ICMP error about a packet of a connection, from either side.
+    /// An ICMP error about a packet of a connection, from either side, or about one in a tunnel.
     fn error(&mut self, input: &mut Bytes<'_>) -> Vec<Sent> {
+        if let (Some(about), true) = (&self.wrapped, input.once_in(3)) {
+            let (from, family) = match packet::parse(about).expect("it was sent").tuple.src.into() {
+                from @ IpAddr::V4(_) => (from, FAMILIES[0]),
+                from => (from, FAMILIES[1]),
+            };
+            let quote = input.pick(&[28, 48, 68, 300]);
+            return vec![Sent {
+                frame: icmp_error(family.router(), from, input.once_in(2), about, quote),
+                meaning: Meaning::Noise,
+            }];
+        }
         let Some((key, _, (seen_client, server))) = self.some_flow(input) else {
             return Vec::new();
         };
@@ -478,7 +563,10 @@ impl World {
                 outside.into_iter().all(|&byte| byte == FILL),
                 "a byte outside the frame has changed"
             );
-            self.answers += u64::from(conserved(&sent.frame, verdict, out));
+            self.answers += u64::from(self.conserved(&sent.frame, verdict, out));
+            if wire::unwrap_if(out, GUE_PORT, |source| TUNNEL_SOURCES.contains(&source)).is_some() {
+                self.wrapped = Some(out.to_vec());
+            }
             match &sent.meaning {
                 // What the table holds now is known again behind the batch.
                 Meaning::Client(key, _, Some((0, id, _))) if surprises => {
@@ -504,393 +592,6 @@ impl World {
             }
         }
         self.compare(surprises);
-    }
-
-    /// Holds a client's packet against the reference. True if the reference cannot know what the table holds now.
-    fn hold_client(
-        &mut self,
-        key: &Key,
-        build: &Build,
-        piece: Option<Piece>,
-        verdict: Verdict,
-        out: &[u8],
-    ) -> bool {
-        let expected = self.reference.expect(key, build.flags);
-        if !matches!(expected, Expected::Continues(_) | Expected::Orphan) {
-            // One that was over makes way, whatever becomes of the packet.
-            self.reference.flows.remove(key);
-        }
-        let datagram = piece.map(|(_, id, _)| (*key, id));
-        if let Some(datagram) = datagram {
-            // Until it is known better below.
-            self.reference.datagrams.insert(datagram, Unchecked);
-        }
-        let known = match expected {
-            Expected::Continues(known) => known,
-            Expected::Orphan => return true,
-            Expected::Kernel => {
-                assert_eq!(verdict, Verdict::Kernel, "{key:?}");
-                if let Some(datagram) = datagram {
-                    self.reference
-                        .datagrams
-                        .insert(datagram, Kernel { since: self.now });
-                }
-                return false;
-            }
-            // Established once, and forgotten since by the table but not by the rule's pool.
-            Expected::NoConnection if matches!(verdict, Verdict::Transmit(_)) => return true,
-            Expected::NoConnection => {
-                assert_eq!(verdict, Verdict::Drop(DropReason::NoConnection), "{key:?}");
-                return false;
-            }
-            Expected::Begins(rule) => match self.learn(rule, key, verdict, out) {
-                Some(known) => known,
-                None => {
-                    let is_entered = verdict == Verdict::Drop(DropReason::TtlExpired);
-                    if let (Some(datagram), false) = (datagram, is_entered) {
-                        self.reference.datagrams.remove(&datagram);
-                    }
-                    return is_entered;
-                }
-            },
-        };
-        self.reference.flows.insert(*key, known);
-        let id = self.renumbered(build, &known, piece, out);
-        if let (Some(datagram), Some(id)) = (datagram, id) {
-            let known = Follows {
-                known,
-                id,
-                since: self.now,
-            };
-            self.reference.datagrams.insert(datagram, known);
-        }
-        let piece = piece.map(|(n, own, size)| (n, id.unwrap_or(own), size));
-        self.goes_to_server(key, build, &known, piece, verdict, out);
-        self.reference.passed(key, true, build.flags, self.now);
-        false
-    }
-
-    /// The identification that a first fragment was given; None if it has none that can be read.
-    fn renumbered(
-        &self,
-        build: &Build,
-        known: &Known,
-        piece: Option<Piece>,
-        out: &[u8],
-    ) -> Option<u32> {
-        let (_, id, _) = piece?;
-        let (rule, _) = self.reference.configured(known.rule, known.server)?;
-        if !build.src.0.is_ipv4() || !rule.topology.has_reverse() {
-            return Some(id);
-        }
-        (build.ttl > 1).then(|| u32::from(u16::from_be_bytes([out[18], out[19]])))
-    }
-
-    /// A packet of a known connection, or a fragment of it, arrives at the server as it should.
-    fn goes_to_server(
-        &self,
-        key: &Key,
-        build: &Build,
-        known: &Known,
-        piece: Option<Piece>,
-        verdict: Verdict,
-        out: &[u8],
-    ) {
-        let (src, dst) = self
-            .reference
-            .towards_server(key, known)
-            .expect("is configured");
-        let (rule, server) = self
-            .reference
-            .configured(known.rule, known.server)
-            .expect("is configured");
-        let hop = rule.topology != Topology::Dsr;
-        if hop && build.ttl == 1 {
-            assert_eq!(verdict, Verdict::Drop(DropReason::TtlExpired), "{key:?}");
-            return;
-        }
-        let expected = Build {
-            src,
-            dst,
-            ttl: build.ttl - u8::from(hop),
-            ..build.clone()
-        };
-        let frame = match piece {
-            None => expected.frame(),
-            Some((n, id, size)) => expected.fragments(id, size).swap_remove(n),
-        };
-        arrives(server.address, BACK, &frame, verdict, out);
-    }
-
-    /// A fragment behind the first one follows it, or waits for it.
-    fn hold_later(
-        &mut self,
-        key: &Key,
-        build: &Build,
-        (n, id, size): Piece,
-        verdict: Verdict,
-        out: &[u8],
-    ) {
-        match self.reference.datagram(key, id, self.now) {
-            Some(Unchecked) => {}
-            None => assert!(
-                matches!(verdict, Verdict::Hold { .. }),
-                "{key:?}: {verdict:?}"
-            ),
-            Some(Kernel { .. }) => assert_eq!(verdict, Verdict::Kernel, "{key:?}"),
-            Some(Follows { known, id, .. }) => {
-                match self.reference.configured(known.rule, known.server) {
-                    None => {
-                        assert_eq!(verdict, Verdict::Drop(DropReason::ServerGone), "{key:?}");
-                    }
-                    Some(_) => {
-                        self.goes_to_server(key, build, &known, Some((n, id, size)), verdict, out);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Which server a new connection was given, by what became of its first packet.
-    fn learn(&self, rule: usize, key: &Key, verdict: Verdict, out: &[u8]) -> Option<Known> {
-        let rule = &self.reference.rules[rule];
-        let candidates = || rule.servers.iter().filter(|server| may_be_chosen(server));
-        let chosen: IpAddr = match verdict {
-            Verdict::Drop(DropReason::NoServer) => {
-                assert!(
-                    candidates().next().is_none(),
-                    "a server could be chosen: {rule:#?}"
-                );
-                return None;
-            }
-            // No server has thresholds, but overflow takes a weight as one.
-            Verdict::Drop(DropReason::ServerLimits) => {
-                let overflow = rule.algorithm == Algorithm::Overflow;
-                assert!(
-                    overflow && candidates().next().is_some(),
-                    "nobody is at a limit: {rule:#?}"
-                );
-                return None;
-            }
-            Verdict::Drop(DropReason::TtlExpired) => return None,
-            Verdict::Drop(reason) => {
-                assert!(REFUSALS.contains(&reason.label()), "{key:?}: {reason:?}");
-                return None;
-            }
-            Verdict::Unresolved { next_hop, .. } => next_hop,
-            Verdict::Transmit(_) => {
-                let mut all = candidates();
-                all.find(|server| out[..6] == mac(server.address))?.address
-            }
-            other => panic!("{key:?}: {other:?}"),
-        };
-        let server = candidates()
-            .find(|server| server.address == chosen)
-            .unwrap_or_else(|| panic!("{chosen} may not be chosen: {rule:#?}"));
-        let tuple = packet::parse(out).expect("what is sent can be read").tuple;
-        let nat = (rule.topology == Topology::Nat).then(|| (tuple.src.into(), tuple.sport));
-        if let Some((address, port)) = nat {
-            assert!(
-                rule.proxy_src.contains(&address) && port >= 1024,
-                "NAT by {address}:{port}"
-            );
-        }
-        Some(Known {
-            rule: rule.id,
-            server: server.id,
-            nat,
-            life: Life::Open,
-            seen: self.now,
-        })
-    }
-
-    fn hold_server(&mut self, build: &Build, verdict: Verdict, out: &[u8]) {
-        let Some((key, _)) = self
-            .reference
-            .of_reply(build.src, build.dst, build.protocol)
-        else {
-            return;
-        };
-        if build.ttl == 1 {
-            assert_eq!(verdict, Verdict::Drop(DropReason::TtlExpired), "{key:?}");
-        } else {
-            let expected = Build {
-                src: key.vip,
-                dst: key.client,
-                ttl: build.ttl - 1,
-                ..build.clone()
-            };
-            arrives(key.client.0, FRONT, &expected.frame(), verdict, out);
-        }
-        self.reference.passed(&key, false, build.flags, self.now);
-    }
-
-    /// The table holds the connections of the reference and no others, each found by both of its keys.
-    fn compare(&mut self, surprises: bool) {
-        let mut listed = Vec::new();
-        self.table.each(|index, connection| {
-            if !connection.state.is_claim() {
-                listed.push((index, *connection));
-            }
-            ControlFlow::Continue(())
-        });
-        let mut seen = std::collections::BTreeMap::new();
-        for (index, connection) in &listed {
-            let Some((key, known)) = self.meaning(connection) else {
-                continue;
-            };
-            let before = seen.insert(key, known);
-            assert!(before.is_none(), "{key:?} is in the table twice");
-            if self
-                .reference
-                .configured(known.rule, known.server)
-                .is_some()
-            {
-                self.both_ways(*index, connection);
-            }
-            match self.reference.flows.get(&key) {
-                Some(old) if (old.server, old.nat) == (known.server, known.nat) => {
-                    assert!(
-                        surprises || old.life == known.life,
-                        "{key:?}: {old:?}, but in the table {:?}",
-                        connection.state
-                    );
-                }
-                Some(old) => assert!(
-                    surprises || self.reference.configured(old.rule, old.server).is_none(),
-                    "{key:?} has changed from {old:?} to {known:?}"
-                ),
-                None => assert!(surprises, "{key:?} comes from nowhere: {known:?}"),
-            }
-        }
-        for (key, old) in &self.reference.flows {
-            let excused = match self.reference.configured(old.rule, old.server) {
-                None => true,
-                // Its client uses the same port anew, through another VIP port.
-                Some((rule, _)) => rule.topology == Topology::HalfNat && old.life != Life::Open,
-            };
-            assert!(
-                surprises || excused || seen.contains_key(key),
-                "{key:?} is lost: {old:?}"
-            );
-        }
-        self.reference.flows = seen;
-    }
-
-    /// What an entry stands for; None for one that is no connection. Its server may be gone, but rules stay.
-    fn meaning(&self, connection: &Connection) -> Option<(Key, Known)> {
-        let id = &connection.identity;
-        let rule = self.reference.rule(id.rule)?;
-        let key = Key {
-            client: (id.client.into(), id.client_port),
-            vip: (rule.vips[id.vip_index as usize].address, id.vip_port),
-            protocol: id.protocol,
-        };
-        let nat = (rule.topology == Topology::Nat)
-            .then(|| (rule.proxy_src[id.nat_index as usize], id.nat_port));
-        let life = match connection.state {
-            State::FinWait | State::TimeWait | State::LastAck => Life::Closed,
-            State::Close => Life::Reset,
-            _ => Life::Open,
-        };
-        let known = Known {
-            rule: id.rule,
-            server: id.server,
-            nat,
-            life,
-            seen: connection.last_seen,
-        };
-        Some((key, known))
-    }
-
-    fn both_ways(&self, index: u32, connection: &Connection) {
-        let flow = self.view.flow(connection.identity).expect("is configured");
-        let find = |tuple: &Tuple| {
-            let hash = self.table.hasher().flow(
-                tuple.src,
-                tuple.dst,
-                tuple.sport,
-                tuple.dport,
-                tuple.protocol,
-            );
-            self.table
-                .find(hash as u32, |entry, direction| {
-                    self.view.recognise(tuple, entry, direction).is_some()
-                })
-                .map(|found| (found.index, found.direction))
-        };
-        assert_eq!(
-            find(&flow.forward_tuple()),
-            Some((index, Direction::Forward)),
-            "{connection:?}"
-        );
-        if let Some(tuple) = flow.reverse_tuple() {
-            assert_eq!(
-                find(&tuple),
-                Some((index, Direction::Reverse)),
-                "{connection:?}"
-            );
-        }
-    }
-
-    fn sweep(&mut self) {
-        let table = self.table.clone();
-        let mut sweeper = table.sweeper();
-        let swept = census::take(&self.view, &mut sweeper, self.now);
-        let mut left = 0;
-        let mut lost = Vec::new();
-        let mut live = std::collections::BTreeSet::new();
-        table.each(|_, connection| {
-            left += 1;
-            live.extend(self.meaning(connection).map(|(key, _)| key));
-            ControlFlow::Continue(())
-        });
-        assert_eq!(swept.live, left, "what the census counted is what is there");
-        for (key, known) in &self.reference.flows {
-            let idle = self.now - known.seen;
-            let (there, configured) = (
-                live.contains(key),
-                self.reference
-                    .configured(known.rule, known.server)
-                    .is_some(),
-            );
-            assert!(
-                there || !configured || idle > SURVIVED,
-                "{key:?} ended after {idle} s"
-            );
-            assert!(!there || idle <= FORGOTTEN, "{key:?} lives after {idle} s");
-            lost.extend((!there).then_some(*key));
-        }
-        self.reference.flows.retain(|key, _| !lost.contains(key));
-        // Nobody is in a batch: whatever is dead comes back.
-        for _ in 0..2 {
-            census::take(&self.view, &mut sweeper, self.now);
-        }
-        assert_eq!(table.used(), left, "entries in use are live ones");
-    }
-
-    fn end(&mut self) {
-        self.sweep();
-        let counters = self.workers.iter().map(Forwarder::counters);
-        let (mut verdicts, mut packets, mut held) = (0, 0, 0);
-        for counters in counters {
-            packets += counters.packets.get();
-            verdicts +=
-                counters.transmitted.get() + counters.kernel.get() + counters.unresolved.get();
-            held += counters.held.get();
-            verdicts += DropReason::ALL
-                .iter()
-                .map(|&reason| counters.drops(reason))
-                .sum::<u64>();
-        }
-        assert_eq!(
-            (packets, verdicts + held, held),
-            (self.packets, self.packets + self.answers, self.held),
-            "one verdict each, and one more for an answer"
-        );
-        self.now += 1_000_000;
-        self.sweep();
-        assert_eq!(self.table.used(), 0, "everything ends");
     }
 }
 
@@ -919,87 +620,4 @@ fn algorithm(input: &mut Bytes<'_>) -> Algorithm {
         Algorithm::Overflow,
         Algorithm::TwoChoices,
     ])
-}
-
-/// The MTU of all interfaces ([`network`]).
-const MTU: usize = 1500;
-
-/// What holds for every frame. True if it was answered instead of sent on.
-fn conserved(before: &[u8], verdict: Verdict, after: &[u8]) -> bool {
-    let is_sent = matches!(verdict, Verdict::Transmit(_) | Verdict::Unresolved { .. });
-    if is_sent && wire::is_error_about(after, before) {
-        assert!(before.len() > 14 + MTU, "nothing else is answered");
-        return true;
-    }
-    match verdict {
-        Verdict::Kernel => assert_eq!(after, before, "the kernel gets it unchanged"),
-        Verdict::Hold { .. } => assert_eq!(after, before, "it waits unchanged"),
-        Verdict::Transmit(port) => {
-            assert!(port == FRONT || port == BACK);
-            assert_eq!(after.len(), before.len());
-            let read = packet::parse(after).expect("what is sent can be read");
-            assert_ne!(read.kind, Kind::Other, "what is sent is balanced");
-        }
-        Verdict::Unresolved { .. } => assert_eq!(after.len(), before.len()),
-        Verdict::Drop(_) => return false,
-    }
-    if wire::checksums(before) == Some(true) {
-        assert_eq!(wire::checksums(after), Some(true), "checksums stay right");
-    }
-    false
-}
-
-/// The frame has become what it should and goes to this address, by its neighbour or the gateway ([`network`]).
-fn arrives(address: IpAddr, port: u8, expected: &[u8], verdict: Verdict, out: &[u8]) {
-    let family = FAMILIES[usize::from(!address.is_ipv4())];
-    let all = if port == FRONT {
-        Family::client
-    } else {
-        Family::server
-    };
-    if (1..=253).any(|n| n != SILENT && all(family, n) == address) {
-        assert_eq!(verdict, Verdict::Transmit(port));
-        assert_eq!(out[..6], mac(address));
-        assert_eq!(out[6..12], [2, 0, 0, 0, 0, port]);
-    } else if family.on_link(address) {
-        assert_eq!(
-            verdict,
-            Verdict::Unresolved {
-                port,
-                next_hop: address
-            }
-        );
-    } else {
-        assert_eq!(
-            verdict,
-            Verdict::Unresolved {
-                port: FRONT,
-                next_hop: family.gateway()
-            }
-        );
-    }
-    assert_eq!(out[12..], expected[12..]);
-}
-
-impl Family {
-    fn gateway(self) -> IpAddr {
-        self.client(254)
-    }
-
-    /// Whether an address is in one of the two networks that we are in.
-    fn on_link(self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(v4) => matches!(v4.octets(), [10, 1 | 2, 0, _]),
-            IpAddr::V6(v6) => matches!(v6.segments(), [0xfd01 | 0xfd02, 0, 0, 0, ..]),
-        }
-    }
-}
-
-/// The Ethernet address of a client or a server ([`network`]).
-fn mac(address: IpAddr) -> [u8; 6] {
-    let (net, host) = match address {
-        IpAddr::V4(v4) => (v4.octets()[1], v4.octets()[3]),
-        IpAddr::V6(v6) => (v6.octets()[1], v6.octets()[15]),
-    };
-    [4, 0, 0, 0, net, host]
 }

@@ -53,8 +53,8 @@ pub enum Expected {
     Kernel,
     /// It belongs to nothing and begins nothing.
     NoConnection,
-    /// The configuration does not say any more; it may be dropped, or sent to a server that may be chosen.
-    Orphan,
+    /// The server of this connection is dead or gone.
+    Orphan(Known),
 }
 
 /// Where the first fragment of a datagram went.
@@ -82,6 +82,22 @@ pub struct Reference {
     pub flows: BTreeMap<Key, Known>,
     /// By connection and identification.
     pub datagrams: BTreeMap<(Key, u32), Datagram>,
+    /// Servers that persistent clients, as far as the mask lets them be told apart, have a claim to, by rule.
+    pub claims: BTreeMap<(u32, IpAddr), u32>,
+}
+
+/// The part of an address that a persistence mask lets through.
+pub fn masked(address: IpAddr, mask: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let gone = u32::MAX.checked_shr(u32::from(mask)).unwrap_or(0);
+            IpAddr::from((v4.to_bits() & !gone).to_be_bytes())
+        }
+        IpAddr::V6(v6) => {
+            let gone = u128::MAX.checked_shr(u32::from(mask)).unwrap_or(0);
+            IpAddr::from((v6.to_bits() & !gone).to_be_bytes())
+        }
+    }
 }
 
 fn number(protocol: Protocol, v4: bool) -> u8 {
@@ -122,6 +138,16 @@ impl Reference {
         }
     }
 
+    /// The server that a client has a claim to, if it has one that is worth something.
+    pub fn claim(&self, rule: &RuleSpec, client: IpAddr) -> Option<u32> {
+        let mask = rule.persistence?.mask;
+        let server = *self.claims.get(&(rule.id, masked(client, mask)))?;
+        rule.servers
+            .iter()
+            .any(|candidate| candidate.id == server && may_be_chosen(candidate))
+            .then_some(server)
+    }
+
     fn accepting(&self, key: &Key) -> Option<usize> {
         self.rules.iter().position(|rule| {
             rule.accepting
@@ -144,7 +170,9 @@ impl Reference {
                         return Expected::Continues(known);
                     }
                 }
-                _ => return Expected::Orphan,
+                // A new handshake begins anew.
+                _ if key.protocol == 6 && begins => {}
+                _ => return Expected::Orphan(known),
             }
         }
         match self.accepting(key) {
