@@ -57,6 +57,8 @@ pub struct LaneVip {
     pub address: Addr,
     /// Its first port.
     pub first: u16,
+    /// Whether its protocol has ports: those of a VIP of any protocol stay as they are.
+    pub has_ports: bool,
 }
 
 /// See the module's text.
@@ -97,6 +99,7 @@ impl Lane {
     #[inline(always)]
     pub fn port(&self, vip: &LaneVip, vip_port: u16) -> u16 {
         match self.ports {
+            _ if !vip.has_ports => vip_port,
             PortMap::Same => vip_port,
             PortMap::Collapse(port) => port,
             PortMap::Shift(first) => first.wrapping_add(vip_port.wrapping_sub(vip.first)),
@@ -209,6 +212,7 @@ impl Shared {
         let vip = |vip: &crate::snapshot::Vip| LaneVip {
             address: vip.address,
             first: vip.ports.first,
+            has_ports: vip.protocol.has_ports(),
         };
         Shared {
             vips: rule.vips.iter().map(vip).collect(),

@@ -29,10 +29,43 @@ enum Step {
     Spoilt { which: u8, bit: usize },
     /// Time goes by, and the census is taken.
     Time(u32),
-    /// A server of every rule goes or comes back.
-    Servers(u8),
-    /// The neighbours are forgotten or known again.
-    Neighbours(bool),
+    /// Servers of every rule go, die, are quiesced or come back.
+    Servers(Fortune),
+    /// The neighbours are forgotten or known again, or the second server is found to be this host.
+    Neighbours(u8),
+}
+
+/// What has become of the servers of every rule.
+#[derive(Debug, Clone, Copy)]
+struct Fortune {
+    /// How many there are.
+    present: u8,
+    /// Bit n: server n is dead.
+    dead: u8,
+    /// Bit n: server n takes no new connections.
+    quiesced: u8,
+    orphans: Orphans,
+}
+
+const WELL: Fortune = Fortune {
+    present: 3,
+    dead: 0,
+    quiesced: 0,
+    orphans: Orphans::Reschedule,
+};
+
+fn fortunes() -> impl Strategy<Value = Fortune> {
+    let orphans = prop_oneof![
+        Just(Orphans::Reschedule),
+        Just(Orphans::Reset),
+        Just(Orphans::Drop)
+    ];
+    (1u8..4, 0u8..8, 0u8..8, orphans).prop_map(|(present, dead, quiesced, orphans)| Fortune {
+        present,
+        dead: dead << 1,
+        quiesced: quiesced << 1,
+        orphans,
+    })
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -46,7 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let size = prop_oneof![0usize..40, Just(1452), 1400usize..1500];
     let client = (
         any::<bool>(),
-        0u8..6,
+        0u8..10,
         1u8..6,
         flags.clone(),
         size.clone(),
@@ -71,40 +104,74 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => server,
         5 => spoilt,
         2 => (0u32..100).prop_map(Step::Time),
-        1 => (0u8..4).prop_map(Step::Servers),
-        1 => any::<bool>().prop_map(Step::Neighbours),
+        1 => fortunes().prop_map(Step::Servers),
+        1 => Just(Step::Servers(WELL)),
+        1 => (0u8..3).prop_map(Step::Neighbours),
     ];
     proptest::collection::vec(step, 1..200)
 }
 
-/// Six rules a family: TCP and UDP of each topology without tunnels.
-fn rules(servers: u8) -> Vec<RuleSpec> {
+const TOPOLOGIES: [Topology; 4] = [
+    Topology::Dsr,
+    Topology::HalfNat,
+    Topology::Nat,
+    Topology::Tun,
+];
+
+/// Nine rules a family: TCP and UDP of each topology, of which every other one is persistent and has times of its own,
+/// and one for all other ports.
+fn rules(fortune: Fortune) -> Vec<RuleSpec> {
     let mut rules = vec![];
     for family in FAMILIES {
-        for (n, topology) in [Topology::Dsr, Topology::HalfNat, Topology::Nat]
-            .into_iter()
-            .enumerate()
-        {
+        for (n, topology) in TOPOLOGIES.into_iter().enumerate() {
             for (m, protocol) in [Protocol::Tcp, Protocol::Udp].into_iter().enumerate() {
-                let mut rule = rule(family, topology, Algorithm::RoundRobin, servers);
+                let mut rule = rule(family, topology, Algorithm::RoundRobin, fortune.present);
                 rule.id = rules.len() as u32 + 1;
+                if topology == Topology::Tun {
+                    rule.proxy_src = vec![family.proxy(1), family.proxy(2)];
+                }
+                if (n + m) % 2 == 1 {
+                    let mask = if family.v4 { 31 } else { 127 };
+                    rule.persistence = Some(Persistence { mask, timeout: 50 });
+                    rule.timeouts.tcp_established = 70;
+                    rule.timeouts.udp = 20;
+                }
                 rule.vips[0].protocol = protocol;
                 rule.vips[0].ports = PortRange {
                     first: 80 + n as u16 * 10,
                     last: 84 + n as u16 * 10,
                 };
-                if topology != Topology::Dsr && m == 1 {
+                if topology.has_reverse() && m == 1 {
                     rule.servers[0].ports = PortMap::Shift(5000 + n as u16 * 10);
                 }
                 rules.push(rule);
             }
+        }
+        // Ports that no VIP names stay as they are, whatever the server's are.
+        let mut rest = rule(
+            family,
+            Topology::HalfNat,
+            Algorithm::RoundRobin,
+            fortune.present,
+        );
+        rest.id = rules.len() as u32 + 1;
+        rest.vips[0].protocol = Protocol::Any;
+        rest.vips[0].ports = PortRange::ANY;
+        rest.servers[0].ports = PortMap::Collapse(9000);
+        rules.push(rest);
+    }
+    for rule in &mut rules {
+        rule.orphans = fortune.orphans;
+        for server in &mut rule.servers {
+            server.dead = fortune.dead >> server.id & 1 == 1;
+            server.weight = 1 - (fortune.quiesced >> server.id & 1) as u16;
         }
     }
     rules
 }
 
 fn pair() -> [World; 2] {
-    let mut worlds = [World::new(rules(3)), World::new(rules(3))];
+    let mut worlds = [World::new(rules(WELL)), World::new(rules(WELL))];
     worlds[1].forwarder.set_express(false);
     worlds
 }
@@ -169,13 +236,13 @@ fn answer(reached: &[u8], flags: u8, size: usize) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn both_paths_do_the_same(steps in steps()) {
         let [mut fast, mut slow] = pair();
         let mut reached: Vec<Vec<u8>> = vec![];
-        let mut servers = 3;
+        let mut present = 3;
         for step in steps {
             let pick = |which: u8| reached.get(which as usize % reached.len().max(1)).cloned();
             let frame = match step {
@@ -203,15 +270,21 @@ proptest! {
                     }
                     continue;
                 }
-                Step::Servers(n) => {
-                    servers = if n == 0 { 3 } else { n.min(servers) };
-                    fast.configure(rules(servers));
-                    slow.configure(rules(servers));
+                Step::Servers(mut fortune) => {
+                    // Ids of servers that are gone are not given again.
+                    present = fortune.present.min(present);
+                    fortune.present = present;
+                    fast.configure(rules(fortune));
+                    slow.configure(rules(fortune));
                     continue;
                 }
                 Step::Neighbours(known) => {
                     for world in [&mut fast, &mut slow] {
-                        let network = if known { network() } else { without_neighbours() };
+                        let network = match known {
+                            0 => network(),
+                            1 => without_neighbours(),
+                            _ => network().with_local(FAMILIES.map(|family| family.server(2))),
+                        };
                         world.view = View::new(world.view.snapshot.clone(), network.into());
                     }
                     continue;
