@@ -51,13 +51,13 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let flags = prop::sample::select(vec![SYN, SYN, ACK, ACK, FIN | ACK, RST, SYN | ACK, 0]);
+    let flags = prop::sample::select(vec![SYN, SYN, ACK, ACK, ACK, FIN | ACK, RST, SYN | ACK, 0]);
     let client = (
         any::<(bool, bool)>(),
         0u16..8,
-        1u8..6,
-        4000u16..4003,
-        prop::bool::weighted(0.3),
+        1u8..4,
+        4000u16..4002,
+        prop::bool::weighted(0.25),
         flags.clone(),
     )
         .prop_map(
@@ -91,10 +91,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => fragments,
         1 => flood,
         3 => (0u32..100).prop_map(Step::Time),
-        2 => servers,
+        3 => servers,
         1 => any::<bool>().prop_map(Step::Local),
     ];
-    prop::collection::vec(step, 1..150)
+    prop::collection::vec(step, 1..300)
 }
 
 /// Eight rules a family: every topology, with and without persistence, thresholds and one-packet scheduling.
