@@ -1,7 +1,9 @@
 //! What the forwarder would do with a packet, and why: answered by the code that forwards, which is made to look and not
 //! to touch (see [`crate::table::Table::rehearsal`]). Nothing changes: no entry, no turn, no counter, no limit.
 //!
-//! What an explanation cannot know is what happens between it and the packet. And a HALF-NAT client that uses one port
+//! What an explanation cannot know is what happens between it and the packet. A packet that ends a connection before it
+//! begins another (its client uses a port again, or the table is full) may change which server has the least load, or is
+//! full; the explanation goes by the loads before. And a HALF-NAT client that uses one port
 //! towards two VIPs makes the forwarder choose up to four times; asked without being made, a choice is the same each
 //! time, so that the explanation ends in a collision where the forwarder may find another server.
 
@@ -16,8 +18,10 @@ use crate::forwarder::{Rehearsed, rehearse};
 use crate::listing::{self, End};
 use crate::matching::Miss;
 use crate::packet::{self, Headers, Kind, Tuple, protocol};
+use crate::persistence;
 use crate::snapshot::{Rule, Vip};
 use crate::spec::{Algorithm, PortRange, Protocol, RuleId, ServerId, Topology};
+use crate::state;
 use crate::table::{Direction, Table};
 use crate::verdict::Verdict;
 use crate::view::View;
@@ -92,6 +96,10 @@ pub struct Explanation {
     pub misses: Vec<Missed>,
     /// Servers of the rule, and why they are or are not candidates. Only for packets that begin a connection.
     pub servers: Vec<Candidate>,
+    /// The client's claim to a server of the rule, if the rule is persistent and the packet begins a connection: while
+    /// that server is a candidate, it is chosen, whatever the algorithm says and however many connections it has.
+    #[serde(default)]
+    pub claim: Option<listing::Entry>,
     /// The server that it goes to, or comes from.
     pub server: Option<Chosen>,
     /// How it leaves; None if it does not.
@@ -279,21 +287,25 @@ pub fn explain_frame(
     let flow = rehearsed
         .connection
         .and_then(|(identity, _)| view.flow(identity));
-    let origin = match (&rehearsed.connection, &known) {
-        (None, _) => Origin::None,
-        (Some(_), _) if rehearsed.recovered => Origin::Recovered,
-        (Some((identity, _)), Some(known)) if *identity == known.identity => Origin::Known,
-        (Some(_), _) => Origin::Begins,
+    let origin = match rehearsed.connection {
+        None => Origin::None,
+        Some(_) if rehearsed.recovered => Origin::Recovered,
+        Some(_) if rehearsed.begins => Origin::Begins,
+        Some(_) => Origin::Known,
     };
-    let accepting = tuple.and_then(|tuple| view.snapshot.accepting(&tuple));
-    let rule = match (origin, &known, accepting) {
-        (Origin::Known, Some(known), _) => view
+    // An orphan stays with its rule, even if that takes nobody new; a handshake is for whoever accepts it.
+    let orphaned = || {
+        let begins = headers.as_ref().is_none_or(state::begins_with_handshake);
+        known.filter(|_| !begins).map(|known| known.identity)
+    };
+    let accepting = || tuple.and_then(|tuple| view.snapshot.accepting(&tuple));
+    let connection = rehearsed.connection.map(|(identity, _)| identity);
+    let rule = match connection.or_else(orphaned) {
+        Some(identity) => view
             .snapshot
-            .rule_by_id(known.identity.rule)
-            .map(|rule| (rule, known.identity.vip_index)),
-        (_, _, accepting) => {
-            accepting.map(|(rule, vip)| (&view.snapshot.rules()[rule as usize], vip))
-        }
+            .rule_by_id(identity.rule)
+            .map(|rule| (rule, identity.vip_index)),
+        None => accepting().map(|(rule, vip)| (&view.snapshot.rules()[rule as usize], vip)),
     };
     let misses = match origin {
         Origin::Known => Vec::new(),
@@ -301,9 +313,12 @@ pub fn explain_frame(
             tuple.map_or(Vec::new(), |tuple| view.snapshot.misses(&tuple))
         }
     };
-    let servers = match (origin, rule) {
-        (Origin::Known | Origin::Recovered, _) | (_, None) => Vec::new(),
-        (Origin::None | Origin::Begins, Some((rule, _))) => servers(view, rule),
+    let (servers, claim) = match (origin, rule) {
+        (Origin::Known | Origin::Recovered, _) | (_, None) => (Vec::new(), None),
+        (Origin::None | Origin::Begins, Some((rule, _))) => (
+            servers(view, rule),
+            tuple.and_then(|tuple| claim(table, rule, tuple.src)),
+        ),
     };
     Explanation {
         generation: view.snapshot.generation(),
@@ -317,6 +332,7 @@ pub fn explain_frame(
             .filter_map(|miss| missed(view, miss))
             .collect(),
         servers,
+        claim: claim.map(|claim| listing::entry(view, &claim, now)),
         server: flow.map(|flow| Chosen {
             id: flow.target.server,
             name: flow.target.name.clone(),
@@ -339,6 +355,12 @@ fn known(view: &View, table: &Table, tuple: &Tuple) -> Option<crate::table::Conn
     let found = table.find(hash as u32, |connection, direction| {
         view.recognise(tuple, connection, direction).is_some()
     })?;
+    table.get(found.index)
+}
+
+fn claim(table: &Table, rule: &Rule, client: Addr) -> Option<crate::table::Connection> {
+    let client = persistence::masked(client, rule.persistence?.mask);
+    let (found, _) = persistence::find(table, &table.hasher(), rule.id, client)?;
     table.get(found.index)
 }
 
@@ -405,6 +427,9 @@ fn servers(view: &View, rule: &Rule) -> Vec<Candidate> {
                 (false, ..) => Some("disabled or removed"),
                 (_, true, _) => Some("it does not answer"),
                 (_, _, None) => Some("its weight is 0"),
+                (_, _, Some(_)) if target.account.load().is_full() => {
+                    Some("it has as many connections as it may")
+                }
                 (_, _, Some(_)) => None,
             };
             Candidate {

@@ -5,12 +5,15 @@ mod common;
 use std::net::IpAddr;
 
 use common::*;
+use ilb_forwarder::View;
 use ilb_forwarder::counters::Account;
 use ilb_forwarder::explain::{
     Explanation, Origin, Outcome, Query, QueryError, explain, explain_frame,
 };
 use ilb_forwarder::listing::End;
 use ilb_forwarder::packet::tcp;
+use ilb_forwarder::select::is_computed;
+use ilb_forwarder::snapshot::Rule;
 use ilb_forwarder::spec::*;
 use ilb_forwarder::table::Connection;
 use ilb_forwarder::verdict::Verdict;
@@ -45,11 +48,39 @@ fn state(world: &World) -> (Vec<(u32, Connection)>, u32, Vec<String>) {
             .iter()
             .map(|target| numbers(&target.account)),
     );
+    counters.push(format!("{}", world.table.embryonic()));
     (entries, world.table.used(), counters)
 }
 
 fn numbers(account: &Account) -> String {
-    format!("{:?} {:?}", account.totals(), account.connections())
+    let load = account.load();
+    let live = (load.connections(), load.is_full(), load.changes());
+    format!(
+        "{:?} {:?} {live:?}",
+        account.totals(),
+        account.connections()
+    )
+}
+
+/// Whether a choice may depend on a connection that the packet ends first: see the module's text.
+fn depends_on_loads(world: &World, said: &Explanation) -> bool {
+    let by_load = |rule: &Rule| {
+        let recipe = rule.selector().map(|selector| selector.recipe());
+        recipe.is_some_and(|recipe| {
+            use Algorithm::*;
+            let turn = matches!(recipe.algorithm, RoundRobin | WeightedRoundRobin | Failover);
+            let fixed = turn || is_computed(recipe.algorithm);
+            !fixed
+                || recipe
+                    .servers
+                    .iter()
+                    .any(|server| server.thresholds.max > 0)
+        })
+    };
+    let (table, capacity) = (&world.table, world.table.capacity());
+    let pressed = table.used() + 4 > capacity - capacity / 16 || table.embryonic() >= capacity / 2;
+    let ends = said.entry.is_some() && said.origin != Origin::Known;
+    (pressed || ends) && world.view.snapshot.rules().iter().any(by_load)
 }
 
 /// What `frame` meets is what its explanation says.
@@ -59,7 +90,11 @@ fn agree(world: &mut World, frame: &[u8]) -> Explanation {
     let again = explain_frame(&world.view, &world.table, frame, FRONT, world.now);
     assert_eq!(said, again, "asking changes the answer");
     assert!(before == state(world), "asking changes the state");
+    let depends = depends_on_loads(world, &said);
     let (verdict, out) = world.send(frame);
+    if depends {
+        return said;
+    }
     assert_eq!(said.outcome, Outcome::from(verdict));
     match (&said.leaving, verdict) {
         (Some(leaving), Verdict::Transmit(port) | Verdict::Unresolved { port, .. }) => {
@@ -74,18 +109,63 @@ fn agree(world: &mut World, frame: &[u8]) -> Explanation {
                 assert_eq!(leaving.neighbour.unwrap(), out[..6]);
             }
         }
-        (None, Verdict::Kernel | Verdict::Drop(_)) => {}
+        (None, Verdict::Kernel | Verdict::Drop(_) | Verdict::Hold { .. }) => {}
         (leaving, verdict) => panic!("{leaving:?}, but {verdict:?}"),
     }
     said
 }
 
 fn rules(family: Family, topology: Topology, algorithm: Algorithm) -> Vec<RuleSpec> {
-    let mut udp = rule(family, topology, algorithm, 3);
+    let mut tcp = rule(family, topology, algorithm, 3);
+    if topology == Topology::Tun {
+        tcp.proxy_src = vec![family.proxy(1), family.proxy(2)];
+    }
+    let mut udp = tcp.clone();
     udp.id = 2;
     udp.name = "dns".into();
     udp.vips[0].protocol = Protocol::Udp;
-    vec![rule(family, topology, algorithm, 3), udp]
+    vec![tcp, udp]
+}
+
+/// What may be special about both rules.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    persistent: bool,
+    /// UDP under DSR or TUN.
+    one_packet: bool,
+    most: u32,
+    new_flows: u32,
+}
+
+fn manners() -> impl Strategy<Value = Manner> {
+    let numbers = (
+        prop::sample::select(vec![0, 0, 1, 3]),
+        prop::sample::select(vec![0, 0, 0, 2]),
+    );
+    (any::<(bool, bool)>(), numbers).prop_map(|((persistent, one_packet), (most, new_flows))| {
+        Manner {
+            persistent,
+            one_packet,
+            most,
+            new_flows,
+        }
+    })
+}
+
+impl Manner {
+    fn rules(self, family: Family, topology: Topology, algorithm: Algorithm) -> Vec<RuleSpec> {
+        let mut rules = rules(family, topology, algorithm);
+        rules[1].one_packet = self.one_packet && !topology.has_reverse();
+        for rule in &mut rules {
+            let mask = if family.v4 { 32 } else { 128 };
+            rule.persistence = self.persistent.then_some(Persistence { mask, timeout: 30 });
+            rule.new_flows_per_second = self.new_flows;
+            for server in &mut rule.servers {
+                server.max_connections = self.most;
+            }
+        }
+        rules
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -103,9 +183,24 @@ enum Step {
         back_to: u16,
         flags: u8,
     },
+    /// A datagram in pieces, in this order.
+    Fragments {
+        n: u8,
+        swap: bool,
+    },
     Time(u32),
-    Servers(u8),
+    Servers {
+        accepting: u8,
+        dead: u8,
+        gone: bool,
+        rule: bool,
+        orphans: Orphans,
+    },
+    /// The second server is found to be this host, or not.
+    Local(bool),
     LoseTable,
+    /// More than the table holds.
+    Flood(u16),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -139,12 +234,25 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         back_to,
         flags,
     });
+    let orphans = prop::sample::select(vec![Orphans::Reschedule, Orphans::Reset, Orphans::Drop]);
+    let servers = (0u8..16, 0u8..16, any::<bool>(), any::<bool>(), orphans).prop_map(
+        |(accepting, dead, gone, rule, orphans)| Step::Servers {
+            accepting,
+            dead,
+            gone,
+            rule,
+            orphans,
+        },
+    );
     let step = prop_oneof![
         12 => client,
         4 => server,
         1 => (0u32..100).prop_map(Step::Time),
-        1 => (0u8..16).prop_map(Step::Servers),
+        1 => servers,
+        1 => (1u8..4, any::<bool>()).prop_map(|(n, swap)| Step::Fragments { n, swap }),
+        1 => any::<bool>().prop_map(Step::Local),
         1 => Just(Step::LoseTable),
+        1 => any::<u16>().prop_map(Step::Flood),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -155,18 +263,24 @@ proptest! {
     fn what_is_said_is_what_happens(
         steps in steps(),
         v4 in any::<bool>(),
-        topology in prop::sample::select(vec![Topology::Dsr, Topology::HalfNat, Topology::Nat]),
+        topology in prop::sample::select(vec![Topology::Dsr, Topology::HalfNat, Topology::Nat, Topology::Tun]),
         algorithm in prop::sample::select(vec![
             Algorithm::RoundRobin,
             Algorithm::WeightedRoundRobin,
             Algorithm::LeastConnection,
+            Algorithm::NeverQueue,
+            Algorithm::LocalityLeastConnectionReplication,
+            Algorithm::Overflow,
+            Algorithm::TwoChoices,
+            Algorithm::Maglev,
             Algorithm::HashIp,
             Algorithm::HashIpPort,
             Algorithm::HashIpVip,
         ]),
+        manner in manners(),
     ) {
         let family = if v4 { V4 } else { V6 };
-        let mut world = World::with_table(rules(family, topology, algorithm), 64);
+        let mut world = World::with_table(manner.rules(family, topology, algorithm), 64);
         let mut seen = vec![];
         for step in steps {
             match step {
@@ -187,15 +301,53 @@ proptest! {
                     let mut sweeper = world.table.sweeper();
                     ilb_forwarder::census::take(&world.view, &mut sweeper, world.now);
                 }
-                Step::Servers(present) => {
-                    let mut rules = rules(family, topology, algorithm);
-                    for server in rules.iter_mut().flat_map(|rule| &mut rule.servers) {
-                        server.accepting = present >> server.id & 1 == 1;
+                Step::Fragments { n, swap } => {
+                    let whole = Build {
+                        payload: vec![1; 64],
+                        ..datagram((family.client(n), 4000), (family.vip(), 80))
+                    };
+                    let mut fragments = whole.fragments(world.now, 32);
+                    if swap {
+                        fragments.reverse();
                     }
-                    if present & 1 == 1 {
-                        rules.iter_mut().for_each(|rule| rule.servers.truncate(2));
+                    for fragment in &fragments {
+                        agree(&mut world, fragment);
+                    }
+                }
+                Step::Servers { accepting, dead, gone, rule, orphans } => {
+                    let mut rules = manner.rules(family, topology, algorithm);
+                    for server in rules.iter_mut().flat_map(|rule| &mut rule.servers) {
+                        server.accepting = accepting >> server.id & 1 == 1;
+                        server.dead = dead >> server.id & 1 == 1;
+                    }
+                    for spec in &mut rules {
+                        (spec.accepting, spec.orphans) = (rule, orphans);
+                        if gone {
+                            spec.servers.truncate(2);
+                        }
                     }
                     world.configure(rules);
+                }
+                Step::Local(local) => {
+                    let network = match local {
+                        true => network().with_local([family.server(2)]),
+                        false => network(),
+                    };
+                    world.view = View::new(world.view.snapshot.clone(), network.into());
+                }
+                Step::Flood(from) => {
+                    for n in 0..80u16 {
+                        let [high, low] = from.wrapping_add(n).to_be_bytes();
+                        let client = match v4 {
+                            true => IpAddr::from([198, 18, high, low]),
+                            false => IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, from.wrapping_add(n)]),
+                        };
+                        let frame = syn((client, 4000), (family.vip(), 80));
+                        match n % 16 {
+                            0 => drop(agree(&mut world, &frame)),
+                            _ => drop(world.send(&frame)),
+                        }
+                    }
                 }
                 Step::LoseTable => {
                     world.table = std::sync::Arc::new(ilb_forwarder::Table::private(64, KEYS).unwrap());
@@ -334,4 +486,67 @@ fn a_recovered_connection_and_a_packet_that_is_too_big() {
         explain(&world.view, &world.table, &mixed, 1000),
         Err(QueryError::Family(client.0, V6.vip()))
     );
+}
+
+#[test]
+fn what_is_special_about_a_rule_is_said() {
+    for family in FAMILIES {
+        let (client, vip) = ((family.client(1), 4000), (family.vip(), 80));
+        let mask = if family.v4 { 32 } else { 128 };
+        let specs = |change: &dyn Fn(&mut RuleSpec)| {
+            let mut specs = rules(family, Topology::Tun, Algorithm::RoundRobin);
+            specs[0].persistence = Some(Persistence { mask, timeout: 30 });
+            change(&mut specs[0]);
+            specs
+        };
+        let mut world = World::new(specs(&|_| {}));
+        // Through the tunnel: what leaves is the outer packet.
+        let begins = ask(&world, client, vip, tcp::SYN);
+        let leaving = begins.leaving.unwrap();
+        assert_eq!(leaving.protocol, if family.v4 { 4 } else { 41 });
+        assert_eq!(leaving.destination, end(family.server(1), 0));
+        assert_eq!(begins.claim, None);
+        world.pass(&syn(client, vip), BACK);
+        world.pass(&ack(client, vip), BACK);
+
+        // The next connection has the claim's server, although it is full and the turn is another's.
+        world.configure(specs(&|rule| rule.servers[0].max_connections = 1));
+        let again = ask(&world, (client.0, 4001), vip, tcp::SYN);
+        assert_eq!(again.server.unwrap().id, 1);
+        let claim = again.claim.unwrap();
+        assert_eq!((claim.server, claim.remaining), (1, Some(30)));
+        let full = Some("it has as many connections as it may".to_string());
+        let obstacles: Vec<_> = again.servers.into_iter().map(|s| s.obstacle).collect();
+        assert_eq!(obstacles, [full, None, None]);
+
+        // An orphan stays with its rule, which takes nobody new.
+        world.configure(specs(&|rule| {
+            rule.accepting = false;
+            rule.servers[0].dead = true;
+        }));
+        let moved = ask(&world, client, vip, tcp::ACK);
+        assert_eq!((moved.origin, moved.rule.unwrap().id), (Origin::Begins, 1));
+        assert_ne!(moved.server.unwrap().id, 1);
+        assert_eq!(moved.entry.unwrap().server, 1);
+        world.configure(specs(&|rule| {
+            rule.orphans = Orphans::Drop;
+            rule.servers[0].dead = true;
+        }));
+        let dropped = ask(&world, client, vip, tcp::ACK);
+        assert_eq!(
+            (dropped.origin, dropped.rule.unwrap().id),
+            (Origin::None, 1)
+        );
+        assert!(matches!(dropped.outcome, Outcome::Drop { reason, .. } if reason == "orphaned"));
+
+        // A port that is used again, towards the only server.
+        world.configure(specs(&|rule| rule.servers.truncate(1)));
+        world.pass(&segment(client, vip, tcp::FIN | tcp::ACK).frame(), BACK);
+        assert_eq!(ask(&world, client, vip, tcp::ACK).origin, Origin::Known);
+        assert_eq!(ask(&world, client, vip, tcp::SYN).origin, Origin::Begins);
+
+        let pieces = datagram(client, vip).fragments(9, 8);
+        let later = explain_frame(&world.view, &world.table, &pieces[1], FRONT, world.now);
+        assert_eq!(later.outcome, Outcome::Hold);
+    }
 }

@@ -446,6 +446,7 @@ mod tests {
             }),
             misses: vec![],
             servers: vec![],
+            claim: None,
             server: Some(said::Chosen {
                 id: 2,
                 name: "_web.1".into(),

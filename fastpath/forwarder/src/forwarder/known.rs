@@ -62,6 +62,7 @@ impl Path {
                 Some(hit) => self.go_on(view, hit, headers, now),
                 None => Onward::Begins,
             };
+            let begins = !matches!(onward, Onward::Goes(..));
             let begun = match onward {
                 Onward::Goes(flow, direction) => Ok((flow, direction)),
                 Onward::Begins => self.begin(view, headers, hash, now),
@@ -80,6 +81,7 @@ impl Path {
             };
             if !self.is_real() {
                 self.notes.connection = Some((flow.identity, direction));
+                self.notes.begins = begins;
             }
             if headers.fragment.is_some() {
                 let way = (&flow, direction);

@@ -22,6 +22,8 @@ pub(crate) struct Rehearsed {
     pub frame: Vec<u8>,
     /// The connection that it belongs to, or would begin, and its direction in it.
     pub connection: Option<(Identity, Direction)>,
+    /// Whether it begins with this frame, as far as the table knows.
+    pub begins: bool,
     /// Whether a version of the pool knew its server.
     pub recovered: bool,
 }
@@ -30,6 +32,7 @@ pub(crate) struct Rehearsed {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Notes {
     pub connection: Option<(Identity, Direction)>,
+    pub begins: bool,
     pub recovered: bool,
 }
 
@@ -61,6 +64,7 @@ pub(crate) fn rehearse(
         verdict: packet.verdict,
         frame: packet.frame().to_vec(),
         connection: path.notes.connection,
+        begins: path.notes.begins,
         recovered: path.notes.recovered,
     }
 }

@@ -13,6 +13,8 @@ use super::{Progress, Table};
 pub(super) struct Rehearsal {
     /// Entries that one packet ended, plus one; 0 where there is none. A packet ends two at most.
     killed: [AtomicU32; 8],
+    /// Entries that it would have taken.
+    entered: AtomicU32,
 }
 
 impl Rehearsal {
@@ -83,7 +85,8 @@ impl Table {
         same_reverse: impl Fn(&Identity, &Connection, Direction) -> bool,
     ) -> Result<(u32, Identity), InsertError> {
         let mut identity = candidate.identity;
-        if self.used() >= self.capacity() {
+        let entered = rehearsal.entered.load(Ordering::Relaxed);
+        if self.used() + entered >= self.capacity() {
             return Err(InsertError::Full);
         }
         let taken = |hash, is_it: &dyn Fn(&Connection, Direction) -> bool| {
@@ -104,6 +107,7 @@ impl Table {
         if taken(candidate.hash, &is_it) {
             return Err(InsertError::Race);
         }
+        rehearsal.entered.store(entered + 1, Ordering::Relaxed);
         Ok((u32::MAX, identity))
     }
 }
