@@ -168,7 +168,12 @@ impl World {
             Topology::Tun,
         ]);
         let first = 80 + 4 * u16::from(n);
-        let protocol = input.pick(&[Protocol::Tcp, Protocol::Udp]);
+        let protocol = match input.below(8) {
+            // It has no ports that would keep two rules apart.
+            7 if n == 0 => Protocol::Icmp,
+            n if n < 4 => Protocol::Tcp,
+            _ => Protocol::Udp,
+        };
         let mask = input.pick(&[32, 24, 30]);
         let mut rule = RuleSpec {
             id: u32::from(n) + 1,
@@ -176,9 +181,12 @@ impl World {
             vips: vec![VipSpec {
                 address: family.vip(),
                 protocol,
-                ports: PortRange {
-                    first,
-                    last: first + 2,
+                ports: match protocol {
+                    Protocol::Icmp => PortRange::ANY,
+                    _ => PortRange {
+                        first,
+                        last: first + 2,
+                    },
                 },
             }],
             topology,
@@ -233,6 +241,7 @@ impl World {
             address,
             ports: match rule.topology {
                 Topology::Dsr | Topology::Tun => PortMap::Same,
+                _ if rule.vips[0].protocol == Protocol::Icmp => PortMap::Same,
                 _ => input.pick(&[PortMap::Same, PortMap::Collapse(8080), PortMap::Shift(9000)]),
             },
             weight: input.pick(&[1, 1, 1, 0, 7, 65535]),
@@ -373,7 +382,10 @@ impl World {
                 4000 + input.below(3) as u16,
             ),
             // The port behind the rule's is nobody's.
-            vip: (vip.address, vip.ports.first + input.below(4) as u16),
+            vip: match vip.protocol {
+                Protocol::Icmp => (vip.address, 0),
+                _ => (vip.address, vip.ports.first + input.below(4) as u16),
+            },
             protocol: vip.protocol.number(vip.address.is_ipv4()).unwrap_or(6),
         };
         let build = self.build(input, key.client, key.vip, key.protocol);

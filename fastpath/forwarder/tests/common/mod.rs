@@ -267,8 +267,11 @@ pub fn datagram(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Build {
 }
 
 impl Build {
-    /// Transport header and payload.
+    /// Transport header and payload. Of ICMP, an echo request if the destination has no port, a reply otherwise.
     pub fn transport(&self) -> Vec<u8> {
+        if matches!(self.protocol, 1 | 58) {
+            return self.echo();
+        }
         let mut bytes = vec![];
         bytes.extend(self.src.1.to_be_bytes());
         bytes.extend(self.dst.1.to_be_bytes());
@@ -312,6 +315,27 @@ impl Build {
             }
             bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         }
+        bytes
+    }
+
+    fn echo(&self) -> Vec<u8> {
+        let (kind, id) = match (self.protocol, self.dst.1) {
+            (1, 0) => (8, self.src.1),
+            (1, id) => (0, id),
+            (_, 0) => (128, self.src.1),
+            (_, id) => (129, id),
+        };
+        let mut bytes = vec![kind, 0, 0, 0];
+        bytes.extend(id.to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.extend(&self.payload);
+        let (src, dst) = (self.src.0.into(), self.dst.0.into());
+        let pseudo = match self.protocol {
+            1 => 0,
+            _ => checksum::pseudo_header(src, dst, 58, bytes.len()),
+        };
+        let sum = checksum::of(&bytes, pseudo);
+        bytes[2..4].copy_from_slice(&sum.to_be_bytes());
         bytes
     }
 
