@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ilb_forwarder::network::{Network, NextHop, PortIndex};
-use ilb_forwarder::spec::SnapshotSpec;
+use ilb_forwarder::spec::{SnapshotSpec, SpecChange};
 use ilb_forwarder::{Snapshot, Table, View};
-use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response};
+use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response, Statistics};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -27,7 +27,7 @@ use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
 use crate::picture::{Input, LinkChange, Picture, neighbour_address};
 use crate::reception::Reception;
-use crate::statistics::{Counted, Departed, collect};
+use crate::statistics::{Counted, Departed, collect, collect_of};
 use crate::steering::Steering;
 use crate::sweeper::Sweeper;
 
@@ -64,8 +64,6 @@ pub struct Parts {
     pub input: Input,
     /// The view that the board began with.
     pub view: Arc<View>,
-    /// What its snapshot was compiled from.
-    pub spec: Arc<SnapshotSpec>,
     /// Connections.
     pub table: Arc<Table>,
     /// Their timer.
@@ -332,12 +330,13 @@ impl Engine {
         self.parts.input = input;
         let network = Arc::new(Network::new(interfaces, routes, neighbours).with_local(local));
         let snapshot = Arc::clone(&self.parts.view.snapshot);
-        self.publish(snapshot, network);
+        self.show(Arc::new(View::new(snapshot, network)));
     }
 
-    fn publish(&mut self, snapshot: Arc<Snapshot>, network: Arc<Network>) -> u64 {
+    /// Puts a view up for the workers. Gives its version.
+    fn show(&mut self, view: Arc<View>) -> u64 {
         self.parts.board.sweep();
-        self.parts.view = Arc::new(View::new(snapshot, network));
+        self.parts.view = view;
         self.parts.board.publish(Arc::clone(&self.parts.view))
     }
 
@@ -414,16 +413,18 @@ impl Engine {
                 })
             }
             Request::Apply(spec) => self.apply(spec).await,
-            Request::Change(change) if change.base != self.parts.spec.generation => Response::Gap {
-                generation: self.parts.spec.generation,
-            },
-            Request::Change(change) => {
-                let mut spec = SnapshotSpec::clone(&self.parts.spec);
-                spec.change(change);
-                self.apply(spec).await
-            }
+            Request::Change(change) => self.change(change).await,
             Request::Status => self.status(),
-            Request::Statistics => self.statistics().await,
+            Request::Statistics => {
+                let Parts { counted, .. } = &self.parts;
+                let all =
+                    |start_id, snapshot: &_| collect(start_id, snapshot, &self.departed, counted);
+                self.statistics(all).await
+            }
+            Request::StatisticsOf(places) => {
+                let some = |start_id, snapshot: &_| collect_of(start_id, snapshot, &places);
+                self.statistics(some).await
+            }
             Request::Explain(query) => {
                 answers::explain(&self.parts.view, &self.parts.table, &query)
             }
@@ -434,45 +435,75 @@ impl Engine {
         }
     }
 
-    /// Puts a snapshot in force, wholly or not at all: first the workers, so that they know what to do with packets
-    /// that are steered to them, then steering. What is steered no more is passed on by the workers meanwhile.
+    /// Forwards by a whole configuration.
     async fn apply(&mut self, spec: SnapshotSpec) -> Response {
         let generation = spec.generation;
-        let rejected = |reason: String| {
-            tracing::error!(generation, "snapshot rejected: {reason}");
-            Response::Rejected { generation, reason }
-        };
         let old = Arc::clone(&self.parts.view.snapshot);
         let workers = self.parts.board.workers();
         let new = match Snapshot::compile(&spec, Some(&old), workers) {
             Ok(snapshot) => Arc::new(snapshot),
-            Err(error) => return rejected(error.to_string()),
+            Err(error) => return rejected(generation, error.to_string()),
         };
         let network = Arc::clone(&self.parts.view.network);
-        let version = self.publish(Arc::clone(&new), Arc::clone(&network));
-        let reason = match self.parts.board.wait_for(version, TAKE_UP).await {
-            Ok(()) => self
-                .parts
-                .steering
-                .follow(&new)
-                .err()
-                .map(|e| e.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(reason) = reason {
-            self.publish(Arc::clone(&old), network);
-            if let Err(error) = self.parts.steering.follow(&old) {
-                tracing::error!("steering cannot be taken back: {error}");
-            }
-            return rejected(reason);
+        let view = View::new(Arc::clone(&new), network);
+        let follow = |steering: &Steering| steering.follow(&new);
+        if let Err(reason) = self.put_in_force(view, follow).await {
+            return rejected(generation, reason);
         }
-        self.snapshot_version = version;
-        self.departed.take_over(&old, &new);
-        self.parts.spec = Arc::new(spec);
-        self.parts.writer.write(Arc::clone(&self.parts.spec));
-        self.resolve_servers();
+        self.parts.writer.write(spec);
         tracing::info!(generation, rules = new.rules().len(), "snapshot applied");
         Response::Applied { generation }
+    }
+
+    /// Forwards by what a change makes of the configuration in force.
+    async fn change(&mut self, change: SpecChange) -> Response {
+        let generation = change.generation;
+        let old = Arc::clone(&self.parts.view.snapshot);
+        if change.base != old.generation() {
+            return Response::Gap {
+                generation: old.generation(),
+            };
+        }
+        let new = match old.changed(&change) {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(error) => return rejected(generation, error.to_string()),
+        };
+        let view = self.parts.view.with(Arc::clone(&new));
+        let follow = |steering: &Steering| steering.follow_change(&old, &new);
+        if let Err(reason) = self.put_in_force(view, follow).await {
+            return rejected(generation, reason);
+        }
+        let (changed, removed) = (change.rules.len(), change.removed.len());
+        self.parts.writer.change(change);
+        tracing::info!(generation, changed, removed, "change applied");
+        Response::Applied { generation }
+    }
+
+    /// Puts a view in force, wholly or not at all: first the workers, so that they know what to do with packets that are
+    /// steered to them, then steering. What is steered no more is passed on by the workers meanwhile.
+    async fn put_in_force(
+        &mut self,
+        view: View,
+        follow: impl FnOnce(&Steering) -> Result<(), xdp_redirect::Error>,
+    ) -> Result<(), String> {
+        let old = Arc::clone(&self.parts.view);
+        let version = self.show(Arc::new(view));
+        let outcome = match self.parts.board.wait_for(version, TAKE_UP).await {
+            Ok(()) => follow(&self.parts.steering).map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = outcome {
+            self.show(Arc::clone(&old));
+            if let Err(error) = self.parts.steering.follow(&old.snapshot) {
+                tracing::error!("steering cannot be taken back: {error}");
+            }
+            return Err(reason);
+        }
+        self.snapshot_version = version;
+        self.departed
+            .take_over(&old.snapshot, &self.parts.view.snapshot);
+        self.resolve_servers();
+        Ok(())
     }
 
     fn status(&self) -> Response {
@@ -491,11 +522,10 @@ impl Engine {
         Response::Status(status)
     }
 
-    async fn statistics(&mut self) -> Response {
+    async fn statistics(&self, collect: impl FnOnce(u64, &Snapshot) -> Statistics) -> Response {
         let Parts {
             sweeper,
             view,
-            counted,
             start_id,
             ..
         } = &self.parts;
@@ -504,6 +534,11 @@ impl Engine {
                 message: "the connections are still being counted; ask again".into(),
             };
         }
-        Response::Statistics(collect(*start_id, &view.snapshot, &self.departed, counted))
+        Response::Statistics(collect(*start_id, &view.snapshot))
     }
+}
+
+fn rejected(generation: u64, reason: String) -> Response {
+    tracing::error!(generation, "configuration rejected: {reason}");
+    Response::Rejected { generation, reason }
 }

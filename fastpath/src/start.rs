@@ -88,8 +88,7 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let picture = first_picture(&netlink, &settings.fastpath).await?;
     let workers = reception::workers(&settings.fastpath)?;
 
-    let (spec, snapshot) = last_snapshot_of(&settings, workers);
-    let snapshot = Arc::new(snapshot);
+    let snapshot = Arc::new(last_snapshot_of(&settings, workers));
     let input = picture.input();
     let view = Arc::new(view(Arc::clone(&snapshot), input.clone()));
     let interfaces = settings.fastpath.interfaces.len();
@@ -154,7 +153,6 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         picture,
         input,
         view,
-        spec: Arc::new(spec),
         table,
         sweeper: sweeper.clone(),
         counted,
@@ -192,18 +190,15 @@ async fn first_picture(netlink: &Netlink, settings: &Fastpath) -> Result<Picture
 }
 
 /// The snapshot of the process before us, or none: then the service manager has to send one.
-fn last_snapshot_of(settings: &Settings, workers: usize) -> (SnapshotSpec, Snapshot) {
-    let compile = |spec: SnapshotSpec| {
-        let snapshot = Snapshot::compile(&spec, None, workers).map_err(|e| e.to_string())?;
-        Ok((spec, snapshot))
-    };
+fn last_snapshot_of(settings: &Settings, workers: usize) -> Snapshot {
+    let compile =
+        |spec: SnapshotSpec| Snapshot::compile(&spec, None, workers).map_err(|e| e.to_string());
     let loaded = last_snapshot::load(&settings.node.runtime_dir).map_err(|e| e.to_string());
-    let nothing = || (SnapshotSpec::default(), Snapshot::empty());
     match loaded.and_then(|spec| spec.map(compile).transpose()) {
-        Ok(last) => last.unwrap_or_else(nothing),
+        Ok(snapshot) => snapshot.unwrap_or_else(Snapshot::empty),
         Err(error) => {
             tracing::error!("the last snapshot cannot be used: {error}; waiting for ilb-svcmgr");
-            nothing()
+            Snapshot::empty()
         }
     }
 }

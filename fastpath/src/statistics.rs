@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ilb_forwarder::Snapshot;
 use ilb_forwarder::counters::{Account, TrafficTotals, WorkerCounters};
+use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_forwarder::verdict::DropReason;
 use ilb_node::control::{Counters, RuleStatistics, ServerStatistics, Statistics};
 
@@ -25,8 +26,9 @@ pub struct Departed {
 impl Departed {
     /// Takes over what `old` has and `new` does not carry on. To be called when no worker uses `old` any more.
     pub fn take_over(&mut self, old: &Snapshot, new: &Snapshot) {
-        let kept: HashSet<*const Account> = accounts(new).map(Arc::as_ptr).collect();
-        for account in accounts(old) {
+        // What both share is carried on. What was moved is among what is the new one's own.
+        let kept: HashSet<*const Account> = accounts(new, old).map(Arc::as_ptr).collect();
+        for account in accounts(old, new) {
             if !kept.contains(&Arc::as_ptr(account)) {
                 self.sum.add(&of(account).without_gauges());
             }
@@ -34,9 +36,14 @@ impl Departed {
     }
 }
 
-fn accounts(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Account>> {
-    let rules = snapshot.rules().iter().map(|r| &r.account);
-    rules.chain(snapshot.targets().iter().map(|t| &t.account))
+/// The accounts of rules and targets that a snapshot does not share with `other`.
+fn accounts<'a>(
+    snapshot: &'a Snapshot,
+    other: &Snapshot,
+) -> impl Iterator<Item = &'a Arc<Account>> {
+    let rules = snapshot.rules().own(other.rules()).map(|r| &r.account);
+    let targets = snapshot.targets().own(other.targets());
+    rules.chain(targets.map(|t| &t.account))
 }
 
 fn of(account: &Account) -> Counters {
@@ -105,6 +112,42 @@ pub fn collect(
     }
 }
 
+/// What has been counted for some rules (with server 0) and servers of rules.
+pub fn collect_of(start_id: u64, snapshot: &Snapshot, places: &[(RuleId, ServerId)]) -> Statistics {
+    let mut rules: Vec<RuleStatistics> = Vec::new();
+    for &(id, server) in places {
+        let Some(rule) = snapshot.rule_by_id(id) else {
+            continue;
+        };
+        let targets = || {
+            rule.targets()
+                .iter()
+                .map(|&at| &snapshot.targets()[at as usize])
+        };
+        let mut statistics = RuleStatistics {
+            id,
+            ..RuleStatistics::default()
+        };
+        if server == 0 {
+            statistics.counters = of(&rule.account);
+            targets().for_each(|target| statistics.counters.add(&of(&target.account)));
+        } else if let Some(target) = targets().find(|target| target.server == server) {
+            statistics.servers = vec![ServerStatistics {
+                id: server,
+                counters: of(&target.account),
+            }];
+        } else {
+            continue;
+        }
+        rules.push(statistics);
+    }
+    Statistics {
+        start_id,
+        rules,
+        ..Statistics::default()
+    }
+}
+
 fn by_rule(snapshot: &Snapshot) -> Vec<RuleStatistics> {
     let mut rules: Vec<RuleStatistics> = snapshot
         .rules()
@@ -168,6 +211,21 @@ mod tests {
             ..SnapshotSpec::default()
         };
         Snapshot::compile(&spec, previous, 1).unwrap()
+    }
+
+    #[test]
+    fn some_are_counted_as_all_are() {
+        let snapshot = compile(&[1, 2, 3], None);
+        snapshot.targets()[1].account.of(0).packets.add(7);
+        snapshot.rules()[1].account.of(0).packets.add(1);
+        let all = collect(9, &snapshot, &Departed::default(), &[]);
+        let some = collect_of(9, &snapshot, &[(2, 0), (3, 103), (1, 7), (9, 0)]);
+        let [rule, server] = &some.rules[..] else {
+            panic!("what is not there is left out: {some:?}");
+        };
+        assert_eq!(rule.counters, all.rules[1].counters);
+        assert_eq!(rule.counters.packets, 8);
+        assert_eq!((server.id, &server.servers), (3, &all.rules[2].servers));
     }
 
     #[test]

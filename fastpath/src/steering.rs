@@ -1,12 +1,14 @@
 //! What XDP has to do for this fast path: the program on its interfaces, its sockets in the map, and the addresses of the
 //! snapshot in force.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ilb_forwarder::hash::FoldBuild;
 use ilb_forwarder::network::PortIndex;
+use ilb_forwarder::spec::PortRange;
 use ilb_forwarder::steering::Class;
 use ilb_forwarder::{Side, Snapshot, SteeringEntry};
 use ilb_node::control::XdpMode;
@@ -34,7 +36,7 @@ struct State {
     redirect: Redirect,
     attached: HashMap<PortIndex, Attachment>,
     /// What the maps steer by, if we know.
-    followed: Option<Vec<SteeringEntry>>,
+    followed: Option<Followed>,
 }
 
 /// See the module's text. Shared by the control thread and the workers, which enter their sockets themselves.
@@ -80,15 +82,40 @@ impl Steering {
     pub fn follow(&self, snapshot: &Snapshot) -> Result<(), xdp_redirect::Error> {
         let entries = snapshot.steering();
         let mut state = self.locked();
+        let new = Followed::of(&entries);
         let changes = match state.followed.take() {
             Some(followed) => {
-                let (old, new) = difference(&followed, &entries)?;
+                let (old, new) = followed.difference(&new);
+                let (old, new) = (in_words_of_xdp(&old)?, in_words_of_xdp(&new)?);
                 state.redirect.replace(&old, &new)?
             }
             None => state.redirect.apply(&in_words_of_xdp(&entries)?)?,
         };
-        state.followed = Some(entries);
+        state.followed = Some(new);
         tracing::debug!(?changes, "steering follows the snapshot");
+        Ok(())
+    }
+
+    /// Steers by a snapshot that was made of the one followed now. The work is that of the difference.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn follow_change(
+        &self,
+        before: &Snapshot,
+        snapshot: &Snapshot,
+    ) -> Result<(), xdp_redirect::Error> {
+        let (gone, come) = snapshot.steering_since(before);
+        let mut state = self.locked();
+        let Some(mut followed) = state.followed.take() else {
+            drop(state);
+            return self.follow(snapshot);
+        };
+        let (old, new) = followed.replace(&gone, &come);
+        let (old, new) = (in_words_of_xdp(&old)?, in_words_of_xdp(&new)?);
+        let changes = state.redirect.replace(&old, &new)?;
+        state.followed = Some(followed);
+        tracing::debug!(?changes, "steering follows the change");
         Ok(())
     }
 
@@ -187,44 +214,92 @@ fn in_words_of_xdp<'a>(
     Ok(steering)
 }
 
-/// What was there and what has to be there of all keys whose entries may differ. Both lists are in the order of their
-/// configurations, of which one change touches one place: what is equal before and behind it is only compared.
-fn difference(
-    old: &[SteeringEntry],
-    new: &[SteeringEntry],
-) -> Result<(xdp_redirect::Steering, xdp_redirect::Steering), xdp_redirect::Error> {
-    let equal = |(a, b): &(&SteeringEntry, &SteeringEntry)| a == b;
-    let before = old.iter().zip(new).take_while(equal).count();
-    let (old, new, same_before) = (&old[before..], &new[before..], &new[..before]);
-    let pairs = old.iter().rev().zip(new.iter().rev());
-    let behind = pairs.take_while(equal).count();
-    let (old, _) = old.split_at(old.len() - behind);
-    let (new, same_behind) = new.split_at(new.len() - behind);
+/// Side, address and packets of an entry: what one entry of a map is for.
+type Place = (Side, IpAddr, Class);
 
-    let key = |entry: &SteeringEntry| (entry.side, entry.address, entry.class);
-    // Mostly one or two: a binary search among them is quicker than a hash.
-    let mut touched: Vec<(Side, IpAddr, Class)> = old.iter().chain(new).map(key).collect();
-    touched.sort_unstable();
-    touched.dedup();
-    let same = same_before.iter().chain(same_behind);
-    // Other rules may have ports of the same address.
-    let shared: Vec<&SteeringEntry> = match touched.is_empty() {
-        true => Vec::new(),
-        false => same
-            .filter(|entry| touched.binary_search(&key(entry)).is_ok())
-            .collect(),
-    };
-    let with_shared = |part: &[SteeringEntry]| {
-        let all = part.iter().chain(shared.iter().copied());
-        in_words_of_xdp(all)
-    };
-    Ok((with_shared(old)?, with_shared(new)?))
+/// What the maps steer by: the ports of each place, in order, with how often rules have them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Followed(HashMap<Place, Vec<(PortRange, u32)>, FoldBuild>);
+
+fn place(entry: &SteeringEntry) -> Place {
+    (entry.side, entry.address, entry.class)
+}
+
+impl Followed {
+    fn of(entries: &[SteeringEntry]) -> Followed {
+        let mut followed = Followed::default();
+        entries.iter().for_each(|entry| followed.add(entry));
+        followed
+    }
+
+    fn add(&mut self, entry: &SteeringEntry) {
+        let ports = self.0.entry(place(entry)).or_default();
+        match ports.binary_search_by_key(&entry.ports, |(ports, _)| *ports) {
+            Ok(at) => ports[at].1 += 1,
+            Err(at) => ports.insert(at, (entry.ports, 1)),
+        }
+    }
+
+    fn remove(&mut self, entry: &SteeringEntry) {
+        let Some(ports) = self.0.get_mut(&place(entry)) else {
+            return;
+        };
+        if let Ok(at) = ports.binary_search_by_key(&entry.ports, |(ports, _)| *ports) {
+            ports[at].1 -= 1;
+            ports.retain(|(_, times)| *times > 0);
+        }
+        if ports.is_empty() {
+            self.0.remove(&place(entry));
+        }
+    }
+
+    /// The entries of a place.
+    fn at(&self, place: Place) -> impl Iterator<Item = SteeringEntry> {
+        let (side, address, class) = place;
+        let ports = self.0.get(&place).into_iter().flatten();
+        ports.map(move |&(ports, _)| SteeringEntry {
+            side,
+            address,
+            class,
+            ports,
+        })
+    }
+
+    /// Takes entries out and others in. Gives all entries, before and after, of the places that they are at: rules that
+    /// stay may have other ports there.
+    fn replace(
+        &mut self,
+        gone: &[SteeringEntry],
+        come: &[SteeringEntry],
+    ) -> (Vec<SteeringEntry>, Vec<SteeringEntry>) {
+        let touched: HashSet<Place, FoldBuild> = gone.iter().chain(come).map(place).collect();
+        let all = |of: &Followed| touched.iter().flat_map(|&place| of.at(place)).collect();
+        let old = all(self);
+        gone.iter().for_each(|entry| self.remove(entry));
+        come.iter().for_each(|entry| self.add(entry));
+        (old, all(self))
+    }
+
+    /// All entries, here and there, of the places where they are not the same.
+    fn difference(&self, new: &Followed) -> (Vec<SteeringEntry>, Vec<SteeringEntry>) {
+        let gone = self
+            .0
+            .iter()
+            .filter(|(place, ports)| new.0.get(*place) != Some(*ports));
+        let come = new
+            .0
+            .iter()
+            .filter(|(place, ports)| self.0.get(*place) != Some(*ports));
+        (
+            gone.flat_map(|(&place, _)| self.at(place)).collect(),
+            come.flat_map(|(&place, _)| new.at(place)).collect(),
+        )
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ilb_forwarder::spec::PortRange;
     use proptest::prelude::*;
 
     type Words = HashMap<(bool, IpAddr, u8), String>;
@@ -260,17 +335,24 @@ mod tests {
             let old = list.clone();
             let at = cut.index(list.len() + 1);
             let end = (at + out).min(list.len());
-            list.splice(at..end, other);
-            let (gone, come) = difference(&old, &list).unwrap();
+            let removed: Vec<_> = list.splice(at..end, other.clone()).collect();
+            let new = Followed::of(&list);
+            let mut followed = Followed::of(&old);
+            let whole = followed.difference(&new);
+            let part = followed.replace(&removed, &other);
+            prop_assert_eq!(followed, new);
 
-            let mut maps = words(&in_words_of_xdp(&old).unwrap());
-            let (gone, come) = (words(&gone), words(&come));
-            for (key, set) in &gone {
-                prop_assert_eq!(maps.get(key), Some(set), "the old part is as it was");
+            for (gone, come) in [whole, part] {
+                let mut maps = words(&in_words_of_xdp(&old).unwrap());
+                let gone = words(&in_words_of_xdp(&gone).unwrap());
+                let come = words(&in_words_of_xdp(&come).unwrap());
+                for (key, set) in &gone {
+                    prop_assert_eq!(maps.get(key), Some(set), "the old part is as it was");
+                }
+                maps.retain(|key, _| !gone.contains_key(key));
+                maps.extend(come);
+                prop_assert_eq!(maps, words(&in_words_of_xdp(&list).unwrap()));
             }
-            maps.retain(|key, _| !gone.contains_key(key));
-            maps.extend(come);
-            prop_assert_eq!(maps, words(&in_words_of_xdp(&list).unwrap()));
         }
     }
 
@@ -283,13 +365,11 @@ mod tests {
             ports: PortRange::single(80),
         };
         let old: Vec<_> = (0..1000).map(server).collect();
-        for place in [0, 500, 1000] {
-            let mut new = old.clone();
-            new.insert(place, server(5000));
-            let (gone, come) = difference(&old, &new).unwrap();
-            assert_eq!((words(&gone).len(), words(&come).len()), (0, 1));
-            let (gone, come) = difference(&new, &old).unwrap();
-            assert_eq!((words(&gone).len(), words(&come).len()), (1, 0));
-        }
+        let mut followed = Followed::of(&old);
+        let (gone, come) = followed.replace(&[], &[server(5000)]);
+        assert_eq!((gone.len(), come.len()), (0, 1));
+        let (gone, come) = followed.replace(&[server(5000)], &[]);
+        assert_eq!((gone.len(), come.len()), (1, 0));
+        assert_eq!(followed, Followed::of(&old));
     }
 }

@@ -63,10 +63,17 @@ pub fn change(before: &State, after: &State, surroundings: &Surroundings) -> Spe
     for number in numbers {
         match rule_of(after, number, &surroundings.risen) {
             Some(rule) => change.rules.push(rule),
-            None => change.removed.push(number),
+            None if is_given(before, number) => change.removed.push(number),
+            None => {}
         }
     }
     change
+}
+
+/// Whether the fast path has to know of the rule with this number.
+fn is_given(state: &State, number: RuleId) -> bool {
+    let rule = state.configuration.rules.by_number(number);
+    state.retired.rules.contains_key(&number) || rule.is_some_and(|rule| rule.enabled)
 }
 
 /// What the fast path has to know of the rule with this number, if anything.

@@ -69,6 +69,12 @@ impl Retired {
         rules.chain(servers)
     }
 
+    /// Rules, with server 0, and servers of rules.
+    pub fn places(&self) -> Vec<(RuleId, ServerId)> {
+        let rules = self.rules.keys().map(|rule| (*rule, 0));
+        rules.chain(self.servers.keys().copied()).collect()
+    }
+
     /// The retired servers of one active rule.
     pub fn servers_of(&self, rule: RuleId) -> impl Iterator<Item = &Arc<RetiredServer>> {
         self.keys_of(rule).map(|(_, server)| server)

@@ -5,11 +5,13 @@
 //! an entry may keep one for longer than the server is configured; a number whose server is gone leads nowhere, and the
 //! packet takes the general path, which looks the durable ids up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::address::Addr;
 use crate::counters::Traffic;
+use crate::hash::FoldBuild;
 use crate::network::{MacAddr, Network, NextHop, PortIndex};
 use crate::snapshot::{Rule, Snapshot, Target};
 use crate::spec::{PortMap, Topology};
@@ -62,7 +64,7 @@ pub struct LaneVip {
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[repr(C, align(64))]
 pub struct Lane {
     /// The server's address.
@@ -128,44 +130,86 @@ type Page = [Option<Lane>; PAGE];
 pub struct Lanes {
     /// Whether they are too many to be in a cache anyway.
     pub many: bool,
+    count: usize,
     pages: Box<[Option<Arc<Page>>]>,
 }
 
-impl Lanes {
-    /// Lanes of all targets of a snapshot; `hops` has the next hop of each.
-    pub fn new(snapshot: &Snapshot, network: &Network, hops: &[NextHop]) -> Lanes {
-        let mut count = 0;
-        let mut pages: Vec<Option<Box<Page>>> = Vec::new();
-        let shared: Vec<Shared> = snapshot.rules().iter().map(Shared::new).collect();
-        for (target, hop) in snapshot.targets().iter().zip(hops) {
-            let rule = target.rule as usize;
-            if target.lane == NO_LANE || !is_express(&snapshot.rules()[rule], target) {
-                continue;
-            }
-            let (page, place) = split(target.lane);
-            if pages.len() <= page {
-                pages.resize_with(page + 1, || None);
-            }
-            let page = pages[page].get_or_insert_with(|| Box::new([const { None }; PAGE]));
-            let Some(vip) = shared[rule].vips.first() else {
-                continue;
-            };
-            count += 1;
-            page[place] = Some(Lane {
-                server: target.address,
-                vip: *vip,
-                vips: shared[rule].vips.clone(),
-                sources: shared[rule].sources.clone(),
-                traffic: target.account.shares(),
-                exit: Exit::new(network, *hop),
-                ports: target.ports,
-                topology: snapshot.rules()[rule].topology,
-            });
+/// Lanes in the making. Pages without a change stay those of the view that it is a copy of.
+#[derive(Debug, Default)]
+pub struct LanesDraft {
+    count: usize,
+    pages: Vec<Option<Arc<Page>>>,
+    /// What the lanes of a rule share, by the rule's place.
+    shared: HashMap<u32, Shared, FoldBuild>,
+}
+
+impl LanesDraft {
+    /// A copy.
+    pub fn of(lanes: &Lanes) -> LanesDraft {
+        LanesDraft {
+            count: lanes.count,
+            pages: lanes.pages.to_vec(),
+            shared: HashMap::default(),
         }
+    }
+
+    /// Adds the lane of a target, which has none yet.
+    pub fn add(&mut self, snapshot: &Snapshot, network: &Network, target: &Target, hop: NextHop) {
+        let rule = &snapshot.rules()[target.rule as usize];
+        if target.lane == NO_LANE || !is_express(rule, target) {
+            return;
+        }
+        let shared = self.shared.entry(target.rule);
+        let shared = shared.or_insert_with(|| Shared::new(rule));
+        let Some(vip) = shared.vips.first() else {
+            return;
+        };
+        let lane = Lane {
+            server: target.address,
+            vip: *vip,
+            vips: shared.vips.clone(),
+            sources: shared.sources.clone(),
+            traffic: target.account.shares(),
+            exit: Exit::new(network, hop),
+            ports: target.ports,
+            topology: rule.topology,
+        };
+        let (page, place) = split(target.lane);
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let page = self.pages[page].get_or_insert_with(|| Arc::new([const { None }; PAGE]));
+        Arc::make_mut(page)[place] = Some(lane);
+        self.count += 1;
+    }
+
+    /// Takes the lane of a target out, if it has one.
+    pub fn remove(&mut self, target: &Target) {
+        let (page, place) = split(target.lane);
+        let Some(Some(page)) = self.pages.get_mut(page) else {
+            return;
+        };
+        if page[place].is_some() {
+            Arc::make_mut(page)[place] = None;
+            self.count -= 1;
+        }
+    }
+
+    /// The lanes.
+    pub fn finish(self) -> Lanes {
         Lanes {
-            many: count > FEW,
-            pages: pages.into_iter().map(|page| page.map(Arc::from)).collect(),
+            many: self.count > FEW,
+            count: self.count,
+            pages: self.pages.into(),
         }
+    }
+}
+
+impl Lanes {
+    /// How many there are.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Asks for the lane of this number.
@@ -202,6 +246,7 @@ fn is_express(rule: &Rule, _target: &Target) -> bool {
 }
 
 /// What all lanes of a rule share.
+#[derive(Debug)]
 struct Shared {
     vips: Arc<[LaneVip]>,
     sources: Arc<[Addr]>,

@@ -9,6 +9,7 @@ pub mod address;
 mod admission;
 pub mod census;
 pub mod checksum;
+pub mod chunks;
 pub mod counters;
 mod crc32c;
 pub mod explain;

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::address::Addr;
+use crate::chunks::Chunks;
 use crate::hash::FoldBuild;
 use crate::packet::{Ports, Tuple};
 use crate::snapshot::{CompileError, Rule};
@@ -147,16 +148,19 @@ pub(crate) fn protocol_of(tuple: &Tuple) -> Protocol {
 }
 
 /// What the VIPs of a rule accept.
-pub(crate) fn patterns(spec: &RuleSpec, rule: u32) -> impl Iterator<Item = Pattern> {
-    let everybody = spec.clients.is_empty().then_some(Clients::ALL);
-    let clients = spec.clients.iter().map(Clients::of).chain(everybody);
+pub(crate) fn patterns(rule: &Rule, at: u32) -> impl Iterator<Item = Pattern> {
+    let everybody = rule.clients.is_empty().then_some(Clients::ALL);
+    let clients = rule.clients.iter().map(Clients::of).chain(everybody);
     clients.flat_map(move |clients| {
-        spec.vips.iter().zip(0..).map(move |(vip, index)| Pattern {
-            address: vip.address.into(),
+        rule.vips.iter().zip(0..).map(move |(vip, index)| Pattern {
+            address: vip.address,
             clients,
             protocol: vip.protocol,
             ports: vip.ports,
-            claim: Claim { rule, vip: index },
+            claim: Claim {
+                rule: at,
+                vip: index,
+            },
         })
     })
 }
@@ -221,7 +225,7 @@ impl Matcher {
     }
 
     /// See [`crate::Snapshot::misses`].
-    pub fn misses(&self, rules: &[Rule], tuple: &Tuple) -> Vec<Miss> {
+    pub fn misses(&self, rules: &Chunks<Rule>, tuple: &Tuple) -> Vec<Miss> {
         let accepting = self.find(tuple);
         let protocol = protocol_of(tuple);
         let mut misses = Vec::new();

@@ -1,19 +1,20 @@
 //! A configuration as the workers use it: immutable, indexed, with everything computed that does not depend on a
 //! packet. Compiled off the workers from a [`SnapshotSpec`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::Addr;
 use crate::admission::Admission;
+use crate::chunks::{Chunks, Draft};
 use crate::counters::Account;
 use crate::guard::Guard;
 use crate::hash::FoldBuild;
-use crate::idmap::IdMap;
+use crate::idmap::{IdMap, Places};
 use crate::lane;
 use crate::load::{Activity, Thresholds};
-use crate::matching::{self, Claim, Matcher, Miss, Pattern};
+use crate::matching::{self, Claim, Matcher, Miss};
 use crate::packet::Tuple;
 use crate::persistence::Renewed;
 use crate::pool::{Candidates, Chooser, Pool};
@@ -21,7 +22,7 @@ use crate::select::candidates::Terms;
 use crate::select::{self, Mode, NoChoice, Recipe, Request, Selector, Turns, Workshop};
 use crate::spec::{
     Limits, Orphans, Persistence, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId,
-    ServerSpec, SnapshotSpec, Timeouts, Topology,
+    ServerSpec, SnapshotSpec, SpecChange, Timeouts, Topology,
 };
 use crate::table::{self, State};
 use crate::tunnel::{self, Encapsulation};
@@ -169,7 +170,7 @@ pub enum CompileError {
 }
 
 /// A VIP of a rule.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vip {
     /// The address.
     pub address: Addr,
@@ -180,7 +181,7 @@ pub struct Vip {
 }
 
 /// A rule, compiled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rule {
     /// Its id.
     pub id: RuleId,
@@ -214,6 +215,8 @@ pub struct Rule {
     pub account: Arc<Account>,
     /// Versions of its candidates, the present one first.
     pub pool: Pool,
+    /// All its targets, as indices into [`Snapshot::targets`].
+    targets: Box<[u32]>,
     /// Targets that take new connections, as indices into [`Snapshot::targets`].
     candidates: Box<[u32]>,
     selector: Option<Arc<Selector>>,
@@ -221,7 +224,7 @@ pub struct Rule {
 }
 
 /// A server of a rule, compiled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Index of its rule in [`Snapshot::rules`].
     pub rule: u32,
@@ -244,13 +247,25 @@ pub struct Target {
     /// Its number among the candidates of the rule's selector.
     candidate: Option<u32>,
     /// TUN: what goes before its packets.
-    pub encapsulation: Option<Box<Encapsulation>>,
+    pub encapsulation: Option<Arc<Encapsulation>>,
 }
 
 impl Rule {
+    /// All its targets, as indices into [`Snapshot::targets`].
+    pub fn targets(&self) -> &[u32] {
+        &self.targets
+    }
+
     /// What chooses its servers; None if there is none that takes new connections.
     pub fn selector(&self) -> Option<&Arc<Selector>> {
         self.selector.as_ref()
+    }
+
+    /// Whether it takes the same packets as another.
+    fn accepts_as(&self, other: &Rule) -> bool {
+        self.accepting == other.accepting
+            && self.vips == other.vips
+            && self.clients == other.clients
     }
 
     /// Targets that take new connections, in the order of the selector's candidates.
@@ -284,16 +299,16 @@ pub struct Snapshot {
     limits: Limits,
     workers: usize,
     guard: Arc<Guard>,
-    rules: Box<[Rule]>,
-    targets: Box<[Target]>,
+    rules: Chunks<Rule>,
+    targets: Chunks<Target>,
     /// (rule id, server id) to target.
     target_index: IdMap,
     /// Rule id to rule.
     rule_index: HashMap<RuleId, u32, FoldBuild>,
     /// Which accepting rule a packet is for.
-    matcher: Matcher,
+    matcher: Arc<Matcher>,
     /// Far ends of tunnels.
-    tunnel_ends: tunnel::Ends,
+    tunnel_ends: Arc<tunnel::Ends>,
 }
 
 impl Snapshot {
@@ -317,16 +332,30 @@ impl Snapshot {
                 &empty
             }
         };
-        let mut compiler = Compiler {
-            previous,
-            workers,
-            flows: (FILTERED / spec.rules.len().max(1)) as u32,
-            ..Compiler::default_for(previous)
-        };
+        let mut compiler = Compiler::new(previous, workers);
+        compiler.flows = (FILTERED / spec.rules.len().max(1)) as u32;
         for rule in &spec.rules {
             compiler.rule(rule)?;
         }
-        compiler.finish(spec)
+        compiler.finish(spec.generation, spec.limits)
+    }
+
+    /// What a change makes of this snapshot, for as many workers. The work and the new memory are those of the change;
+    /// rules and targets have other places than after a compilation of everything, and what was learned about tunnels that
+    /// are gone stays known.
+    ///
+    /// # Errors
+    /// When the change, or what it makes of the configuration, cannot be used.
+    pub fn changed(&self, change: &SpecChange) -> Result<Snapshot, CompileError> {
+        let mut compiler = Compiler::copy(self);
+        compiler.flows = (FILTERED / self.rules.len().max(1)) as u32;
+        for &rule in &change.removed {
+            compiler.remove(rule);
+        }
+        for rule in &change.rules {
+            compiler.rule(rule)?;
+        }
+        compiler.finish(change.generation, change.limits)
     }
 
     /// The specification's generation.
@@ -352,12 +381,12 @@ impl Snapshot {
     }
 
     /// All rules.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &Chunks<Rule> {
         &self.rules
     }
 
     /// All servers of all rules.
-    pub fn targets(&self) -> &[Target] {
+    pub fn targets(&self) -> &Chunks<Target> {
         &self.targets
     }
 
@@ -463,75 +492,160 @@ fn target_key(rule: RuleId, server: ServerId) -> u64 {
 }
 
 struct Compiler<'a> {
-    tunnel_ends: tunnel::Ends,
+    tunnel_ends: Arc<tunnel::Ends>,
     previous: &'a Snapshot,
     workers: usize,
     /// Flows that a rule's new filter is made for.
     flows: u32,
-    rules: Vec<Rule>,
-    targets: Vec<Target>,
-    target_index: HashMap<u64, u32, FoldBuild>,
+    rules: Draft<Rule>,
+    targets: Draft<Target>,
+    target_index: Places,
     rule_index: HashMap<RuleId, u32, FoldBuild>,
-    patterns: Vec<Pattern>,
+    /// Rules that were compiled.
+    seen: HashSet<RuleId, FoldBuild>,
+    /// That of the copied snapshot, as long as the same rules accept the same packets in the same places.
+    matcher: Option<Arc<Matcher>>,
     workshop: Workshop,
 }
 
 impl<'a> Compiler<'a> {
-    fn default_for(previous: &'a Snapshot) -> Compiler<'a> {
+    /// Of everything.
+    fn new(previous: &'a Snapshot, workers: usize) -> Compiler<'a> {
         Compiler {
-            tunnel_ends: tunnel::Ends::default(),
+            tunnel_ends: Arc::default(),
             previous,
-            workers: 0,
+            workers,
             flows: 0,
-            rules: Vec::new(),
-            targets: Vec::new(),
-            target_index: HashMap::default(),
+            rules: Draft::default(),
+            targets: Draft::default(),
+            target_index: Places::default(),
             rule_index: HashMap::default(),
-            patterns: Vec::new(),
+            seen: HashSet::default(),
+            matcher: None,
             workshop: Workshop::default(),
         }
     }
 
+    /// Of what is different.
+    fn copy(previous: &'a Snapshot) -> Compiler<'a> {
+        Compiler {
+            tunnel_ends: previous.tunnel_ends.clone(),
+            rules: Draft::of(&previous.rules),
+            targets: Draft::of(&previous.targets),
+            target_index: Places::of(&previous.target_index),
+            rule_index: previous.rule_index.clone(),
+            matcher: Some(previous.matcher.clone()),
+            ..Compiler::new(previous, previous.workers)
+        }
+    }
+
+    /// The servers that a rule has in the draft.
+    fn servers_of(&self, rule: u32) -> Vec<ServerId> {
+        let targets = self.rules[rule as usize].targets.iter();
+        targets
+            .map(|&at| self.targets[at as usize].server)
+            .collect()
+    }
+
+    /// Takes a rule out, if it is there. The last one takes its place.
+    fn remove(&mut self, id: RuleId) {
+        let Some(&at) = self.rule_index.get(&id) else {
+            return;
+        };
+        for server in self.servers_of(at) {
+            self.remove_target(target_key(id, server));
+        }
+        self.rule_index.remove(&id);
+        self.rules.swap_remove(at as usize);
+        self.matcher = None;
+        if (at as usize) < self.rules.len() {
+            let moved = &self.rules[at as usize];
+            self.rule_index.insert(moved.id, at);
+            for &target in &moved.targets {
+                self.targets.get_mut(target as usize).rule = at;
+            }
+        }
+    }
+
+    /// Takes a target out. The last one takes its place, and its rule is told. The rule of the removed one is about to be
+    /// replaced or removed.
+    fn remove_target(&mut self, key: u64) {
+        let Some(at) = self.target_index.get(key) else {
+            return;
+        };
+        self.target_index.remove(key);
+        self.targets.swap_remove(at as usize);
+        let last = self.targets.len() as u32;
+        if at == last {
+            return;
+        }
+        let moved = &self.targets[at as usize];
+        let (owner, server) = (moved.rule as usize, moved.server);
+        let owner = self.rules.get_mut(owner);
+        let places = owner.targets.iter_mut().chain(&mut owner.candidates);
+        places
+            .filter(|place| **place == last)
+            .for_each(|place| *place = at);
+        self.target_index.insert(target_key(owner.id, server), at);
+    }
+
+    /// Compiles a rule, new or instead of the one with its id.
     fn rule(&mut self, spec: &RuleSpec) -> Result<(), CompileError> {
         check_rule(spec)?;
         matching::check(spec)?;
-        let at = self.rules.len() as u32;
-        if self.rule_index.insert(spec.id, at).is_some() {
-            return Err(CompileError::DuplicateId {
-                rule: spec.name.clone(),
-                what: "rule",
-                id: spec.id,
-            });
+        let duplicate = |what, id| CompileError::DuplicateId {
+            rule: spec.name.clone(),
+            what,
+            id,
+        };
+        if !self.seen.insert(spec.id) {
+            return Err(duplicate("rule", spec.id));
         }
+        let mut servers: HashSet<ServerId, FoldBuild> = HashSet::default();
+        for server in &spec.servers {
+            check_server(spec, server)?;
+            if !servers.insert(server.id) {
+                return Err(duplicate("server", server.id));
+            }
+        }
+        let place = self.rule_index.get(&spec.id).copied();
+        let at = place.unwrap_or(self.rules.len() as u32);
+        if let Some(place) = place {
+            let gone = self.servers_of(place).into_iter();
+            for server in gone.filter(|server| !servers.contains(server)) {
+                self.remove_target(target_key(spec.id, server));
+            }
+        }
+
         let old = self.previous.rule_by_id(spec.id);
-        let first = self.targets.len() as u32;
         let sources = tunnel::Sources::new(&spec.proxy_src);
+        let mut targets = Vec::with_capacity(spec.servers.len());
         let mut candidates = Vec::new();
-        let mut ids = Vec::new();
-        let mut weights = Vec::new();
         for server in &spec.servers {
             let candidate = takes_new(server).then_some(candidates.len() as u32);
             let target = self.server(spec, server, at, candidate, &sources)?;
+            targets.push(target);
             if candidate.is_some() {
-                candidates.push(target);
-                ids.push(server.id);
-                weights.push((server.id, server.weight));
+                candidates.push((target, server));
             }
         }
         let turns = old.map(|old| old.turns.clone()).unwrap_or_default();
-        let selector = self.selector(spec, first, &candidates, &turns, old);
+        let selector = self.selector(spec, &candidates, &turns, old);
         let chooser = selector
             .clone()
             .filter(|_| select::is_computed(spec.algorithm))
             .map(|selector| Chooser {
                 selector,
-                order: ids.clone().into(),
+                order: candidates.iter().map(|(_, server)| server.id).collect(),
             });
+        let weights = candidates.iter();
         let pool = Pool::next(
             old.map(|old| &old.pool),
             Candidates {
                 algorithm: spec.algorithm,
-                servers: weights,
+                servers: weights
+                    .map(|(_, server)| (server.id, server.weight))
+                    .collect(),
                 chooser,
                 remembers: remembers(spec),
                 flows: self.flows,
@@ -546,14 +660,11 @@ impl<'a> Compiler<'a> {
                 ports: vip.ports,
             })
             .collect();
-        if spec.accepting {
-            self.patterns.extend(matching::patterns(spec, at));
-        }
         let account = old
             .map(|old| &old.account)
             .filter(|account| account.fits(self.workers))
             .cloned();
-        self.rules.push(Rule {
+        let rule = Rule {
             id: spec.id,
             name: spec.name.clone(),
             accepting: spec.accepting,
@@ -574,36 +685,49 @@ impl<'a> Compiler<'a> {
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             pool,
-            candidates: candidates.into(),
+            targets: targets.into(),
+            candidates: candidates.iter().map(|(target, _)| *target).collect(),
             selector,
             turns,
-        });
+        };
+        match place {
+            Some(place) => {
+                let old = self.rules.get_mut(place as usize);
+                if !old.accepts_as(&rule) {
+                    self.matcher = None;
+                }
+                *old = rule;
+            }
+            None => {
+                if rule.accepting {
+                    self.matcher = None;
+                }
+                self.rule_index.insert(rule.id, at);
+                self.rules.push(rule);
+            }
+        }
         Ok(())
     }
 
-    /// The selector for `candidates` of a rule, whose first server is target number `first`.
+    /// The selector for candidates of a rule, each with its target.
     fn selector(
         &mut self,
         spec: &RuleSpec,
-        first: u32,
-        candidates: &[u32],
+        candidates: &[(u32, &ServerSpec)],
         turns: &Arc<Turns>,
         old: Option<&Rule>,
     ) -> Option<Arc<Selector>> {
         if candidates.is_empty() {
             return None;
         }
-        let terms = |&target: &u32| {
-            let server = &spec.servers[(target - first) as usize];
-            Terms {
-                id: server.id,
-                weight: server.weight,
-                thresholds: Thresholds {
-                    max: server.max_connections,
-                    min: server.min_connections,
-                },
-                up_since: server.up_since,
-            }
+        let terms = |(_, server): &(u32, &ServerSpec)| Terms {
+            id: server.id,
+            weight: server.weight,
+            thresholds: Thresholds {
+                max: server.max_connections,
+                min: server.min_connections,
+            },
+            up_since: server.up_since,
         };
         let recipe = Recipe {
             algorithm: spec.algorithm,
@@ -612,7 +736,7 @@ impl<'a> Compiler<'a> {
             vips: spec.vips.iter().map(|vip| vip.address.into()).collect(),
             servers: candidates.iter().map(terms).collect(),
         };
-        let account = |&target: &u32| self.targets[target as usize].account.clone();
+        let account = |(target, _): &(u32, _)| self.targets[*target as usize].account.clone();
         let accounts = candidates.iter().map(account).collect();
         let old = old.and_then(|old| old.selector.as_ref());
         Some(self.workshop.selector(recipe, accounts, turns, old))
@@ -626,19 +750,6 @@ impl<'a> Compiler<'a> {
         candidate: Option<u32>,
         sources: &tunnel::Sources,
     ) -> Result<u32, CompileError> {
-        check_server(rule, spec)?;
-        let at = self.targets.len() as u32;
-        if self
-            .target_index
-            .insert(target_key(rule.id, spec.id), at)
-            .is_some()
-        {
-            return Err(CompileError::DuplicateId {
-                rule: rule.name.clone(),
-                what: "server",
-                id: spec.id,
-            });
-        }
         let old = self
             .previous
             .target_of(rule.id, spec.id)
@@ -652,7 +763,7 @@ impl<'a> Compiler<'a> {
             Topology::Tun => Some(self.encapsulation(rule, spec, sources)?),
             Topology::Dsr | Topology::HalfNat | Topology::Nat => None,
         };
-        self.targets.push(Target {
+        let target = Target {
             rule: rule_at,
             server: spec.id,
             name: spec.name.clone(),
@@ -664,8 +775,20 @@ impl<'a> Compiler<'a> {
             candidate,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             encapsulation,
-        });
-        Ok(at)
+        };
+        let key = target_key(rule.id, spec.id);
+        Ok(match self.target_index.get(key) {
+            Some(at) => {
+                *self.targets.get_mut(at as usize) = target;
+                at
+            }
+            None => {
+                let at = self.targets.len() as u32;
+                self.target_index.insert(key, at);
+                self.targets.push(target);
+                at
+            }
+        })
     }
 
     fn encapsulation(
@@ -673,11 +796,12 @@ impl<'a> Compiler<'a> {
         rule: &RuleSpec,
         server: &ServerSpec,
         sources: &tunnel::Sources,
-    ) -> Result<Box<Encapsulation>, CompileError> {
+    ) -> Result<Arc<Encapsulation>, CompileError> {
         let known = &self.previous.tunnel_ends;
         let address = server.address.into();
-        match self.tunnel_ends.add(known, rule.tunnel, address, sources) {
-            Some(encapsulation) => Ok(Box::new(encapsulation)),
+        let ends = Arc::make_mut(&mut self.tunnel_ends);
+        match ends.add(known, rule.tunnel, address, sources) {
+            Some(encapsulation) => Ok(Arc::new(encapsulation)),
             None => Err(CompileError::NoTunnelSource {
                 rule: rule.name.clone(),
                 server: server.name.clone(),
@@ -686,28 +810,38 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn finish(self, spec: &SnapshotSpec) -> Result<Snapshot, CompileError> {
-        let name = |claim: Claim| self.rules[claim.rule as usize].name.clone();
-        let matcher = Matcher::new(self.patterns).map_err(|ambiguity| CompileError::Overlap {
-            first: name(ambiguity.first),
-            second: name(ambiguity.second),
-            address: ambiguity.address,
-            protocol: ambiguity.protocol,
-            port: ambiguity.port,
-        })?;
+    fn finish(self, generation: u64, limits: Limits) -> Result<Snapshot, CompileError> {
+        let rules = self.rules.finish();
+        let matcher = match self.matcher {
+            Some(matcher) => matcher,
+            None => Arc::new(matcher_of(&rules)?),
+        };
         Ok(Snapshot {
-            generation: spec.generation,
-            limits: spec.limits,
+            generation,
+            limits,
             workers: self.workers,
             guard: self.previous.guard.clone(),
-            rules: self.rules.into(),
-            targets: self.targets.into(),
-            target_index: IdMap::new(&self.target_index.into_iter().collect::<Vec<_>>()),
+            rules,
+            targets: self.targets.finish(),
+            target_index: self.target_index.finish(),
             rule_index: self.rule_index,
             matcher,
             tunnel_ends: self.tunnel_ends,
         })
     }
+}
+
+fn matcher_of(rules: &Chunks<Rule>) -> Result<Matcher, CompileError> {
+    let name = |claim: Claim| rules[claim.rule as usize].name.clone();
+    let accepting = rules.iter().zip(0..).filter(|(rule, _)| rule.accepting);
+    let patterns = accepting.flat_map(|(rule, at)| matching::patterns(rule, at));
+    Matcher::new(patterns.collect()).map_err(|ambiguity| CompileError::Overlap {
+        first: name(ambiguity.first),
+        second: name(ambiguity.second),
+        address: ambiguity.address,
+        protocol: ambiguity.protocol,
+        port: ambiguity.port,
+    })
 }
 
 fn takes_new(server: &ServerSpec) -> bool {
@@ -807,3 +941,6 @@ fn check_server(rule: &RuleSpec, server: &ServerSpec) -> Result<(), CompileError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

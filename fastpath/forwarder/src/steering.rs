@@ -1,12 +1,13 @@
 //! What XDP has to steer to the fast path for a configuration.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::address::Addr;
 use crate::nat;
 use crate::packet::protocol;
 use crate::snapshot::{Rule, Snapshot, Target};
-use crate::spec::{PortRange, Protocol, Topology};
+use crate::spec::{PortRange, Protocol, RuleId, Topology};
 
 /// Which side of a connection XDP has to watch for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,20 +46,46 @@ pub struct SteeringEntry {
 const WITH_PORTS: [u8; 3] = [protocol::TCP, protocol::UDP, protocol::SCTP];
 
 impl Snapshot {
-    /// Everything that XDP has to steer to the fast path, in the order of the configuration, with repetitions: made anew
-    /// for every change, so nothing is sorted here.
+    /// Everything that XDP has to steer to the fast path, with repetitions.
     pub fn steering(&self) -> Vec<SteeringEntry> {
         let mut entries = Vec::with_capacity(self.targets().len() + self.rules().len());
         for rule in self.rules() {
-            add_rule(&mut entries, rule);
-        }
-        for target in self.targets() {
-            let rule = &self.rules()[target.rule as usize];
-            if rule.topology == Topology::HalfNat {
-                add_server(&mut entries, rule, target);
-            }
+            self.add_all(&mut entries, rule);
         }
         entries
+    }
+
+    /// What XDP has to steer no more after `before`, and what it has to steer in its stead. The work is that of the
+    /// difference.
+    pub fn steering_since(&self, before: &Snapshot) -> (Vec<SteeringEntry>, Vec<SteeringEntry>) {
+        let gone = before.rules().own(self.rules());
+        let come = self.rules().own(before.rules());
+        let ids: BTreeSet<RuleId> = gone.chain(come).map(|rule| rule.id).collect();
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        for id in ids {
+            let of = |snapshot: &Snapshot| {
+                let mut entries = Vec::new();
+                if let Some(rule) = snapshot.rule_by_id(id) {
+                    snapshot.add_all(&mut entries, rule);
+                }
+                entries
+            };
+            let (was, is) = (of(before), of(self));
+            if was != is {
+                old.extend(was);
+                new.extend(is);
+            }
+        }
+        (old, new)
+    }
+
+    fn add_all(&self, entries: &mut Vec<SteeringEntry>, rule: &Rule) {
+        add_rule(entries, rule);
+        if rule.topology == Topology::HalfNat {
+            for &target in rule.targets() {
+                add_server(entries, rule, &self.targets()[target as usize]);
+            }
+        }
     }
 }
 

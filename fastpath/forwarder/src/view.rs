@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::address::Addr;
-use crate::lane::{Lane, Lanes};
+use crate::chunks::{Chunks, Draft};
+use crate::lane::{Lane, Lanes, LanesDraft};
 use crate::network::{Network, NextHop};
 use crate::packet::Tuple;
 use crate::snapshot::{Rule, Snapshot, Target, Vip};
@@ -21,7 +22,7 @@ pub struct View {
     /// Routes and neighbours.
     pub network: Arc<Network>,
     /// Next hop towards each target.
-    hops: Box<[NextHop]>,
+    hops: Chunks<NextHop>,
     lanes: Lanes,
     serial: u64,
 }
@@ -56,22 +57,51 @@ pub enum Recognised<'v> {
 impl View {
     /// Puts a view together.
     pub fn new(snapshot: Arc<Snapshot>, network: Arc<Network>) -> View {
-        let spread = |n: usize| (n as u32).wrapping_mul(0x9e37_79b9);
-        let hops: Box<[NextHop]> = snapshot
-            .targets()
-            .iter()
-            .enumerate()
-            .map(|(n, target)| match target.dead {
-                true => NextHop::None(DropReason::Orphaned),
-                false => network.server_hop(target.address, spread(n)),
-            })
+        let places = snapshot.targets().iter().enumerate();
+        let hops: Chunks<NextHop> = places
+            .map(|(at, target)| hop_to(&network, at, target))
             .collect();
+        let mut lanes = LanesDraft::default();
+        for (target, hop) in snapshot.targets().iter().zip(hops.iter()) {
+            lanes.add(&snapshot, &network, target, *hop);
+        }
         View {
-            lanes: Lanes::new(&snapshot, &network, &hops),
+            lanes: lanes.finish(),
             serial: SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
             snapshot,
             network,
             hops,
+        }
+    }
+
+    /// The view of another snapshot, on the same network. What its snapshots share, the views share too.
+    pub fn with(&self, snapshot: Arc<Snapshot>) -> View {
+        let network = Arc::clone(&self.network);
+        let (old, new) = (self.snapshot.targets(), snapshot.targets());
+        let mut hops = Draft::of(&self.hops);
+        while hops.len() > new.len() {
+            hops.swap_remove(hops.len() - 1);
+        }
+        let mut lanes = LanesDraft::of(&self.lanes);
+        for (_, targets) in old.changed(new) {
+            targets.iter().for_each(|target| lanes.remove(target));
+        }
+        for (first, targets) in new.changed(old) {
+            for (target, at) in targets.iter().zip(first..) {
+                let hop = hop_to(&network, at, target);
+                match at < hops.len() {
+                    true => *hops.get_mut(at) = hop,
+                    false => hops.push(hop),
+                }
+                lanes.add(&snapshot, &network, target, hop);
+            }
+        }
+        View {
+            lanes: lanes.finish(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed) + 1,
+            snapshot,
+            network,
+            hops: hops.finish(),
         }
     }
 
@@ -100,7 +130,7 @@ impl View {
     }
 
     /// Next hops that servers are reached through, without repetition of neighbours, for whoever keeps them resolved.
-    pub fn server_hops(&self) -> &[NextHop] {
+    pub fn server_hops(&self) -> &Chunks<NextHop> {
         &self.hops
     }
 
@@ -147,6 +177,14 @@ impl View {
             }
             (None, Direction::Reverse) => None,
         }
+    }
+}
+
+/// The next hop towards the target with this number; none towards a dead one.
+fn hop_to(network: &Network, at: usize, target: &Target) -> NextHop {
+    match target.dead {
+        true => NextHop::None(DropReason::Orphaned),
+        false => network.server_hop(target.address, (at as u32).wrapping_mul(0x9e37_79b9)),
     }
 }
 

@@ -40,6 +40,9 @@ pub enum Request {
     Status,
     /// Every counter.
     Statistics,
+    /// Counters of some rules (with server 0) and servers of rules; the answer is [`Response::Statistics`] with no others
+    /// and no totals. What is not there is left out.
+    StatisticsOf(Vec<(RuleId, ServerId)>),
     /// What would become of a packet, and why. Nothing changes by it.
     Explain(explain::Query),
     /// Connections or persistence entries, a page at a time.
@@ -468,6 +471,7 @@ mod tests {
             }),
             Request::Status,
             Request::Statistics,
+            Request::StatisticsOf(vec![(1, 0), (2, 3)]),
             Request::Explain(explain::Query::default()),
             Request::Connections(listing::Query::default()),
             Request::PoolExport { rule: 7 },

@@ -77,7 +77,9 @@ impl DataPlane for SimulatedDataPlane {
                 generation: self.spec.generation,
                 ..Status::default()
             }),
-            Request::Statistics => Response::Statistics(self.statistics()),
+            Request::Statistics | Request::StatisticsOf(_) => {
+                Response::Statistics(self.statistics())
+            }
             Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
                 Response::Error {
                     message: "a simulated data plane has no packets".to_owned(),

@@ -1,13 +1,14 @@
 //! The answer to `Describe()`. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use ilb_forwarder::spec::ServerId;
 use ilb_forwarder::verdict;
 use libilb::describe::{
     Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, Status,
 };
-use libilb::model::{Rule, ServerGroup};
+use libilb::model::{Rule, Server, ServerGroup, key};
 
 use super::statistics::Ledger;
 use super::view::View;
@@ -32,11 +33,10 @@ pub fn describe(
         connections: ledger.counters(rule.number, 0).connections_open,
         problems: problems(view, rule, present),
     });
-    let numbers: BTreeSet<u32> = configuration.rules.values().map(|r| r.number).collect();
     let deleted = retired
         .rules
         .values()
-        .filter(|record| !numbers.contains(&record.rule.number))
+        .filter(|record| configuration.rules.by_number(record.rule.number).is_none())
         .map(|record| RuleDescription {
             rule: Rule {
                 enabled: false,
@@ -47,6 +47,15 @@ pub fn describe(
             connections: ledger.counters(record.rule.number, 0).connections_open,
             problems: Vec::new(),
         });
+    let connections = ledger.connections_of_servers();
+    let mut draining: HashMap<String, Draining<'_>> = HashMap::new();
+    for record in retired.servers.values() {
+        let group = record.server.id.strip_prefix('_').unwrap_or_default();
+        let group = group.rsplit_once('.').map_or(group, |(group, _)| group);
+        let servers = draining.entry(key(group)).or_default();
+        servers.insert(record.server.number, &record.server);
+    }
+    let none = Draining::new();
     Description {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: view.state.generation,
@@ -58,8 +67,8 @@ pub fn describe(
         rules: configured.chain(deleted).collect(),
         groups: configuration
             .groups
-            .values()
-            .map(|item| group(view, ledger, item))
+            .iter()
+            .map(|(key, item)| group(item, draining.get(key).unwrap_or(&none), &connections))
             .collect(),
         drop_reasons: verdict::DropReason::ALL
             .iter()
@@ -71,17 +80,15 @@ pub fn describe(
     }
 }
 
-fn group(view: &View, ledger: &Ledger, group: &ServerGroup) -> GroupDescription {
-    let prefix = format!("_{}.", group.name);
-    // A removed server may drain in several rules.
-    let draining: BTreeMap<u32, _> = view
-        .state
-        .retired
-        .servers
-        .values()
-        .filter(|record| record.server.id.starts_with(&prefix))
-        .map(|record| (record.server.number, &record.server))
-        .collect();
+/// Retired servers by their numbers; a removed one may drain in several rules.
+type Draining<'a> = BTreeMap<ServerId, &'a Server>;
+
+fn group(
+    group: &ServerGroup,
+    draining: &Draining<'_>,
+    connections: &HashMap<ServerId, u64>,
+) -> GroupDescription {
+    let connections = |number| connections.get(&number).copied().unwrap_or(0);
     let there = group.servers.iter().map(|server| ServerDescription {
         server: server.clone(),
         status: match (server.enabled, draining.contains_key(&server.number)) {
@@ -90,7 +97,7 @@ fn group(view: &View, ledger: &Ledger, group: &ServerGroup) -> GroupDescription 
             (false, false) => Status::Disabled,
         },
         removed: false,
-        connections: ledger.connections_of_server(server.number),
+        connections: connections(server.number),
     });
     let numbers: BTreeSet<u32> = group.servers.iter().map(|s| s.number).collect();
     let removed = draining
@@ -100,7 +107,7 @@ fn group(view: &View, ledger: &Ledger, group: &ServerGroup) -> GroupDescription 
             server: (*server).clone(),
             status: Status::Draining,
             removed: true,
-            connections: ledger.connections_of_server(server.number),
+            connections: connections(server.number),
         });
     GroupDescription {
         name: group.name.clone(),

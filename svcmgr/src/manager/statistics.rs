@@ -1,6 +1,6 @@
 //! Counters that go on when the fast path begins anew, and their names on D-Bus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_node::control::{Counters, Statistics};
@@ -91,14 +91,15 @@ impl Ledger {
         sum
     }
 
-    /// Live connections of a server over all rules.
-    pub fn connections_of_server(&self, server: ServerId) -> u64 {
-        self.now
-            .places
-            .iter()
-            .filter(|((_, id), _)| *id == server)
-            .map(|(_, counters)| counters.connections_total)
-            .sum()
+    /// Live connections of every server that has any, over all rules.
+    pub fn connections_of_servers(&self) -> HashMap<ServerId, u64> {
+        let mut sums = HashMap::new();
+        for ((_, server), counters) in &self.now.places {
+            if *server != 0 && counters.connections_total > 0 {
+                *sums.entry(*server).or_default() += counters.connections_total;
+            }
+        }
+        sums
     }
 
     /// What `GetStatistics` says: the node, then each configured rule and behind it its servers.

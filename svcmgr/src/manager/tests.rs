@@ -64,7 +64,7 @@ impl DataPlane for Scripted {
                 world.spec = spec;
                 Response::Applied { generation }
             }
-            Request::Statistics => {
+            Request::Statistics | Request::StatisticsOf(_) => {
                 let counters = Counters {
                     connections_open: world.connections,
                     connections_total: world.connections,

@@ -413,7 +413,7 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
         Request::Explain(_) | Request::PoolExport { .. } => Response::Error {
             message: "it has no packets".into(),
         },
-        Request::Statistics => {
+        Request::Statistics | Request::StatisticsOf(_) => {
             let counters = Counters {
                 packets: mind.packets,
                 connections_open: mind.connections,

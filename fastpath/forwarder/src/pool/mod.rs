@@ -47,8 +47,8 @@ pub const QUESTIONS_A_SECOND: u32 = 1 << 22;
 /// What a question costs beside its servers, in servers.
 const QUESTION: u32 = 16;
 
-/// See the module's text.
-#[derive(Debug, Default)]
+/// See the module's text. A clone has the same versions.
+#[derive(Debug, Clone, Default)]
 pub struct Pool {
     /// Newest first.
     versions: Box<[Arc<Version>]>,
