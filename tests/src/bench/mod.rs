@@ -4,6 +4,7 @@
 pub mod generator;
 pub mod logic;
 pub mod rings;
+pub mod scale;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -2,21 +2,25 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, logic, rings};
+use ilb_tests::bench::{Report, logic, rings, scale};
 use ilb_tests::lab::leftovers;
+
+/// A part of the measurements.
+type Part = fn(&mut Report);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (with_logic, with_rings) = match words[..] {
+    let (with_logic, with_rings, with_scale) = match words[..] {
         ["count-me", batches] => {
             return logic::count_me(batches.parse().expect("a number of batches"));
         }
-        [] => (true, true),
-        ["logic"] => (true, false),
-        ["rings"] => (false, true),
+        [] => (true, true, true),
+        ["logic"] => (true, false, false),
+        ["rings"] => (false, true, false),
+        ["scale"] => (false, false, true),
         _ => {
-            eprintln!("usage: ilb-bench [logic | rings]");
+            eprintln!("usage: ilb-bench [logic | rings | scale]");
             std::process::exit(2);
         }
     };
@@ -25,17 +29,16 @@ fn main() {
     if with_logic {
         logic::run(&mut report);
     }
-    if with_rings {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            rings::run(&mut report);
-        }));
+    let in_the_lab: [(bool, Part); 2] = [(with_rings, rings::run), (with_scale, scale::run)];
+    for (_, run) in in_the_lab.iter().filter(|(wanted, _)| *wanted) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut report)));
         leftovers::remove_mine();
         if outcome.is_err() {
             std::process::exit(1);
         }
     }
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let path = target.join(if with_logic && with_rings {
+    let path = target.join(if with_logic && with_rings && with_scale {
         "bench.json"
     } else {
         "bench-part.json"
