@@ -352,14 +352,24 @@ mod tests {
 
     #[test]
     fn removing_one_moves_little_else() {
-        for n in [3, 10, 50, 100, 500, 1000] {
+        // Percentage points of all slots beside those of the server that goes: at most, and in the mean over many that go.
+        for (n, most, mean) in [
+            (3, 0.02, 0.01),
+            (10, 0.21, 0.16),
+            (50, 0.32, 0.28),
+            (100, 0.37, 0.32),
+            (500, 0.47, 0.43),
+            (1000, 0.40, 0.36),
+        ] {
             let before = equal(1..=n);
-            for gone in [1, n / 2, n] {
-                let after = equal((1..=n).filter(|&id| id != gone));
-                let moved = moved_needlessly(&before, &after);
-                println!("{n} without {gone}: {moved:.3}");
-                assert!(moved <= 0.5, "{n} without {gone}: {moved}");
-            }
+            let some = (1..=n).step_by(n.div_ceil(20) as usize);
+            let moved: Vec<f64> = some
+                .map(|gone| moved_needlessly(&before, &equal((1..=n).filter(|&id| id != gone))))
+                .collect();
+            let average = moved.iter().sum::<f64>() / moved.len() as f64;
+            println!("{n}: {average:.3}, {moved:.3?}");
+            assert!(moved.iter().all(|&moved| moved <= most), "{n}: {moved:?}");
+            assert!(average <= mean, "{n}: {average}");
         }
     }
 }
