@@ -19,7 +19,7 @@ use crate::packet::Tuple;
 use crate::persistence::Renewed;
 use crate::pool::{Candidates, Chooser, Pool};
 use crate::select::candidates::Terms;
-use crate::select::{self, Mode, NoChoice, Recipe, Request, Selector, Turns, Workshop};
+use crate::select::{self, Mode, NoChoice, Recipe, Request, Selector, Turns, Workshop, maglev};
 use crate::spec::{
     Limits, Orphans, Persistence, PortMap, PortRange, Prefix, Protocol, RuleId, RuleSpec, ServerId,
     ServerSpec, SnapshotSpec, SpecChange, Timeouts, Topology,
@@ -734,6 +734,7 @@ impl<'a> Compiler<'a> {
             options: spec.options,
             slow_start: spec.slow_start,
             vips: spec.vips.iter().map(|vip| vip.address.into()).collect(),
+            large: spec.servers.len() > maglev::FEW,
             servers: candidates.iter().map(terms).collect(),
         };
         let account = |(target, _): &(u32, _)| self.targets[*target as usize].account.clone();

@@ -411,6 +411,29 @@ pub enum Algorithm {
     HashIpVip,
 }
 
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Algorithm; 17] = [
+        Algorithm::RoundRobin,
+        Algorithm::WeightedRoundRobin,
+        Algorithm::LeastConnection,
+        Algorithm::WeightedLeastConnection,
+        Algorithm::ShortestExpectedDelay,
+        Algorithm::NeverQueue,
+        Algorithm::LocalityLeastConnection,
+        Algorithm::LocalityLeastConnectionReplication,
+        Algorithm::DestinationHash,
+        Algorithm::SourceHash,
+        Algorithm::Failover,
+        Algorithm::Overflow,
+        Algorithm::Maglev,
+        Algorithm::TwoChoices,
+        Algorithm::HashIp,
+        Algorithm::HashIpPort,
+        Algorithm::HashIpVip,
+    ];
+}
+
 /// Options of an algorithm, for those that have them (sh and mh of IPVS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]

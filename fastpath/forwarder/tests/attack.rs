@@ -211,6 +211,32 @@ fn a_flood_of_datagrams_is_held_off_the_same_way_even_when_servers_answer_it() {
 }
 
 #[test]
+fn datagrams_that_leave_no_entry_go_on_whatever_fills_the_table() {
+    let family = V4;
+    let web = rule(family, Topology::Dsr, RR, 3);
+    let mut dns = web.clone();
+    dns.id = 2;
+    dns.vips[0].protocol = Protocol::Udp;
+    dns.one_packet = true;
+    let mut world = World::with_table(vec![web, dns], 1024);
+    for n in 0..3000 {
+        world.send(&syn(invented(family, n), vip(family)));
+    }
+    let (entries, replaced) = (world.table.used(), rule_replaced(&world));
+    assert!(replaced > 1000, "the table is under pressure: {replaced}");
+    let frames = (0..2000).map(|n| datagram(invented(family, n), vip(family)).frame());
+    assert_eq!(flood(&mut world, frames, DropReason::Embryonic), (2000, 0));
+    assert_eq!(
+        (world.table.used(), rule_replaced(&world)),
+        (entries, replaced)
+    );
+}
+
+fn rule_replaced(world: &World) -> u64 {
+    world.forwarder.counters().replaced.get()
+}
+
+#[test]
 fn nothing_makes_way_when_all_are_established_and_known_clients_have_the_reserve() {
     const CAPACITY: u32 = 2048;
     let family = V4;

@@ -366,6 +366,45 @@ fn drained_servers_keep_what_they_have() {
 }
 
 #[test]
+fn a_hash_goes_by_the_servers_that_are_left_with_or_without_fallback() {
+    type Change = fn(&mut ServerSpec);
+    let changes: [(&str, Change); 3] = [
+        ("dead", |server| server.dead = true),
+        ("quiesced", |server| server.weight = 0),
+        ("disabled", |server| server.accepting = false),
+    ];
+    for algorithm in [Algorithm::SourceHash, Algorithm::Maglev] {
+        for (what, change) in changes {
+            let mut spec = rule(V4, Topology::Dsr, algorithm, 3);
+            assert!(!spec.options.fallback);
+            let mut world = World::new(vec![spec.clone()]);
+            let vip = (V4.vip(), 80);
+            let ask = |world: &mut World, port| {
+                let syn = |n| syn((V4.client(n), port), vip);
+                let servers = (1..=60).map(|n| server_of(&world.pass(&syn(n), BACK)));
+                servers.collect::<Vec<u8>>()
+            };
+            let before = ask(&mut world, 4000);
+            change(&mut spec.servers[0]);
+            world.configure(vec![spec]);
+            let after = ask(&mut world, 4001);
+            let moved = before.iter().zip(&after).filter(|(old, new)| old != new);
+            let (mut of_first, mut of_others) = (0, 0);
+            moved.for_each(|(&old, _)| {
+                *(if old == 1 {
+                    &mut of_first
+                } else {
+                    &mut of_others
+                }) += 1
+            });
+            let had = before.iter().filter(|&&server| server == 1).count();
+            assert_eq!(of_first, had, "{algorithm:?} {what}");
+            assert!(of_others <= 1, "{algorithm:?} {what}: {of_others}");
+        }
+    }
+}
+
+#[test]
 fn one_packet_scheduling_gives_each_datagram_its_turn_and_leaves_nothing() {
     for family in FAMILIES {
         let mut spec = udp(rule(family, Topology::Dsr, RR, 3));

@@ -42,25 +42,7 @@ fn process_does_not_allocate() {
 
     for family in FAMILIES {
         for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
-            for algorithm in [
-                Algorithm::RoundRobin,
-                Algorithm::WeightedRoundRobin,
-                Algorithm::LeastConnection,
-                Algorithm::WeightedLeastConnection,
-                Algorithm::ShortestExpectedDelay,
-                Algorithm::NeverQueue,
-                Algorithm::LocalityLeastConnection,
-                Algorithm::LocalityLeastConnectionReplication,
-                Algorithm::DestinationHash,
-                Algorithm::SourceHash,
-                Algorithm::Failover,
-                Algorithm::Overflow,
-                Algorithm::Maglev,
-                Algorithm::TwoChoices,
-                Algorithm::HashIp,
-                Algorithm::HashIpPort,
-                Algorithm::HashIpVip,
-            ] {
+            for algorithm in Algorithm::ALL {
                 let mut udp = rule(family, topology, algorithm, 3);
                 udp.id = 2;
                 udp.vips[0].protocol = Protocol::Udp;
@@ -242,6 +224,57 @@ fn tunnels_and_answers_do_not_allocate() {
             assert_eq!(ALLOCATIONS.get(), before, "{family:?} {kind:?} {outer:?}");
             let sent = |packet: &&Packet<'_>| matches!(packet.verdict, Verdict::Transmit(_));
             assert!(packets.iter().filter(sent).count() >= 4);
+        }
+    }
+}
+
+#[test]
+fn claims_orphans_single_datagrams_and_making_way_do_not_allocate() {
+    for family in FAMILIES {
+        for orphans in [Orphans::Reschedule, Orphans::Reset, Orphans::Drop] {
+            for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
+                let mut tcp = rule(family, topology, Algorithm::LeastConnection, 3);
+                let mask = if family.v4 { 32 } else { 128 };
+                tcp.persistence = Some(Persistence { mask, timeout: 60 });
+                tcp.orphans = orphans;
+                let mut udp = tcp.clone();
+                udp.id = 2;
+                udp.vips[0].protocol = Protocol::Udp;
+                udp.one_packet = topology == Topology::Dsr;
+                let mut specs = vec![tcp, udp];
+                let mut world = World::with_table(specs.clone(), 64);
+                let vip = (family.vip(), 80);
+                let first = (family.client(1), 4000);
+                world.pass(&syn(first, vip), BACK);
+                world.pass(&ack(first, vip), BACK);
+                world.pass(&datagram(first, vip).frame(), BACK);
+                specs[0].servers[0].dead = true;
+                specs[1].servers[0].dead = true;
+                world.configure(specs);
+                let mut bufs: Vec<Vec<u8>> = vec![ack(first, vip), datagram(first, vip).frame()];
+                // The claim, given to another server; then strangers until one has to make way for the other.
+                bufs.extend((1..4).map(|n| syn((first.0, 4000 + n), vip)));
+                bufs.extend((2..50).map(|n| syn((family.client(n), 4000), vip)));
+                bufs.extend((2..9).map(|n| datagram((family.client(n), 4000), vip).frame()));
+                let mut packets: Vec<_> = bufs
+                    .iter_mut()
+                    .map(|buf| {
+                        let len = buf.len();
+                        Packet::new(buf, 0, len, FRONT)
+                    })
+                    .collect();
+                let before = ALLOCATIONS.get();
+                world.forwarder.process(&world.view, &mut packets, 1000);
+                assert_eq!(
+                    ALLOCATIONS.get(),
+                    before,
+                    "{family:?} {topology:?} {orphans:?}"
+                );
+                let what = format!("{family:?} {topology:?} {orphans:?}");
+                let sent = |packet: &&Packet<'_>| packet.verdict == Verdict::Transmit(BACK);
+                assert!(packets.iter().filter(sent).count() >= 30, "{what}");
+                assert!(world.forwarder.counters().replaced.get() > 30, "{what}");
+            }
         }
     }
 }

@@ -150,6 +150,9 @@ pub struct Recipe {
     pub slow_start: u32,
     /// Addresses of the rule's VIPs.
     pub vips: Box<[Addr]>,
+    /// Whether so many servers are configured, candidates or not, that a hash takes a large table: see
+    /// [`maglev::FEW`].
+    pub large: bool,
     /// The servers that take new connections, in configured order. At least one.
     pub servers: Box<[Terms]>,
 }
@@ -168,6 +171,7 @@ impl Recipe {
             options: AlgorithmOptions::default(),
             slow_start: 0,
             vips: Box::default(),
+            large: servers.len() > maglev::FEW,
             servers: servers.iter().map(terms).collect(),
         }
     }
@@ -176,7 +180,7 @@ impl Recipe {
     pub fn table(&self) -> Option<maglev::Recipe> {
         is_computed(self.algorithm).then(|| maglev::Recipe {
             servers: self.servers.iter().map(|s| (s.id, s.weight)).collect(),
-            full_size: self.algorithm == Algorithm::Maglev,
+            full_size: self.large || self.algorithm == Algorithm::Maglev,
         })
     }
 }

@@ -10,25 +10,7 @@ use crate::hash::fold;
 use crate::load::{Activity, Thresholds};
 use crate::spec::ServerId;
 
-const ALL: [Algorithm; 17] = [
-    Algorithm::RoundRobin,
-    Algorithm::WeightedRoundRobin,
-    Algorithm::LeastConnection,
-    Algorithm::WeightedLeastConnection,
-    Algorithm::ShortestExpectedDelay,
-    Algorithm::NeverQueue,
-    Algorithm::LocalityLeastConnection,
-    Algorithm::LocalityLeastConnectionReplication,
-    Algorithm::DestinationHash,
-    Algorithm::SourceHash,
-    Algorithm::Failover,
-    Algorithm::Overflow,
-    Algorithm::Maglev,
-    Algorithm::TwoChoices,
-    Algorithm::HashIp,
-    Algorithm::HashIpPort,
-    Algorithm::HashIpVip,
-];
+const ALL: [Algorithm; 17] = Algorithm::ALL;
 
 /// Time at which nothing is in slow start.
 const NOW: u32 = 100_000;
@@ -75,6 +57,7 @@ impl World {
             options: AlgorithmOptions::default(),
             slow_start: 0,
             vips: (0..4).map(vip).collect(),
+            large: weights.len() > maglev::FEW,
             servers: (1..).zip(weights).map(terms).collect(),
         };
         change(&mut recipe);
