@@ -101,6 +101,11 @@ impl World {
         match self.reference.rules[at].orphans {
             Orphans::Reschedule => {
                 let learnt = self.learn(at, key, verdict, out);
+                // The old entry makes way for a server that is found, even if no connection to it can be told apart.
+                let collides = [DropReason::ReplyCollision, DropReason::NatPortsExhausted];
+                if collides.map(Verdict::Drop).contains(&verdict) {
+                    self.reference.flows.remove(key);
+                }
                 learnt.ok_or_else(|| is_entered(verdict))
             }
             Orphans::Drop => {
