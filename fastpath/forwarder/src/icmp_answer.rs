@@ -4,6 +4,7 @@
 use crate::address::Addr;
 use crate::checksum;
 use crate::packet::{ETHERNET, Headers, Kind, Packet, field, protocol, put16};
+use crate::rewrite;
 
 /// Largest IPv4 packet of an answer: as much of the original as fits (RFC 1812 section 4.3.2.3).
 const MOST_V4: usize = 576;
@@ -40,11 +41,15 @@ impl Error {
 }
 
 /// Whether an error about this packet may be sent at all (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e): never
-/// about an ICMP error or a later fragment, nor about what was sent to many, nor to a source that is no single host.
+/// about an ICMP error or a later fragment, nor about what was sent to many, nor to a source that is no single host, nor
+/// about a packet whose header is damaged (RFC 1812 section 4.3.2.7).
 pub fn allowed(frame: &[u8], headers: &Headers) -> bool {
     let for_many = frame[0] & 1 != 0 || is_group(headers.tuple.dst);
     let answerable = !matches!(headers.kind, Kind::IcmpError | Kind::LaterFragment);
-    answerable && !for_many && is_one_host(headers.tuple.src)
+    answerable
+        && !for_many
+        && is_one_host(headers.tuple.src)
+        && rewrite::ip_is_intact(frame, headers)
 }
 
 fn is_group(address: Addr) -> bool {

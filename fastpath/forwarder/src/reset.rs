@@ -4,11 +4,12 @@
 use crate::checksum;
 use crate::icmp_answer::{self, is_one_host};
 use crate::packet::{ETHERNET, Headers, Packet, field, get16, protocol, put16, tcp};
+use crate::rewrite;
 
 /// Turns a whole TCP segment, or the first fragment of one, into a reset to its sender, and gives the answer's headers.
 /// The answer is no longer than what it answers. Its Ethernet addresses are left to
 /// [`crate::network::Network::send`]. None, with the packet unchanged, if there must be no answer: to a reset, to what
-/// is no single host's, or without an acknowledgement to a segment of which only a part is here.
+/// is no single host's, to a damaged packet, or without an acknowledgement to a segment of which only a part is here.
 pub fn answer(packet: &mut Packet<'_>, headers: &Headers) -> Option<Headers> {
     let flags = headers.tcp_flags;
     let acknowledges = flags & tcp::ACK != 0;
@@ -16,6 +17,7 @@ pub fn answer(packet: &mut Packet<'_>, headers: &Headers) -> Option<Headers> {
         || flags & tcp::RST != 0
         || (headers.fragment.is_some() && !acknowledges)
         || !is_one_host(headers.tuple.src)
+        || !rewrite::ip_is_intact(packet.frame(), headers)
     {
         return None;
     }
@@ -171,14 +173,32 @@ mod tests {
         for (flags, expected) in [(ACK, Some((ACKED, 0, RST))), (SYN, None)] {
             let mut frame = segment(true, flags, 64);
             frame[ETHERNET + field::IP4_FRAGMENT] = 0x20;
+            seal(&mut frame);
             assert_eq!(answered(&frame), expected);
         }
+    }
+
+    /// Writes the checksum of an IPv4 header anew.
+    fn seal(frame: &mut [u8]) {
+        let ip = &mut frame[ETHERNET..ETHERNET + field::IP4_HEADER];
+        put16(ip, field::IP4_CHECKSUM, 0);
+        let sum = checksum::of(ip, 0);
+        put16(ip, field::IP4_CHECKSUM, sum);
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_answered() {
+        let mut frame = segment(true, ACK, 0);
+        // Its source, by one bit.
+        frame[ETHERNET + field::IP4_SRC + 3] ^= 4;
+        assert_eq!(answered(&frame), None);
     }
 
     #[test]
     fn nobody_is_not_answered() {
         let mut frame = segment(true, ACK, 0);
         frame[ETHERNET + field::IP4_SRC..][..4].copy_from_slice(&[224, 0, 0, 1]);
+        seal(&mut frame);
         assert_eq!(answered(&frame), None);
     }
 }

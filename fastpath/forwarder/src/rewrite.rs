@@ -172,6 +172,17 @@ fn decrement_ttl(frame: &mut [u8], headers: &Headers) -> Option<Delta> {
     Some(delta)
 }
 
+/// Whether the checksum of an IPv4 header is right; IPv6 has none. What is forwarded keeps its checksum, right or wrong, but
+/// what is made anew would hide that the packet it is made of was damaged (RFC 1812 section 5.2.2).
+pub fn ip_is_intact(frame: &[u8], headers: &Headers) -> bool {
+    let l3 = headers.l3 as usize;
+    let len = (frame[l3] & 0xf) as usize * 4;
+    !headers.is_v4()
+        || frame
+            .get(l3..l3 + len)
+            .is_some_and(|ip| checksum::of(ip, 0) == 0)
+}
+
 /// Whether the checksum of an ICMP or ICMPv6 message is right.
 pub fn icmp_is_intact(frame: &[u8], headers: &Headers) -> bool {
     icmp_checksum(frame, headers) == 0

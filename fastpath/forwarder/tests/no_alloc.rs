@@ -204,6 +204,9 @@ fn tunnels_and_answers_do_not_allocate() {
             let mut too_big = long.frame();
             if family.v4 {
                 too_big[14 + 6] = 0x40;
+                too_big[24..26].fill(0);
+                let sum = ilb_forwarder::checksum::of(&too_big[14..34], 0);
+                too_big[24..26].copy_from_slice(&sum.to_be_bytes());
             }
             let frames = [
                 ack(client, vip),

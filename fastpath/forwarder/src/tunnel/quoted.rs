@@ -24,8 +24,9 @@ impl Quoted {
         let within = &frame[..headers.end as usize];
         let at = headers.l4 as usize + field::ICMP_HEADER;
         let outer = packet::parse_quoted(within, at, headers.is_v4())?;
-        // The first fragment of a packet of ours, which has DF, is none of ours.
-        if outer.fragment.is_some() {
+        // The first fragment of a packet of ours, which has DF, is none of ours; and what is not sent to a packet's source is
+        // no error about it.
+        if outer.fragment.is_some() || outer.tuple.src != headers.tuple.dst {
             return None;
         }
         let l4 = outer.l4 as usize;
