@@ -40,6 +40,16 @@ impl Addr {
         self.0.to_be_bytes()
     }
 
+    /// First and last address of the network of the first `len` bits (0..=32 or 0..=128) of this address.
+    #[inline]
+    pub fn network(self, len: u8) -> (Addr, Addr) {
+        let hosts = match self.is_v4() {
+            true => u32::MAX.checked_shr(len as u32).unwrap_or(0) as u128,
+            false => u128::MAX.checked_shr(len as u32).unwrap_or(0),
+        };
+        (Addr(self.0 & !hosts), Addr(self.0 | hosts))
+    }
+
     /// The upper half.
     #[inline(always)]
     pub fn high(self) -> u64 {

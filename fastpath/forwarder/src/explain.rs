@@ -345,13 +345,7 @@ pub fn explain_frame(
 }
 
 fn known(view: &View, table: &Table, tuple: &Tuple) -> Option<crate::table::Connection> {
-    let hash = table.hasher().flow(
-        tuple.src,
-        tuple.dst,
-        tuple.sport,
-        tuple.dport,
-        tuple.protocol,
-    );
+    let hash = table.hasher().tuple(tuple);
     let found = table.find(hash as u32, |connection, direction| {
         view.recognise(tuple, connection, direction).is_some()
     })?;

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, Hasher};
 
 use crate::address::Addr;
+use crate::packet::Tuple;
 
 /// Multiplies and folds the halves of the product.
 #[inline(always)]
@@ -33,6 +34,19 @@ impl FlowHasher {
     /// With these keys.
     pub const fn new(keys: HashKeys) -> FlowHasher {
         FlowHasher { keys }
+    }
+
+    /// [`FlowHasher::flow`] of a packet's tuple.
+    #[inline(always)]
+    pub fn tuple(&self, tuple: &Tuple) -> u64 {
+        let Tuple {
+            src,
+            dst,
+            sport,
+            dport,
+            protocol,
+        } = *tuple;
+        self.flow(src, dst, sport, dport, protocol)
     }
 
     /// 64 well-mixed bits.

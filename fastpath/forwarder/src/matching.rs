@@ -72,12 +72,10 @@ impl Clients {
         if prefix.len == 0 {
             return Clients::ALL;
         }
-        let len = prefix.len as u32 + if prefix.address.is_ipv4() { 96 } else { 0 };
-        let hosts = u128::MAX.checked_shr(len).unwrap_or(0);
-        let address = Addr::from(prefix.address).0;
+        let (first, last) = Addr::from(prefix.address).network(prefix.len);
         Clients {
-            first: address & !hosts,
-            last: address | hosts,
+            first: first.0,
+            last: last.0,
         }
     }
 

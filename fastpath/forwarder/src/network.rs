@@ -291,14 +291,8 @@ impl Network {
 
 /// First and last address of a route.
 fn bounds(route: &Route) -> (u128, u128) {
-    let (bits, address) = match route.prefix {
-        IpAddr::V4(_) => (32, Addr::from(route.prefix).0),
-        IpAddr::V6(_) => (128, Addr::from(route.prefix).0),
-    };
-    let host = u128::MAX
-        .checked_shr(128 - bits as u32 + route.len.min(bits) as u32)
-        .unwrap_or(0);
-    (address & !host, address | host)
+    let (first, last) = Addr::from(route.prefix).network(route.len);
+    (first.0, last.0)
 }
 
 fn begin(ranges: &mut Vec<Range>, first: u128, ways: Ways) {

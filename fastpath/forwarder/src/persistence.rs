@@ -37,12 +37,7 @@ pub struct Pin {
 
 /// The part of a client's address that counts: its first `mask` bits.
 pub fn masked(client: Addr, mask: u8) -> Addr {
-    let host = if client.is_v4() {
-        u32::MAX.checked_shr(mask as u32).unwrap_or(0) as u128
-    } else {
-        u128::MAX.checked_shr(mask as u32).unwrap_or(0)
-    };
-    Addr(client.0 & !host)
+    client.network(mask).0
 }
 
 /// What the claim is found by.

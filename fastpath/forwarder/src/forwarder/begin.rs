@@ -1,7 +1,7 @@
 //! Packets that begin a connection: is a rule there for them, which server do they get, and is there room.
 
 use super::orphans::Orphan;
-use super::{Path, hash, pinned, send::drop_for};
+use super::{Path, pinned, send::drop_for};
 use crate::nat;
 use crate::packet::{Headers, Ports, Tuple};
 use crate::select::Request;
@@ -186,7 +186,7 @@ impl Path {
                 return None;
             }
             let tuple = view.flow(*identity)?.reverse_tuple()?;
-            let hash = self::hash(&self.hasher, &tuple);
+            let hash = self.hasher.tuple(&tuple);
             if rule.topology == Topology::HalfNat {
                 self.end_finished(view, &tuple, hash);
             }

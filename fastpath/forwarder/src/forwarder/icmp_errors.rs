@@ -1,6 +1,6 @@
 //! ICMP errors about connections.
 
-use super::{Path, hash, known::Hit};
+use super::{Path, known::Hit};
 use crate::icmp;
 use crate::network::NextHop;
 use crate::packet::{Headers, Packet};
@@ -24,7 +24,7 @@ impl Path {
             return Verdict::Kernel;
         };
         let tuple = quoted.tuple.reversed();
-        let hash = hash(&self.hasher, &tuple);
+        let hash = self.hasher.tuple(&tuple);
         let Some(Hit {
             found,
             recognised: Recognised::Flow(flow),

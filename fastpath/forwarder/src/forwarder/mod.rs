@@ -29,7 +29,7 @@ pub(crate) use rehearse::{Rehearsed, rehearse};
 use crate::counters::WorkerCounters;
 use crate::fragment::{self, Key};
 use crate::hash::FlowHasher;
-use crate::packet::{self, Headers, Kind, Packet, Tuple};
+use crate::packet::{self, Headers, Kind, Packet};
 use crate::pool::Budget;
 use crate::select::Mode;
 use crate::table::{Limbo, Table};
@@ -220,7 +220,7 @@ impl Path {
     ) -> Verdict {
         match headers.kind {
             Kind::Transport => {
-                let hash = hash(&self.hasher, &headers.tuple);
+                let hash = self.hasher.tuple(&headers.tuple);
                 self.transport(view, packet, headers, hash, now)
             }
             Kind::IcmpError => self.icmp_error(view, packet, headers),
@@ -228,15 +228,4 @@ impl Path {
             Kind::LaterFragment | Kind::Other => Verdict::Kernel,
         }
     }
-}
-
-#[inline(always)]
-fn hash(hasher: &FlowHasher, tuple: &Tuple) -> u64 {
-    hasher.flow(
-        tuple.src,
-        tuple.dst,
-        tuple.sport,
-        tuple.dport,
-        tuple.protocol,
-    )
 }

@@ -1,8 +1,8 @@
 //! The way out through a tunnel, and the errors that come back from it.
 
+use super::Path;
 use super::known::Hit;
 use super::send::count;
-use super::{Path, hash};
 use crate::counters::Traffic;
 use crate::icmp;
 use crate::packet::{ETHERNET, Headers, Kind, Packet};
@@ -66,7 +66,7 @@ impl Path {
         // All packets of a flow look the same from outside, those without ports included.
         let hash = match headers.kind {
             Kind::Transport => hash,
-            _ => self::hash(&self.hasher, &flow.forward_tuple()),
+            _ => self.hasher.tuple(&flow.forward_tuple()),
         };
         if !rewrite::take_hop(packet.frame_mut(), headers) {
             return Verdict::Drop(DropReason::TtlExpired);
@@ -115,7 +115,7 @@ impl Path {
 
     /// The connection of a quoted client's packet, if its server is the one that the outer packet went to.
     fn tunnelled<'v>(&self, view: &'v View, inner: &Headers, quoted: &Quoted) -> Option<Flow<'v>> {
-        let hash = hash(&self.hasher, &inner.tuple);
+        let hash = self.hasher.tuple(&inner.tuple);
         let Hit {
             found,
             recognised: Recognised::Flow(flow),

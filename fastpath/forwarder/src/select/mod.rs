@@ -66,13 +66,7 @@ impl Request {
             vip_port: tuple.dport,
             vip_index,
             protocol: tuple.protocol,
-            hash: HASHER.flow(
-                tuple.src,
-                tuple.dst,
-                tuple.sport,
-                tuple.dport,
-                tuple.protocol,
-            ),
+            hash: HASHER.tuple(tuple),
             now,
         }
     }

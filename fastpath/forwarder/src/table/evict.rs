@@ -172,30 +172,17 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Addr;
     use crate::hash::FIXED_KEYS;
-    use crate::table::{Candidate, Identity, NO_LANE};
+    use crate::table::tests::identity;
+    use crate::table::{Candidate, NO_LANE};
 
     fn table(capacity: u32) -> Table {
         Table::private(capacity, FIXED_KEYS).unwrap()
     }
 
     fn enter(table: &Table, client: u32, state: State, now: u32) {
-        let identity = Identity {
-            client: Addr(client as u128),
-            client_port: 1,
-            vip_port: 80,
-            nat_port: 0,
-            nat_index: 0,
-            vip_index: 0,
-            rule: 1,
-            server: 1,
-            protocol: 6,
-            has_reverse: false,
-            pool_version: 0,
-        };
         let candidate = Candidate {
-            identity,
+            identity: identity(client),
             state,
             hash: client.wrapping_mul(0x9e37_79b9),
             lane: NO_LANE,

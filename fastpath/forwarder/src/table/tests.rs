@@ -14,7 +14,7 @@ fn table(capacity: u32) -> Table {
     Table::private(capacity, FIXED_KEYS).unwrap()
 }
 
-fn identity(flow: u32) -> Identity {
+pub(super) fn identity(flow: u32) -> Identity {
     Identity {
         client: Addr(flow as u128),
         client_port: flow as u16,
