@@ -1,12 +1,12 @@
 //! From the administrator's words to what the fast path forwards by. Pure: the same input gives the same snapshot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ilb_forwarder::spec::{
     Algorithm, AlgorithmOptions, GueChecksum, Limits, Orphans, Persistence, PortMap, PortRange,
-    Prefix, Protocol, RuleId, RuleSpec, ServerSpec, SnapshotSpec, SpecChange, Timeouts, Topology,
-    Tunnel, VipSpec,
+    Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, SpecChange, Timeouts,
+    Topology, Tunnel, VipSpec,
 };
 use libilb::model::{self, Configuration, Rule, Server, Timeout};
 use libilb::port;
@@ -39,9 +39,19 @@ pub fn snapshot(state: &State, surroundings: &Surroundings) -> SnapshotSpec {
     }
 }
 
-/// What leads from the snapshot of `before` to that of `after`. Surroundings have changed only with what is different
-/// between the two. The work is that of the difference.
-pub fn change(before: &State, after: &State, surroundings: &Surroundings) -> SpecChange {
+/// What the fast path was given.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The state that it forwards by.
+    pub state: State,
+    /// What was known then of servers that came up.
+    pub risen: Risen,
+}
+
+/// What leads from the snapshot that was given to that of `after`. The work is that of the difference.
+pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> SpecChange {
+    let before = &given.state;
+    let mut risen: HashSet<ServerId> = surroundings.risen.different(&given.risen).collect();
     let mut numbers: BTreeSet<RuleId> = BTreeSet::new();
     let (old, new) = (&before.configuration, &after.configuration);
     for rule in new.rules.since(&old.rules) {
@@ -49,6 +59,15 @@ pub fn change(before: &State, after: &State, surroundings: &Surroundings) -> Spe
     }
     for group in new.groups.since(&old.groups) {
         numbers.extend(new.rules_of(group.key).map(|rule| rule.number));
+        for server in group.after.into_iter().flat_map(|group| &group.servers) {
+            risen.remove(&server.number);
+        }
+    }
+    // Of groups that are as they were given: it takes a server that went and came back before the fast path heard of it.
+    for (key, group) in new.groups.iter().filter(|_| !risen.is_empty()) {
+        if group.servers.iter().any(|s| risen.contains(&s.number)) {
+            numbers.extend(new.rules_of(key).map(|rule| rule.number));
+        }
     }
     let (old, new) = (&before.retired, &after.retired);
     numbers.extend(new.rules.since(&old.rules).map(|rule| *rule.key));
@@ -607,7 +626,11 @@ mod tests {
         ) {
             let mut state = State::default();
             let mut surroundings = Surroundings::default();
-            let mut given = state.clone();
+            let give = |state: &State, surroundings: &Surroundings| Given {
+                state: state.clone(),
+                risen: surroundings.risen.clone(),
+            };
+            let mut given = give(&state, &surroundings);
             let mut follower = snapshot(&state, &surroundings);
             for (now, (step, sent)) in (1..).zip(steps) {
                 let mut next = state.clone();
@@ -632,7 +655,7 @@ mod tests {
                 if sent {
                     follower.change(change(&given, &state, &surroundings));
                     prop_assert_eq!(&follower, &snapshot(&state, &surroundings));
-                    given = state.clone();
+                    given = give(&state, &surroundings);
                 }
             }
         }
@@ -650,8 +673,11 @@ mod tests {
         before.create_rule("other", &other).unwrap();
         let mut after = before.clone();
         after.add_servers("other", &["192.0.2.10"]).unwrap();
-        let (before, after) = (state(before), state(after));
-        let change = change(&before, &after, &Surroundings::default());
+        let given = Given {
+            state: state(before),
+            risen: Risen::default(),
+        };
+        let change = change(&given, &state(after), &Surroundings::default());
         let ids: Vec<RuleId> = change.rules.iter().map(|rule| rule.id).collect();
         assert_eq!((ids, change.removed), (vec![2], vec![]));
     }

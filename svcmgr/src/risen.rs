@@ -17,6 +17,11 @@ impl Risen {
         self.0.get(&server).copied().unwrap_or(0)
     }
 
+    /// The servers that came up at another time than they did according to `before`.
+    pub fn different<'a>(&'a self, before: &'a Risen) -> impl Iterator<Item = ServerId> {
+        self.0.since(&before.0).map(|server| *server.key)
+    }
+
     /// Follows a change of the configuration at `now`, in seconds since boot. The servers of a new group have nobody whose
     /// share they could grow into.
     pub fn follow(&mut self, before: &Configuration, after: &Configuration, now: u32) {

@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addresses::Addresses;
-use crate::compile::Surroundings;
+use crate::compile::{Given, Surroundings};
 use crate::dataplane::{DataPlane, Event};
 use crate::retired::RetiredKey;
 use crate::state::State;
@@ -215,8 +215,8 @@ struct Link {
     applied: u64,
     /// It may have another configuration under the same generation: apply in any case.
     doubtful: bool,
-    /// The state that it forwards by, as far as we know it wholly: what comes next can be a difference to that.
-    given: Option<State>,
+    /// What it forwards by, as far as we know it wholly: what comes next can be a difference to that.
+    given: Option<Given>,
 }
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
@@ -415,12 +415,20 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 // Settings may have changed while no manager was running.
                 self.link.doubtful |= hello.limits != self.surroundings.limits;
                 self.link.peer = Some(hello);
-                self.link.given = self.in_step().then(|| self.state.clone());
+                self.link.given = self.in_step().then(|| self.give());
                 self.idle.clear();
                 if self.store.is_some() {
                     self.catch_up().await;
                 }
             }
+        }
+    }
+
+    /// What the fast path has when it has the present state.
+    fn give(&self) -> Given {
+        Given {
+            state: self.state.clone(),
+            risen: self.surroundings.risen.clone(),
         }
     }
 

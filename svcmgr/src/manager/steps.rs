@@ -143,7 +143,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             match said {
                 Ok(Response::Gap { generation }) => tracing::warn!(
                     "the fast path forwards by generation {generation} instead of {}: it gets everything anew",
-                    given.generation
+                    given.state.generation
                 ),
                 Ok(Response::Error { message }) => {
                     tracing::warn!("{message}: the fast path gets everything anew");
@@ -169,7 +169,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }) if applied == generation => {
                 self.link.applied = generation;
                 self.link.doubtful = false;
-                self.link.given = Some(self.state.clone());
+                self.link.given = Some(self.give());
                 Ok(true)
             }
             Ok(Response::Rejected { reason, .. }) => Err(reason),
