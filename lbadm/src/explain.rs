@@ -2,7 +2,6 @@
 
 use libilb::connections::protocol_word;
 use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
-use libilb::words;
 
 use crate::action::Action;
 use crate::cli::Explain;
@@ -143,9 +142,10 @@ fn rule(lines: &mut Lines, said: &Explanation) {
         {
             continue;
         }
-        let why = match miss.obstacles.is_empty() {
-            true => "another rule is more specific".to_string(),
-            false => words::one_of(&miss.obstacles).replace(" or ", " and "),
+        let why = match &miss.obstacles[..] {
+            [] => "another rule is more specific".to_string(),
+            [one] => one.clone(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
         };
         lines.add("not", format!("{} ({}): {why}", miss.rule, miss.vip));
     }

@@ -487,3 +487,104 @@ fn every_mistake_of_the_settings_file_is_reported_at_once() {
         }
     }
 }
+
+/// What the fast path knows of single connections and packets, next to what clients see.
+#[test]
+fn connections_are_shown_and_explanations_are_true() {
+    let lab = Lab::with_ilb(Spec::default());
+    let target = Service::http(0, Topology::HalfNat, Family::V4)
+        .algorithm("hash-ip")
+        .create(&lab);
+    let (node, vip, client) = (&lab.node, target.ip(), lab.client(Family::V4, 1));
+    assert_eq!(
+        node.lbadm("show-connections"),
+        "there are no connections\n",
+        "given no traffic, then there is nothing to show"
+    );
+
+    let explain = |more: &str, port: u16| {
+        node.lbadm(&format!("explain {more} tcp {client}:40000 {vip}:{port}"))
+    };
+    let said = explain("", 80);
+    for fragment in [
+        "connection: none: the packet begins one",
+        "rule:       rule0",
+        "outcome:    sent",
+    ] {
+        assert!(
+            said.contains(fragment),
+            "given a SYN to the VIP, then its explanation has {fragment:?}:\n{said}"
+        );
+    }
+    let server = said
+        .split_once("goes to ")
+        .and_then(|(_, rest)| rest.split_once(' '))
+        .map(|(id, _)| id.to_owned())
+        .expect("it goes to a server");
+    let number: usize = server
+        .rsplit_once('.')
+        .and_then(|(_, n)| n.parse().ok())
+        .expect("an id ends in a number");
+    assert_eq!(
+        node.lbadm("show-connections"),
+        "there are no connections\n",
+        "given an explanation, then nothing has changed by it"
+    );
+    let tally = Load::new(target, 12).run(lab.at("c1"));
+    tally.none_failed("given an enabled rule, when requests come");
+    assert_eq!(
+        tally.of(&format!("s{}", number + 1)),
+        12,
+        "given that {server} was said to get a client's connections, then it got them: {tally:?}"
+    );
+
+    let shown = node.lbadm("show-connections -p -o rulename,protocol,serverid -r RULE0");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(
+        lines.len() == 12
+            && lines
+                .iter()
+                .all(|line| *line == format!("rule0:tcp:{server}")),
+        "given 12 connections to {server}, then they are shown:\n{shown}"
+    );
+    for (filter, count) in [
+        ("--limit 5", 5),
+        ("--client 10.1.0.0/24", 12),
+        ("--client 10.9.0.0/24", 0),
+        ("--protocol udp", 0),
+    ] {
+        let shown = node.lbadm(&format!("show-connections -p -o client {filter}"));
+        assert_eq!(
+            shown.lines().count(),
+            count,
+            "given 12 connections of {client}, then {filter} shows {count}:\n{shown}"
+        );
+    }
+
+    for (more, port, fragment) in [
+        ("", 81, "another port"),
+        ("--flags ack", 80, "no-connection"),
+    ] {
+        let said = explain(more, port);
+        assert!(
+            said.contains(fragment),
+            "given {more:?} to port {port}, then its explanation has {fragment:?}:\n{said}"
+        );
+    }
+    node.lbadm("modify-rule -p rule0");
+    Load::new(target, 3)
+        .run(lab.at("c1"))
+        .none_failed("given a persistent rule, when requests come");
+    let kept = node.lbadm("show-connections --persistence -p -o rulename,client,serverid");
+    assert_eq!(
+        kept,
+        format!("rule0:{client}:{server}\n"),
+        "given a persistent rule and a client, then it is shown once"
+    );
+    node.lbadm("disable-rule rule0");
+    let said = explain("", 80);
+    assert!(
+        said.contains("rule:       none") && said.contains("the rule is disabled or deleted"),
+        "given a disabled rule, then the explanation says so:\n{said}"
+    );
+}

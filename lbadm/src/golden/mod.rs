@@ -322,6 +322,7 @@ fn explanation(packet: &Packet) -> Explanation {
                 rule: "www".into(),
                 vip: "192.0.2.80 tcp port 80".into(),
                 obstacles: vec![
+                    "the rule is disabled or deleted".into(),
                     "another port".into(),
                     "the client is not one of the rule's".into(),
                 ],
