@@ -159,6 +159,31 @@ impl Reference {
         })
     }
 
+    /// A HALF-NAT client that uses a port anew, through another VIP port to the same server, ends what it had finished there.
+    pub fn makes_way_for(&mut self, key: &Key, known: &Known) {
+        let is_half_nat = |known: &Known| {
+            self.rule(known.rule)
+                .is_some_and(|rule| rule.topology == Topology::HalfNat)
+        };
+        if !is_half_nat(known) {
+            return;
+        }
+        let ends = self.towards_server(key, known);
+        let gone: Vec<Key> = self
+            .flows
+            .iter()
+            .filter(|(other, old)| {
+                *other != key
+                    && other.protocol == key.protocol
+                    && old.life != Life::Open
+                    && is_half_nat(old)
+                    && self.towards_server(other, old) == ends
+            })
+            .map(|(other, _)| *other)
+            .collect();
+        self.flows.retain(|other, _| !gone.contains(other));
+    }
+
     /// What a client's packet is, without a change.
     pub fn expect(&self, key: &Key, flags: u8) -> Expected {
         let begins =

@@ -57,6 +57,7 @@ impl World {
         let rule = self.reference.rule(known.rule).expect("rules stay");
         let (one_packet, persistence) = (rule.one_packet, rule.persistence);
         if !one_packet {
+            self.reference.makes_way_for(key, &known);
             self.reference.flows.insert(*key, known);
         }
         if let (Some(persistence), false) =
