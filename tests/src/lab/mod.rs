@@ -374,17 +374,11 @@ fn make_directory(directory: &Path) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .expect("cannot set permissions");
     }
-    nix::mount::mount(
-        Some("bpf"),
-        &directory.join("bpf"),
-        Some("bpf"),
-        nix::mount::MsFlags::empty(),
-        None::<&str>,
-    )
-    .unwrap_or_else(|error| {
-        panic!(
-            "cannot mount a BPF file system in {}: {error}",
-            directory.display()
-        )
-    });
+    // Runtime files are in memory on every system that ilb is made for; the connection table is one.
+    for (kind, part, data) in [("bpf", "bpf", None), ("tmpfs", "run", Some("mode=755"))] {
+        let at = directory.join(part);
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some(kind), &at, Some(kind), flags, data)
+            .unwrap_or_else(|error| panic!("cannot mount {kind} on {}: {error}", at.display()));
+    }
 }
