@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ilb_fastpath::table_file::{self, Joining};
 use ilb_forwarder::address::Addr;
 use ilb_forwarder::network::{Hop, Interface, Neighbour, Network, Route};
+use ilb_forwarder::select::maglev::Maglev;
 use ilb_forwarder::spec::{
     Algorithm, Limits, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
 };
@@ -276,6 +277,7 @@ pub fn run(report: &mut Report) {
     let meaning = "entry and index, both directions";
     report.add("bytes_per_connection", bytes, "B", meaning);
     scale(report);
+    tables(report);
     let instructions = instructions();
     let meaning = "NAT, one flow, counted by valgrind";
     report.add("logic_instructions_1flow", instructions, "count", meaning);
@@ -344,6 +346,26 @@ fn scale(report: &mut Report) {
         "forward_10k_rules_vs_1",
         median(ratios.collect()),
         "ratio",
+        meaning,
+    );
+}
+
+/// What is made when a configuration changes, by the control thread and not by the workers.
+fn tables(report: &mut Report) {
+    const SERVERS: u32 = 1000;
+    let servers: Vec<u32> = (1..=SERVERS).collect();
+    let rounds = (0..ROUNDS).map(|_| {
+        let begin = Instant::now();
+        let table = Maglev::full(&servers);
+        let took = begin.elapsed();
+        assert!(table.size() > SERVERS as usize);
+        took.as_secs_f64() * 1e3
+    });
+    let meaning = "Maglev table, 1,000 servers, 65,537 slots";
+    report.add(
+        "maglev_build_ms_1000",
+        median(rounds.collect()),
+        "ms",
         meaning,
     );
 }
