@@ -24,8 +24,10 @@ pub struct Stream {
     pub flows: u32,
     /// First client address.
     pub client: Ipv4Addr,
-    /// Destination.
+    /// First destination.
     pub vip: Ipv4Addr,
+    /// Number of destinations, next to each other; each flow has one of them.
+    pub vips: u16,
     /// Destination port.
     pub port: u16,
     /// Ethernet destination.
@@ -47,9 +49,9 @@ impl Stream {
             bytes.extend(word.to_ne_bytes());
         }
         bytes.extend(self.port.to_ne_bytes());
+        bytes.extend(self.vips.to_ne_bytes());
         bytes.extend(self.destination);
         bytes.extend(self.source);
-        bytes.extend([0, 0]);
         bytes
     }
 }

@@ -12,11 +12,11 @@ struct settings {
 	__u32 ifindex;      /* where the source sends */
 	__u32 flows;        /* number of flows, drawn at random */
 	__u32 client;       /* first client address, host order */
-	__u32 vip;          /* destination, host order */
+	__u32 vip;          /* first destination, host order */
 	__u16 port;         /* destination port, host order */
+	__u16 vips;         /* number of destinations, next to each other */
 	__u8 destination[6];
 	__u8 source[6];
-	__u8 padding[2];
 };
 _Static_assert(sizeof(struct settings) == 32, "the benchmark writes these bytes");
 
@@ -85,9 +85,12 @@ int source(struct xdp_md *ctx)
 	f->protocol = 17;
 	__u32 from = set->client + flow / FLOWS_PER_CLIENT;
 	f->from = bpf_htonl(from);
-	f->to = bpf_htonl(set->vip);
+	__u32 to = set->vip;
+	if (set->vips > 1)
+		to += flow % set->vips;
+	f->to = bpf_htonl(to);
 	__u32 sum = 0x4500 + (FRAME_LENGTH - 14) + 0x4000 + (64 << 8) + 17 + (from >> 16) + (from & 0xffff) +
-		    (set->vip >> 16) + (set->vip & 0xffff);
+		    (to >> 16) + (to & 0xffff);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	f->ip_sum = bpf_htons(~sum);
