@@ -343,7 +343,7 @@ fn scale(report: &mut Report) {
     let meaning =
         "rate of the logic: 10,000 rules with 100,000 servers against one rule with 16; 1 M flows";
     report.add(
-        "forward_10k_rules_vs_1",
+        "logic_10k_rules_vs_1",
         median(ratios.collect()),
         "ratio",
         meaning,

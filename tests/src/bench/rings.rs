@@ -23,7 +23,8 @@ use crate::lab::process::Daemon;
 use crate::lab::{Lab, Spec};
 use crate::shell;
 
-const PORT: u16 = 9000;
+/// Port of all VIPs.
+pub const PORT: u16 = 9000;
 const ROUNDS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(2);
 /// Longest time until all flows are known.
