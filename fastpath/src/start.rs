@@ -193,12 +193,14 @@ async fn first_picture(netlink: &Netlink, settings: &Fastpath) -> Result<Picture
 fn last_snapshot_of(settings: &Settings, workers: usize) -> Snapshot {
     let compile =
         |spec: SnapshotSpec| Snapshot::compile(&spec, None, workers).map_err(|e| e.to_string());
+    // For as many workers, too: changes of it are, and an account for none counts nothing.
+    let nothing = || compile(SnapshotSpec::default()).unwrap_or_else(|_| Snapshot::empty());
     let loaded = last_snapshot::load(&settings.node.runtime_dir).map_err(|e| e.to_string());
     match loaded.and_then(|spec| spec.map(compile).transpose()) {
-        Ok(snapshot) => snapshot.unwrap_or_else(Snapshot::empty),
+        Ok(snapshot) => snapshot.unwrap_or_else(nothing),
         Err(error) => {
             tracing::error!("the last snapshot cannot be used: {error}; waiting for ilb-svcmgr");
-            Snapshot::empty()
+            nothing()
         }
     }
 }
