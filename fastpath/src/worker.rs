@@ -192,7 +192,9 @@ impl Worker {
             // SAFETY: the frame was just received, so that it is ours; `packets` ends within this function, and each
             // packet before its frame goes on.
             let (bytes, start) = unsafe { self.ports.frame(frame) };
-            packets.push(Packet::new(bytes, start, frame.lengths().data(), ingress));
+            let packet = Packet::new(bytes, start, frame.lengths().data(), ingress);
+            packet.prefetch();
+            packets.push(packet);
         }
         self.forwarder
             .process(&self.view, &mut packets, self.now.seconds());

@@ -3,6 +3,7 @@
 
 use crate::address::Addr;
 use crate::network::PortIndex;
+use crate::table::prefetch;
 use crate::verdict::{DropReason, Verdict};
 
 /// Length of an Ethernet header without tags.
@@ -143,6 +144,15 @@ impl<'a> Packet<'a> {
             len,
             ingress,
             verdict: Verdict::Drop(DropReason::Malformed),
+        }
+    }
+
+    /// Asks for the headers ahead of [`crate::Forwarder::process`]: they were written by another processor or by the NIC,
+    /// and all of a batch can be on their way at once.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        if let Some(first) = self.frame().first() {
+            prefetch(first);
         }
     }
 
