@@ -176,6 +176,39 @@ fn share_out(servers: &[(ServerId, u16)], walkers: &mut [Walker], size: u32) {
     }
 }
 
+/// Fills the slots, all servers having one turn in each round: the case of equal weights, which nearly all tables are.
+fn race_evenly<T: Copy>(walkers: &[Walker], slots: &mut [T], slot: impl Fn(u32) -> T) {
+    let size = slots.len() as u32;
+    let mut taken = vec![0u64; slots.len().div_ceil(64)];
+    let mut steps: Vec<(u32, u32)> = walkers.iter().map(|w| (w.place, w.skip)).collect();
+    let mut wants: Vec<(u32, u32)> = walkers.iter().map(|w| (w.wants, w.candidate)).collect();
+    while !steps.is_empty() {
+        for _ in 0..BLOCK {
+            for (at, (place, skip)) in steps.iter_mut().enumerate() {
+                let here = *place as usize;
+                let next = *place + *skip;
+                *place = if next >= size { next - size } else { next };
+                let (word, bit) = (&mut taken[here / 64], 1u64 << (here % 64));
+                // Most turns are lost; who has his share is not asked before one is won.
+                if *word & bit == 0 {
+                    let (wants, candidate) = &mut wants[at];
+                    if *wants > 0 {
+                        *word |= bit;
+                        *wants -= 1;
+                        slots[here] = slot(*candidate);
+                    }
+                }
+            }
+        }
+        let mut at = 0;
+        steps.retain(|_| {
+            at += 1;
+            wants[at - 1].0 > 0
+        });
+        wants.retain(|&(wants, _)| wants > 0);
+    }
+}
+
 /// Fills the slots.
 fn race<T: Copy + Default>(
     servers: &[(ServerId, u16)],
@@ -183,7 +216,18 @@ fn race<T: Copy + Default>(
     slot: impl Fn(u32) -> T,
 ) -> Box<[T]> {
     let mut slots = vec![T::default(); size as usize].into_boxed_slice();
-    let mut walkers = walkers(servers, size);
+    let walkers = walkers(servers, size);
+    if walkers.iter().all(|walker| walker.gap == 1 << 16) {
+        race_evenly(&walkers, &mut slots, slot);
+    } else {
+        race_by_weight(walkers, &mut slots, slot);
+    }
+    slots
+}
+
+/// Fills the slots, each server having as many turns as its weight says.
+fn race_by_weight<T: Copy>(mut walkers: Vec<Walker>, slots: &mut [T], slot: impl Fn(u32) -> T) {
+    let size = slots.len() as u32;
     // One bit a slot stays in the first-level cache, where the turns that are lost, which most are, come to nothing.
     let mut taken = vec![0u64; slots.len().div_ceil(64)];
     let mut turn = |walker: &mut Walker| {
@@ -215,7 +259,6 @@ fn race<T: Copy + Default>(
         now = end;
         quicken(&mut walkers, now);
     }
-    slots
 }
 
 /// When only light servers are left, there is nobody to wait for between their turns.
@@ -266,6 +309,20 @@ mod tests {
             stays[from] && before.servers[from].0 != after.servers[to].0
         });
         100.0 * moved.count() as f64 / old.size() as f64
+    }
+
+    #[test]
+    fn the_short_way_for_equal_weights_makes_the_same_table() {
+        for (n, size) in [(1, 251), (2, 509), (7, 251), (250, 1021), (1000, FULL_SIZE)] {
+            let servers = equal(1..=n).servers;
+            let [mut evenly, mut by_weight] =
+                [vec![u32::MAX; size as usize], vec![0; size as usize]];
+            race_evenly(&walkers(&servers, size), &mut evenly, |candidate| candidate);
+            race_by_weight(walkers(&servers, size), &mut by_weight, |candidate| {
+                candidate
+            });
+            assert_eq!(evenly, by_weight, "{n} servers, {size} slots");
+        }
     }
 
     #[test]
