@@ -1,12 +1,15 @@
 //! A snapshot that is made of the one before and a change is what a compilation of everything gives, but for places.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::network::{Hop, Interface, Neighbour, Network, Route};
-use crate::spec::{Algorithm, VipSpec};
+use crate::spec::{
+    Algorithm, PortRange, Prefix, Protocol, RuleSpec, ServerSpec, Topology, VipSpec,
+};
 use crate::view::View;
 
 /// Servers 1 to 5 have a neighbour of their own, the others a gateway that has not answered.
