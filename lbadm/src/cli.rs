@@ -203,7 +203,9 @@ Examples:
     #[command(
         alias = "show-pt",
         after_help = "\
-The client is a network where pmask of the rule says so.
+The client is a network where pmask of the rule says so. What is offered makes
+way under pressure: none of the client's connections has got past its first
+packets. IDLE is seconds since a connection renewed it.
 
 Examples:
   lbadm show-persist
@@ -484,7 +486,7 @@ pub struct ShowConnections {
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
     /// Which clients are kept on which servers, instead of connections
-    #[arg(long, conflicts_with_all = ["state", "protocol"])]
+    #[arg(long, conflicts_with = "protocol")]
     pub persistence: bool,
     /// At most so many; 100 if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -36,7 +36,8 @@ pub fn show(args: ShowConnections) -> Result<Action, Error> {
     let family = family.map(libilb::address::Family::of);
     let protocol = args.protocol.as_deref();
     let protocol = protocol.map(|text| connections::parse_protocol(text, family));
-    let state = args.state.as_deref().map(connections::parse_state);
+    let state = args.state.as_deref();
+    let state = state.map(|text| connections::parse_state(text, args.persistence));
     let filter = Filter {
         rule: args.rule,
         server: args.server,
@@ -106,10 +107,10 @@ fn columns(persistence: bool) -> Vec<Column<Connection>> {
         text("SOURCE", false, |c| end(c.source)),
         text("SERVERID", true, |c| c.server.as_str().into()),
         text("SERVER", true, |c| end(c.destination)),
-        text("STATE", flow, |c| Cell {
+        text("STATE", true, |c| Cell {
             text: c.state.clone(),
             tone: match c.state.as_str() {
-                "established" | "flowing" => Tone::Good,
+                "established" | "flowing" | "persistence" => Tone::Good,
                 _ => Tone::Plain,
             },
         }),

@@ -1,6 +1,6 @@
 //! `explain`: what the fast path would do with a packet, and why.
 
-use libilb::connections::protocol_word;
+use libilb::connections::{Connection, OFFERED, protocol_word};
 use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
 
 use crate::action::Action;
@@ -49,6 +49,9 @@ pub fn render(packet: &Packet, said: &Explanation, style: Style) -> String {
     );
     connection(&mut lines, said);
     rule(&mut lines, said);
+    if let Some(claim) = &said.claim {
+        lines.add("claim", kept(claim, said));
+    }
     for server in &said.servers {
         let has = format!("{} open, {} in all", server.open, server.total);
         let text = match (&server.obstacle, server.weight) {
@@ -120,6 +123,24 @@ fn connection(lines: &mut Lines, said: &Explanation) {
         (None, Origin::Known | Origin::None) => "none".to_string(),
     };
     lines.add("connection", text);
+}
+
+/// A client's claim, and what it is worth to this packet.
+fn kept(claim: &Connection, said: &Explanation) -> String {
+    let offered = match claim.state.as_str() {
+        OFFERED => ", offered until a connection is past its first packets",
+        _ => "",
+    };
+    let worth = match &said.server {
+        Some(server) if server.server != claim.server => {
+            "; it takes no new connections, so another is chosen"
+        }
+        _ => "",
+    };
+    format!(
+        "{} is kept on {}{offered}, idle for {} s{worth}",
+        claim.client, claim.server, claim.idle
+    )
 }
 
 fn rule(lines: &mut Lines, said: &Explanation) {

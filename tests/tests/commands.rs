@@ -586,6 +586,12 @@ fn connections_are_shown_and_explanations_are_true() {
         format!("rule0:{client}:{server}\n"),
         "given a persistent rule and a client, then it is shown once"
     );
+    let said = explain("", 80);
+    let claim = format!("claim:      {client} is kept on {server}, idle for ");
+    assert!(
+        said.contains(&claim),
+        "given a client that is kept on a server, then an explanation names its claim:\n{said}"
+    );
     node.lbadm("disable-rule rule0");
     let said = explain("", 80);
     assert!(

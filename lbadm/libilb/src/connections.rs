@@ -43,7 +43,7 @@ pub struct Filter {
     pub vip: Option<IpAddr>,
     /// Number of a protocol.
     pub protocol: Option<u8>,
-    /// A word such as `established`.
+    /// One of [`STATES`], or of [`CLAIMS`].
     pub state: Option<String>,
     /// Persistence entries instead of connections.
     pub persistence: bool,
@@ -77,17 +77,28 @@ pub const STATES: [&str; 9] = [
     "flowing",
 ];
 
-/// Reads a state, in any case.
+/// States that a persistence entry can be in.
+pub const CLAIMS: [&str; 2] = ["persistence", OFFERED];
+
+/// State of a persistence entry whose client has not shown yet that it is real: none of its connections has got past its
+/// first packets. It counts like any other, but makes way under pressure.
+pub const OFFERED: &str = "offered";
+
+/// Reads a state of a connection, or of a persistence entry, in any case.
 ///
 /// # Errors
 /// [`ModelError::UnknownWord`].
-pub fn parse_state(text: &str) -> Result<&'static str, ModelError> {
-    let found = STATES.iter().find(|s| s.eq_ignore_ascii_case(text));
+pub fn parse_state(text: &str, persistence: bool) -> Result<&'static str, ModelError> {
+    let known: &[&str] = match persistence {
+        true => &CLAIMS,
+        false => &STATES,
+    };
+    let found = known.iter().find(|s| s.eq_ignore_ascii_case(text));
     found.copied().ok_or_else(|| ModelError::UnknownWord {
         field: "state",
         value: text.to_string(),
-        allowed: words::one_of(&STATES),
-        suggestion: words::nearest(text, STATES.iter().copied()),
+        allowed: words::one_of(known),
+        suggestion: words::nearest(text, known.iter().copied()),
     })
 }
 
@@ -164,12 +175,13 @@ impl Filter {
                 "protocol" => {
                     filter.protocol = Some(parse_protocol(&read_text(key, value)?, None)?);
                 }
-                "state" => {
-                    filter.state = Some(parse_state(&read_text(key, value)?)?.to_string());
-                }
+                "state" => filter.state = Some(read_text(key, value)?),
                 "persistence" => filter.persistence = read(key, value)?,
                 _ => return Err(unknown(FILTER, key)),
             }
+        }
+        if let Some(state) = &mut filter.state {
+            *state = parse_state(state, filter.persistence)?.to_string();
         }
         // One word for both, by the family of whoever else is named.
         let named = filter.client.map(|c| c.address).or(filter.vip);

@@ -225,6 +225,10 @@ pub struct Explanation {
     /// Rules with a VIP of the packet's destination that do not get it, the nearest one first.
     #[serde(default)]
     pub misses: Vec<Miss>,
+    /// The client's claim to a server of a persistent rule, for packets that begin a connection. While that server takes
+    /// new connections it gets this one, whatever the algorithm says and however many it has.
+    #[serde(default)]
+    pub claim: Option<Connection>,
     /// Servers of the rule, for packets that begin a connection.
     #[serde(default)]
     pub servers: Vec<Candidate>,

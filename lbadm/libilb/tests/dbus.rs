@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use libilb::ErrorKind;
 use libilb::client::ClientError;
+use libilb::connections::{CLAIMS, Filter, STATES};
 use libilb::dbus::{
     error_kind, error_name, escape, rule_path, server_path, settings_from_dbus, settings_to_dbus,
     unescape,
@@ -38,6 +39,31 @@ fn owned(settings: HashMap<&'static str, Variant<'static>>) -> HashMap<String, O
         .into_iter()
         .map(|(k, v)| (k.to_string(), OwnedVariant::try_from(v).unwrap()))
         .collect()
+}
+
+#[test]
+fn a_filter_survives_the_bus_with_states_of_its_kind() {
+    let filter = |state: &str, persistence| Filter {
+        state: Some(state.to_string()),
+        persistence,
+        ..Filter::default()
+    };
+    let all = |of: &[&'static str], persistence| {
+        let filters: Vec<Filter> = of.iter().map(|state| filter(state, persistence)).collect();
+        filters
+    };
+    for filter in [all(&STATES, false), all(&CLAIMS, true)].concat() {
+        let read = Filter::from_dbus(&owned(filter.to_dbus())).unwrap();
+        assert_eq!(read, filter);
+    }
+    for (state, persistence, allowed) in [
+        ("offered", false, "use syn-received,"),
+        ("fresh", true, "use persistence or offered"),
+    ] {
+        let error = Filter::from_dbus(&owned(filter(state, persistence).to_dbus()));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(allowed), "{error}");
+    }
 }
 
 #[test]

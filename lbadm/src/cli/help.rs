@@ -164,7 +164,8 @@ if no more come. Looking does not disturb forwarding; a connection that begins
 or ends meanwhile may be missed.
 
 States: syn-received established fin-wait close-wait last-ack time-wait close
-for tcp; fresh (first packets only) and flowing for others.
+for tcp; fresh (first packets only) and flowing for others. With --persistence
+persistence and offered (the client has not shown yet that it is real).
 
 Examples:
   lbadm show-connections
@@ -175,8 +176,9 @@ Examples:
 
 pub const EXPLAIN_HELP: &str = "\
 The fast path answers by the code that forwards, and nothing changes: which
-connection or rule the packet is for, or which come near; which servers could
-take it and which one would; how it would leave, or why it is dropped.
+connection or rule the packet is for, or which come near; which server the
+client is kept on, which could take it and which one would; how it would leave,
+or why it is dropped.
 
 PROTOCOL is tcp, udp, sctp, icmp or a number. SOURCE and DESTINATION are
 address:port, an IPv6 address in brackets. Packets of icmp have an identifier

@@ -235,9 +235,9 @@ fn connections() -> Vec<Connection> {
     vec![nat, gone]
 }
 
-/// A network that is kept on a server.
+/// A network that is kept on a server, and one that is only offered one.
 fn claims() -> Vec<Connection> {
-    vec![Connection {
+    let kept = Connection {
         protocol: String::new(),
         client: end("203.0.113.0"),
         vip: None,
@@ -245,11 +245,19 @@ fn claims() -> Vec<Connection> {
         state: "persistence".into(),
         remaining: Some(57),
         ..connections().remove(0)
-    }]
+    };
+    let offered = Connection {
+        client: end("198.51.100.0"),
+        state: "offered".into(),
+        idle: 0,
+        remaining: Some(60),
+        ..kept.clone()
+    };
+    vec![kept, offered]
 }
 
-/// What the fast path might say: of port 80 a beginning, of an ACK a known connection, of port 443 a miss, of anything
-/// else a drop.
+/// What the fast path might say: of port 80 a beginning, for clients of [`claims`] with their claims, the offered one to a
+/// server that takes no new connections; of an ACK a known connection, of port 443 a miss, of anything else a drop.
 fn explanation(packet: &Packet) -> Explanation {
     let matched = Matched {
         name: "www".into(),
@@ -264,6 +272,7 @@ fn explanation(packet: &Packet) -> Explanation {
         from_server: false,
         rule: None,
         misses: vec![],
+        claim: None,
         servers: vec![],
         server: None,
         leaving: None,
@@ -303,7 +312,17 @@ fn explanation(packet: &Packet) -> Explanation {
         ..nothing.clone()
     };
     match (packet.destination.port, packet.flags) {
-        (80, None) => begins,
+        (80, None) => Explanation {
+            claim: match packet.source.to_string().as_str() {
+                "203.0.113.8:40000" => claims().into_iter().next(),
+                "198.51.100.8:40000" => claims().into_iter().nth(1).map(|claim| Connection {
+                    server: "_web.1".into(),
+                    ..claim
+                }),
+                _ => None,
+            },
+            ..begins
+        },
         (80, Some(_)) => Explanation {
             origin: Origin::Known,
             connection: connections().into_iter().next(),

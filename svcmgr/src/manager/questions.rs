@@ -238,6 +238,7 @@ fn explanation(state: &State, interfaces: &[String], said: said::Explanation) ->
                 obstacles: miss.obstacles,
             })
             .collect(),
+        claim: said.claim.as_ref().map(|claim| connection(state, claim)),
         servers: said
             .servers
             .into_iter()
@@ -302,7 +303,7 @@ fn vip(vip: &said::VipText) -> String {
 mod tests {
     use super::*;
     use ilb_forwarder::table::State as Label;
-    use libilb::connections::STATES;
+    use libilb::connections::{CLAIMS, STATES};
 
     use crate::manager::change::Change;
 
@@ -362,8 +363,11 @@ mod tests {
 
     #[test]
     fn the_words_for_states_are_those_of_the_table() {
-        let flows = Label::ALL.into_iter().filter(|state| !state.is_claim());
-        assert_eq!(flows.map(Label::label).collect::<Vec<_>>(), STATES);
+        let (claims, flows): (Vec<Label>, Vec<Label>) =
+            Label::ALL.into_iter().partition(|state| state.is_claim());
+        let labels = |states: Vec<Label>| states.into_iter().map(Label::label).collect::<Vec<_>>();
+        assert_eq!(labels(flows), STATES);
+        assert_eq!(labels(claims), CLAIMS);
     }
 
     #[test]
@@ -445,7 +449,13 @@ mod tests {
             }),
             misses: vec![],
             servers: vec![],
-            claim: None,
+            claim: Some(listing::Entry {
+                protocol: 0,
+                client: far("203.0.113.0", 0),
+                vip: None,
+                state: "offered".into(),
+                ..entry()
+            }),
             server: Some(said::Chosen {
                 id: 2,
                 name: "_web.1".into(),
@@ -470,6 +480,17 @@ mod tests {
             ("192.0.2.80 tcp port 80", "HALF-NAT", "wlc")
         );
         assert_eq!(words.connection.unwrap().server, "_web.1");
+        let claim = words.claim.unwrap();
+        assert_eq!(
+            (
+                &*claim.rule,
+                &*claim.server,
+                &*claim.protocol,
+                &*claim.state
+            ),
+            ("www", "_web.1", "", "offered")
+        );
+        assert_eq!(claim.client.to_string(), "203.0.113.0");
         let leaving = words.leaving.unwrap();
         assert_eq!(leaving.interface, "eth1");
         assert_eq!(leaving.neighbour.as_deref(), Some("02:00:00:00:00:0b"));
