@@ -28,7 +28,10 @@ pub const PORT: u16 = 9000;
 const ROUNDS: usize = 3;
 const WINDOW: Duration = Duration::from_secs(2);
 /// Longest time until all flows are known.
-const WARM_UP: Duration = Duration::from_secs(20);
+const WARM_UP: Duration = Duration::from_secs(30);
+/// Packets that each flow has had by then, in the mean: hardly one is left that has had less than three, which is when
+/// ilb takes it for more than a beginning.
+const SEEN: u64 = 10;
 /// `logic` counts to a million; the table has room for all of them and more.
 const TABLE_SIZE: u32 = 2_097_152;
 const CONNTRACK: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
@@ -175,7 +178,7 @@ impl Wire {
                 source.send(&stream, &stop);
             });
             let begin = Instant::now();
-            let wanted = u64::from(flows) * 5;
+            let wanted = u64::from(flows) * SEEN;
             while sink.seen() < wanted && begin.elapsed() < WARM_UP {
                 std::thread::sleep(Duration::from_millis(50));
             }
