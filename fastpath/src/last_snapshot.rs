@@ -26,15 +26,16 @@ const LITTLE: u64 = 256 << 10;
 /// # Errors
 /// When they cannot be read or the whole is damaged. Changes behind a damaged one do not count.
 pub fn load(runtime_dir: &Path) -> io::Result<Option<SnapshotSpec>> {
-    let text = match std::fs::read(runtime_dir.join(NAME)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    // A node that was never given a whole has begun with nothing, and its changes say the rest.
+    let mut spec = match std::fs::read(runtime_dir.join(NAME)) {
+        Ok(text) => serde_json::from_slice(&text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => SnapshotSpec::default(),
         Err(error) => return Err(error),
     };
-    let mut spec: SnapshotSpec = serde_json::from_slice(&text)?;
+    let configured = |spec: SnapshotSpec| (spec.generation > 0).then_some(spec);
     let changes = match File::open(runtime_dir.join(CHANGES)) {
         Ok(file) => BufReader::new(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(spec)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(configured(spec)),
         Err(error) => return Err(error),
     };
     let rules = std::mem::take(&mut spec.rules).into_iter();
@@ -51,7 +52,7 @@ pub fn load(runtime_dir: &Path) -> io::Result<Option<SnapshotSpec>> {
         rules.extend(change.rules.into_iter().map(|rule| (rule.id, rule)));
     }
     spec.rules = rules.into_values().collect();
-    Ok(Some(spec))
+    Ok(configured(spec))
 }
 
 enum Message {
@@ -217,6 +218,35 @@ mod tests {
         assert_eq!(load(&dir).unwrap().unwrap().generation, 50);
         std::fs::write(dir.join(NAME), b"{ damaged").unwrap();
         assert!(load(&dir).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_began_with_nothing_has_only_changes() {
+        let dir = folder("snapshot-of-changes");
+        let writer = Writer::start(&dir).unwrap();
+        let mut expected = SnapshotSpec::default();
+        for n in 0..3 {
+            let change = SpecChange {
+                base: n,
+                generation: n + 1,
+                rules: vec![rule(1 + n as RuleId, "new")],
+                ..SpecChange::default()
+            };
+            expected.change(change.clone());
+            writer.change(change);
+        }
+        drop(writer);
+        assert!(!dir.join(NAME).exists());
+        assert_eq!(load(&dir).unwrap(), Some(expected));
+        // Of changes of something else nothing can be made.
+        let line = serde_json::to_vec(&SpecChange {
+            base: 8,
+            generation: 9,
+            ..SpecChange::default()
+        });
+        std::fs::write(dir.join(CHANGES), line.unwrap()).unwrap();
+        assert_eq!(load(&dir).unwrap(), None);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -224,7 +224,12 @@ impl Worker {
             }
             Verdict::Unresolved { port, next_hop } => self.park(frame, length, port, next_hop),
             Verdict::Kernel => {
-                self.deliver(frame, length);
+                // XDP steers by the configuration that was in force before we started: what comes is for a service whose
+                // connections the kernel does not have, and it would reset them.
+                match self.view.snapshot.generation() {
+                    0 => self.lose(DropReason::Unconfigured, length),
+                    _ => self.deliver(frame, length),
+                }
                 self.ports.give_back(frame, from);
             }
             // Whoever could hold it has looked at this before.

@@ -65,6 +65,8 @@ drop_reasons! {
     NoServer = "no-server", "no server of the rule accepts new connections: all are disabled, dead, removed or of weight 0";
     /// Every server that might take the connection has as many as its threshold allows.
     ServerLimits = "server-limits", "the servers that might take the connection are at their max-connections";
+    /// A fast path that has no configuration yet: the packet is one of ours, but nobody knows whose.
+    Unconfigured = "unconfigured", "the fast path has just started and waits for ilb-svcmgr to tell it the configuration";
     /// The server of this connection is gone from the configuration.
     ServerGone = "server-gone", "the server of this connection is no longer configured";
     /// More new flows in this second than the rule or the node lets in.
