@@ -98,7 +98,11 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     for port in 0..interfaces as PortIndex {
         board.set_ifindex(port, picture.link(port).map_or(0, |link| link.ifindex));
     }
-    steering.follow(&snapshot)?;
+    // Without a configuration what an earlier process steered stays with us, until the manager has said what is in force:
+    // the kernel knows none of those connections, and would reset them.
+    if snapshot.generation() > 0 {
+        steering.follow(&snapshot)?;
+    }
 
     let reception = Arc::new(Reception::new(settings.fastpath.clone(), workers));
     let doors = Arc::new(SideDoors {
