@@ -1,5 +1,6 @@
 //! What a command line asks for, once it is understood, and how it is carried out.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use libilb::client::{Client, ClientError};
@@ -9,11 +10,13 @@ use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
 
-use crate::cli::{self, Cli, Command, ShowRule, ShowServer, ShowServergroup, ShowStatistics};
+use crate::cli::{self, Cli, Command, ShowStatistics};
 use crate::connections::Listing;
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::table::Style;
-use crate::{connections, explain, rule, server, servergroup, statistics, status};
+use crate::{
+    config, connections, explain, healthcheck, node, rule, server, servergroup, statistics,
+};
 
 /// What to do.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub enum Action {
     /// Change the configuration.
     Change(Request),
     /// Show configuration and state, from one call.
-    Show(Show),
+    Show(Box<dyn Show>),
     /// Show counters, once or again and again.
     Statistics(ShowStatistics),
     /// Show what the connection table holds.
@@ -102,16 +105,23 @@ pub enum Request {
 }
 
 /// A command that shows configuration or state.
-#[derive(Debug)]
-pub enum Show {
-    /// `show-rule`.
-    Rules(ShowRule),
-    /// `show-servergroup`.
-    Groups(ShowServergroup),
-    /// `show-server`.
-    Servers(ShowServer),
-    /// `status`.
-    Status,
+pub trait Show: fmt::Debug {
+    /// For people and scripts.
+    ///
+    /// # Errors
+    /// A name that does not exist.
+    fn render(&self, node: &Description, style: Style) -> Result<String, Error>;
+
+    /// For programs.
+    ///
+    /// # Errors
+    /// A name that does not exist.
+    fn json(&self, node: &Description) -> Result<Value, Error>;
+
+    /// The exit code when it could be shown.
+    fn exit(&self, _node: &Description) -> Exit {
+        Exit::Ok
+    }
 }
 
 /// Understands a command line.
@@ -119,48 +129,17 @@ pub enum Show {
 /// # Errors
 /// Everything that is wrong with it whatever is configured, and what this version cannot do.
 pub fn understand(cli: Cli) -> Result<Action, Error> {
-    let Some(command) = cli.command else {
-        return Ok(Action::Say(cli::OVERVIEW));
-    };
-    let later = |what: &str, hint: Option<&str>| Err(Error::not_supported(what, hint));
-    match command {
-        Command::CreateRule(args) => rule::create(args),
-        Command::ModifyRule(args) => rule::modify(args),
-        Command::DeleteRule(args) => rule::delete(args),
-        Command::EnableRule(args) => Ok(Action::Change(Request::EnableRules {
-            names: args.names,
-            enabled: true,
-        })),
-        Command::DisableRule(args) => Ok(Action::Change(Request::EnableRules {
-            names: args.names,
-            enabled: false,
-        })),
-        Command::ShowRule(args) => rule::show(args),
-        Command::CreateServergroup(args) => servergroup::create(args),
-        Command::DeleteServergroup(args) => Ok(servergroup::delete(args)),
-        Command::ShowServergroup(args) => servergroup::show(args),
-        Command::AddServer(args) => server::add(args),
-        Command::RemoveServer(args) => server::remove(args),
-        Command::EnableServer(args) => Ok(server::enable(args, true)),
-        Command::DisableServer(args) => Ok(server::enable(args, false)),
-        Command::ModifyServer(args) => server::modify(args),
-        Command::ShowServer(args) => server::show(args),
-        Command::ShowStatistics(args) => statistics::show(args),
-        Command::Status => Ok(Action::Show(Show::Status)),
-        Command::CreateHealthcheck(_)
-        | Command::DeleteHealthcheck(_)
-        | Command::ShowHealthcheck(_)
-        | Command::ShowHcResult(_) => later("health checks", None),
-        Command::ShowConnections(args) => connections::show(args),
-        Command::ShowNat(args) => connections::nat(&args),
-        Command::ShowPersist(args) => connections::persistence(&args),
-        Command::Explain(args) => explain::read(args),
-        Command::ExportConfig(_) => later(
-            "export of the configuration",
-            Some("'lbadm show-rule -j' and 'lbadm show-servergroup -j' write it as JSON"),
-        ),
-        Command::ImportConfig(_) => later("import of a configuration", None),
-        Command::GenerateMan(args) => Ok(Action::Man(args.directory)),
+    match cli.command {
+        None => Ok(Action::Say(cli::OVERVIEW)),
+        Some(Command::Rule(command)) => rule::understand(command),
+        Some(Command::Servergroup(command)) => servergroup::understand(command),
+        Some(Command::Server(command)) => server::understand(command),
+        Some(Command::Healthcheck(command)) => healthcheck::understand(command),
+        Some(Command::Config(command)) => config::understand(command),
+        Some(Command::Statistics(command)) => statistics::understand(command),
+        Some(Command::Connections(command)) => connections::understand(command),
+        Some(Command::Explain(command)) => explain::understand(command),
+        Some(Command::Node(command)) => node::understand(command),
     }
 }
 
@@ -234,39 +213,19 @@ pub fn changed_json(word: &str, names: &[String]) -> String {
     line(&json!({ word: names }))
 }
 
-impl Show {
-    /// The output, from what the manager described.
-    ///
-    /// # Errors
-    /// A name that does not exist.
-    pub fn render(&self, node: &Description, json: bool, style: Style) -> Result<String, Error> {
-        if json {
-            return self.json(node);
-        }
-        match self {
-            Show::Rules(args) => rule::render(args, node, style),
-            Show::Groups(args) => servergroup::render(args, node, style),
-            Show::Servers(args) => server::render(args, node, style),
-            Show::Status => Ok(status::render(node, style)),
-        }
-    }
-
-    fn json(&self, node: &Description) -> Result<String, Error> {
-        let value = match self {
-            Show::Rules(args) => json!(rule::select(args, node)?),
-            Show::Groups(args) => servergroup::json(args, node)?,
-            Show::Servers(args) => server::select(args, node)?
-                .into_iter()
-                .map(|row| {
-                    let mut value = json!(row.server);
-                    value["rule"] = json!(row.rule.rule.name);
-                    value["servergroup"] = json!(row.rule.rule.servergroup);
-                    value
-                })
-                .collect(),
-            Show::Status => status::json(node),
-        };
-        Ok(line(&value))
+/// The output of a command that shows.
+///
+/// # Errors
+/// A name that does not exist.
+pub fn shown(
+    show: &dyn Show,
+    node: &Description,
+    json: bool,
+    style: Style,
+) -> Result<String, Error> {
+    match json {
+        true => Ok(line(&show.json(node)?)),
+        false => show.render(node, style),
     }
 }
 

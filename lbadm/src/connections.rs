@@ -5,7 +5,7 @@ use libilb::rule::Prefix;
 use serde_json::json;
 
 use crate::action::{Action, line};
-use crate::cli::{Count, Format, ShowConnections};
+use crate::cli::{ConnectionsCommand, Count, Format, ShowConnections};
 use crate::error::Error;
 use crate::table::{self, Cell, Column, Style, Tone};
 
@@ -22,11 +22,23 @@ pub struct Listing {
     format: Format,
 }
 
+/// Reads a command about connections.
+///
+/// # Errors
+/// Values that are wrong in themselves, unknown fields.
+pub fn understand(command: ConnectionsCommand) -> Result<Action, Error> {
+    match command {
+        ConnectionsCommand::ShowConnections(args) => show(args),
+        ConnectionsCommand::ShowNat(args) => nat(&args),
+        ConnectionsCommand::ShowPersist(args) => persistence(&args),
+    }
+}
+
 /// Reads `show-connections`.
 ///
 /// # Errors
 /// Values that are wrong in themselves, unknown fields.
-pub fn show(args: ShowConnections) -> Result<Action, Error> {
+fn show(args: ShowConnections) -> Result<Action, Error> {
     let wrong = Error::from_command_line;
     let client = args.client.as_deref().map(Prefix::parse).transpose();
     let vip = args.vip.as_deref();
@@ -54,7 +66,7 @@ pub fn show(args: ShowConnections) -> Result<Action, Error> {
 ///
 /// # Errors
 /// None.
-pub fn nat(args: &Count) -> Result<Action, Error> {
+fn nat(args: &Count) -> Result<Action, Error> {
     listing(Filter::default(), args.count, Format::default())
 }
 
@@ -62,7 +74,7 @@ pub fn nat(args: &Count) -> Result<Action, Error> {
 ///
 /// # Errors
 /// None.
-pub fn persistence(args: &Count) -> Result<Action, Error> {
+fn persistence(args: &Count) -> Result<Action, Error> {
     let filter = Filter {
         persistence: true,
         ..Filter::default()

@@ -4,15 +4,25 @@ use libilb::connections::{Connection, OFFERED, protocol_word};
 use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
 
 use crate::action::Action;
-use crate::cli::Explain;
+use crate::cli::{Explain, ExplainCommand};
 use crate::error::Error;
 use crate::table::{Style, Tone};
+
+/// Reads a command that explains.
+///
+/// # Errors
+/// Values that are wrong in themselves.
+pub fn understand(command: ExplainCommand) -> Result<Action, Error> {
+    match command {
+        ExplainCommand::Explain(args) => read(args),
+    }
+}
 
 /// Reads `explain`.
 ///
 /// # Errors
 /// Values that are wrong in themselves.
-pub fn read(args: Explain) -> Result<Action, Error> {
+fn read(args: Explain) -> Result<Action, Error> {
     let wrong = Error::from_command_line;
     let packet = Packet::new(&args.protocol, &args.source, &args.destination).map_err(wrong)?;
     let flags = args.flags.as_deref().map(explain::parse_flags).transpose();

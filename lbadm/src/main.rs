@@ -8,11 +8,14 @@
 
 mod action;
 mod cli;
+mod config;
 mod connections;
 mod error;
 mod explain;
+mod healthcheck;
 mod keys;
 mod man;
+mod node;
 mod rule;
 mod server;
 mod servergroup;
@@ -31,9 +34,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use libilb::client::Client;
-use libilb::describe::State;
 
-use action::{Action, Show};
+use action::Action;
 use cli::ShowStatistics;
 use error::{Error, Exit};
 use statistics::Printer;
@@ -80,10 +82,8 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
         }
         Action::Show(show) => {
             let node = Client::connect().await?.describe().await?;
-            say(&show.render(&node, json, style())?)?;
-            if matches!(show, Show::Status) && node.state == State::Degraded {
-                return Ok(Exit::Degraded);
-            }
+            say(&action::shown(&*show, &node, json, style())?)?;
+            return Ok(show.exit(&node));
         }
         Action::Statistics(args) => statistics(args, json).await?,
         Action::Connections(listing) => {

@@ -4,18 +4,42 @@ use libilb::describe::{Description, RuleDescription, Status};
 use libilb::error::Item;
 use libilb::rule::{Flags, Orphans, Protocol, Rule, RuleSettings, VipSettings};
 
+use serde_json::{Value, json};
+
 use crate::action::{Action, Request, Show};
-use crate::cli::{CreateRule, DeleteRule, ModifyRule, ShowRule};
+use crate::cli::{CreateRule, DeleteRule, ModifyRule, RuleCommand, RuleNames, ShowRule};
 use crate::error::Error;
 use crate::keys::{HEALTH, INCOMING, Key, METHOD, OUTGOING, TIMERS};
 use crate::show;
 use crate::table::{self, Cell, Column, Style, Tone};
 
+/// Reads a command about rules.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn understand(command: RuleCommand) -> Result<Action, Error> {
+    match command {
+        RuleCommand::CreateRule(args) => create(args),
+        RuleCommand::ModifyRule(args) => modify(args),
+        RuleCommand::DeleteRule(args) => delete(args),
+        RuleCommand::EnableRule(args) => Ok(enable(args, true)),
+        RuleCommand::DisableRule(args) => Ok(enable(args, false)),
+        RuleCommand::ShowRule(args) => show(args),
+    }
+}
+
+fn enable(args: RuleNames, enabled: bool) -> Action {
+    Action::Change(Request::EnableRules {
+        names: args.names,
+        enabled,
+    })
+}
+
 /// Reads `create-rule`.
 ///
 /// # Errors
 /// Everything that is wrong whatever is configured.
-pub fn create(args: CreateRule) -> Result<Action, Error> {
+fn create(args: CreateRule) -> Result<Action, Error> {
     let mut settings = RuleSettings {
         enabled: args.enable,
         ..RuleSettings::default()
@@ -67,7 +91,7 @@ pub fn create(args: CreateRule) -> Result<Action, Error> {
 ///
 /// # Errors
 /// Everything that is wrong whatever is configured.
-pub fn modify(args: ModifyRule) -> Result<Action, Error> {
+fn modify(args: ModifyRule) -> Result<Action, Error> {
     let mut settings = RuleSettings::default();
     incoming(&args.incoming, &mut settings)?;
     let mut pairs = METHOD.parse(&args.method)?;
@@ -170,7 +194,7 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
 ///
 /// # Errors
 /// Neither names nor `-a`, or both.
-pub fn delete(args: DeleteRule) -> Result<Action, Error> {
+fn delete(args: DeleteRule) -> Result<Action, Error> {
     match (args.all, args.names.is_empty()) {
         (true, true) => Ok(Action::Change(Request::DeleteAllRules)),
         (false, false) => Ok(Action::Change(Request::DeleteRules(args.names))),
@@ -187,13 +211,13 @@ pub fn delete(args: DeleteRule) -> Result<Action, Error> {
 ///
 /// # Errors
 /// Unknown fields.
-pub fn show(args: ShowRule) -> Result<Action, Error> {
+fn show(args: ShowRule) -> Result<Action, Error> {
     table::choose(
         &columns(),
         args.format.output.as_deref(),
         args.format.parsable,
     )?;
-    Ok(Action::Show(Show::Rules(args)))
+    Ok(Action::Show(Box::new(args)))
 }
 
 fn seconds(key: &str, value: &str) -> Result<u32, Error> {
@@ -219,6 +243,16 @@ fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
         _ => Err(Error::Usage(format!(
             "{key} '{value}' is not known: use yes or no"
         ))),
+    }
+}
+
+impl Show for ShowRule {
+    fn render(&self, node: &Description, style: Style) -> Result<String, Error> {
+        render(self, node, style)
+    }
+
+    fn json(&self, node: &Description) -> Result<Value, Error> {
+        Ok(json!(select(self, node)?))
     }
 }
 
@@ -347,10 +381,7 @@ fn concerns(name: &str, rule: &Rule) -> bool {
 ///
 /// # Errors
 /// A name that does not exist.
-pub fn select<'a>(
-    args: &ShowRule,
-    node: &'a Description,
-) -> Result<Vec<&'a RuleDescription>, Error> {
+fn select<'a>(args: &ShowRule, node: &'a Description) -> Result<Vec<&'a RuleDescription>, Error> {
     let rules = || node.rules.iter().filter(|r| args.deleted || !r.deleted);
     let known = || rules().map(|r| r.rule.name.as_str());
     show::check_names(Item::Rule, &args.names, known)?;
@@ -365,7 +396,7 @@ pub fn select<'a>(
 ///
 /// # Errors
 /// A name or field that does not exist.
-pub fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, Error> {
+fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, Error> {
     let rows: Vec<Row<'_>> = select(args, node)?
         .into_iter()
         .map(|rule| Row {

@@ -5,8 +5,10 @@ use libilb::error::Item;
 use libilb::server::{SERVER_KEYS, ServerSettings, ServerSpec, Target};
 use libilb::words;
 
+use serde_json::{Value, json};
+
 use crate::action::{Action, Request, Show};
-use crate::cli::{ChangeServers, ModifyServer, ServerIds, ShowServer};
+use crate::cli::{ChangeServers, ModifyServer, ServerCommand, ServerIds, ShowServer};
 use crate::error::Error;
 use crate::keys::{Key, LIMITS, NAMED_SERVERS, SERVERS};
 use crate::rule::status_cell;
@@ -15,6 +17,21 @@ use crate::table::{self, Cell, Column, Style};
 
 /// How removed servers are introduced.
 pub const REMOVED: &str = "removed, with connections that live on";
+
+/// Reads a command about servers.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn understand(command: ServerCommand) -> Result<Action, Error> {
+    match command {
+        ServerCommand::AddServer(args) => add(args),
+        ServerCommand::RemoveServer(args) => remove(args),
+        ServerCommand::EnableServer(args) => Ok(enable(args, true)),
+        ServerCommand::DisableServer(args) => Ok(enable(args, false)),
+        ServerCommand::ModifyServer(args) => modify(args),
+        ServerCommand::ShowServer(args) => show(args),
+    }
+}
 
 /// Reads `-s` of servers that are added. Weight and limits belong to the servers before them, back to the last that have
 /// theirs.
@@ -68,7 +85,7 @@ fn named(texts: &[String]) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// A number out of range.
-pub fn modify(args: ModifyServer) -> Result<Action, Error> {
+fn modify(args: ModifyServer) -> Result<Action, Error> {
     let mut settings = ServerSettings::default();
     for (key, value) in LIMITS.parse(&args.settings)? {
         if let Key::Limit(limit) = key {
@@ -105,7 +122,7 @@ pub fn resolve(specs: Vec<String>) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// Everything that is wrong whatever is configured.
-pub fn add(args: ChangeServers) -> Result<Action, Error> {
+fn add(args: ChangeServers) -> Result<Action, Error> {
     Ok(Action::Change(Request::AddServers {
         servers: specs(&args.servers)?,
         group: args.group,
@@ -116,7 +133,7 @@ pub fn add(args: ChangeServers) -> Result<Action, Error> {
 ///
 /// # Errors
 /// Everything that is wrong whatever is configured.
-pub fn remove(args: ChangeServers) -> Result<Action, Error> {
+fn remove(args: ChangeServers) -> Result<Action, Error> {
     Ok(Action::Change(Request::RemoveServers {
         servers: named(&args.servers)?,
         group: args.group,
@@ -124,7 +141,7 @@ pub fn remove(args: ChangeServers) -> Result<Action, Error> {
 }
 
 /// Reads `enable-server` and `disable-server`.
-pub fn enable(args: ServerIds, enabled: bool) -> Action {
+fn enable(args: ServerIds, enabled: bool) -> Action {
     Action::Change(Request::EnableServers {
         ids: args.ids,
         enabled,
@@ -135,22 +152,36 @@ pub fn enable(args: ServerIds, enabled: bool) -> Action {
 ///
 /// # Errors
 /// Unknown fields.
-pub fn show(args: ShowServer) -> Result<Action, Error> {
+fn show(args: ShowServer) -> Result<Action, Error> {
     table::choose(
         &columns(),
         args.format.output.as_deref(),
         args.format.parsable,
     )?;
-    Ok(Action::Show(Show::Servers(args)))
+    Ok(Action::Show(Box::new(args)))
+}
+
+impl Show for ShowServer {
+    fn render(&self, node: &Description, style: Style) -> Result<String, Error> {
+        render(self, node, style)
+    }
+
+    fn json(&self, node: &Description) -> Result<Value, Error> {
+        let rows = select(self, node)?.into_iter().map(|row| {
+            let mut value = json!(row.server);
+            value["rule"] = json!(row.rule.rule.name);
+            value["servergroup"] = json!(row.rule.rule.servergroup);
+            value
+        });
+        Ok(rows.collect())
+    }
 }
 
 /// A server of a rule.
 #[derive(Debug)]
-pub struct Row<'a> {
-    /// The rule.
-    pub rule: &'a RuleDescription,
-    /// The server.
-    pub server: &'a ServerDescription,
+struct Row<'a> {
+    rule: &'a RuleDescription,
+    server: &'a ServerDescription,
 }
 
 fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
@@ -199,7 +230,7 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
 ///
 /// # Errors
 /// A rule that does not exist.
-pub fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a>>, Error> {
+fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a>>, Error> {
     let rules = || node.rules.iter().filter(|r| !r.deleted);
     let known = || rules().map(|r| r.rule.name.as_str());
     show::check_names(Item::Rule, &args.rules, known)?;
@@ -218,7 +249,7 @@ pub fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a
 ///
 /// # Errors
 /// A rule or field that does not exist.
-pub fn render(args: &ShowServer, node: &Description, style: Style) -> Result<String, Error> {
+fn render(args: &ShowServer, node: &Description, style: Style) -> Result<String, Error> {
     let rows = select(args, node)?;
     let columns = table::choose(
         &columns(),

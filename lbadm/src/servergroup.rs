@@ -4,19 +4,33 @@ use libilb::describe::{Description, GroupDescription, ServerDescription};
 use libilb::error::Item;
 use libilb::rule::check_name;
 
+use serde_json::{Value, json};
+
 use crate::action::{Action, Request, Show};
-use crate::cli::{CreateServergroup, GroupNames, ShowServergroup};
+use crate::cli::{CreateServergroup, GroupNames, ServergroupCommand, ShowServergroup};
 use crate::error::Error;
 use crate::rule::status_cell;
 use crate::server::{self, specs};
 use crate::show;
 use crate::table::{self, Cell, Column, Style};
 
+/// Reads a command about server groups.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+pub fn understand(command: ServergroupCommand) -> Result<Action, Error> {
+    match command {
+        ServergroupCommand::CreateServergroup(args) => create(args),
+        ServergroupCommand::DeleteServergroup(args) => Ok(delete(args)),
+        ServergroupCommand::ShowServergroup(args) => show(args),
+    }
+}
+
 /// Reads `create-servergroup`.
 ///
 /// # Errors
 /// Everything that is wrong whatever is configured.
-pub fn create(args: CreateServergroup) -> Result<Action, Error> {
+fn create(args: CreateServergroup) -> Result<Action, Error> {
     check_name(Item::ServerGroup, &args.name).map_err(Error::from_command_line)?;
     Ok(Action::Change(Request::CreateGroup {
         name: args.name,
@@ -25,7 +39,7 @@ pub fn create(args: CreateServergroup) -> Result<Action, Error> {
 }
 
 /// Reads `delete-servergroup`.
-pub fn delete(args: GroupNames) -> Action {
+fn delete(args: GroupNames) -> Action {
     Action::Change(Request::DeleteGroups(args.names))
 }
 
@@ -33,13 +47,27 @@ pub fn delete(args: GroupNames) -> Action {
 ///
 /// # Errors
 /// Unknown fields.
-pub fn show(args: ShowServergroup) -> Result<Action, Error> {
+fn show(args: ShowServergroup) -> Result<Action, Error> {
     table::choose(
         &columns(),
         args.format.output.as_deref(),
         args.format.parsable,
     )?;
-    Ok(Action::Show(Show::Groups(args)))
+    Ok(Action::Show(Box::new(args)))
+}
+
+impl Show for ShowServergroup {
+    fn render(&self, node: &Description, style: Style) -> Result<String, Error> {
+        render(self, node, style)
+    }
+
+    fn json(&self, node: &Description) -> Result<Value, Error> {
+        let mut groups: Vec<GroupDescription> = select(self, node)?.into_iter().cloned().collect();
+        for group in &mut groups {
+            group.servers.retain(|s| self.removed || !s.removed);
+        }
+        Ok(json!(groups))
+    }
 }
 
 /// A server in its group, or a group without servers.
@@ -107,23 +135,11 @@ fn select<'a>(
         .collect())
 }
 
-/// Writes `show-servergroup --json`.
-///
-/// # Errors
-/// A name that does not exist.
-pub fn json(args: &ShowServergroup, node: &Description) -> Result<serde_json::Value, Error> {
-    let mut groups: Vec<GroupDescription> = select(args, node)?.into_iter().cloned().collect();
-    for group in &mut groups {
-        group.servers.retain(|s| args.removed || !s.removed);
-    }
-    Ok(serde_json::json!(groups))
-}
-
 /// Writes `show-servergroup`.
 ///
 /// # Errors
 /// A name or field that does not exist.
-pub fn render(args: &ShowServergroup, node: &Description, style: Style) -> Result<String, Error> {
+fn render(args: &ShowServergroup, node: &Description, style: Style) -> Result<String, Error> {
     let groups = select(args, node)?;
     let columns = table::choose(
         &columns(),

@@ -10,18 +10,28 @@ use libilb::words;
 use serde_json::{Value, json};
 
 use crate::action::{Action, line};
-use crate::cli::ShowStatistics;
+use crate::cli::{ShowStatistics, StatisticsCommand};
 use crate::error::Error;
 use crate::table::{self, Cell, Column, Style};
 
 /// How many lines there are under one heading.
 const LINES: usize = 20;
 
+/// Reads a command about counters.
+///
+/// # Errors
+/// Unknown fields.
+pub fn understand(command: StatisticsCommand) -> Result<Action, Error> {
+    match command {
+        StatisticsCommand::ShowStatistics(args) => show(args),
+    }
+}
+
 /// Reads `show-statistics`.
 ///
 /// # Errors
 /// Unknown fields.
-pub fn show(args: ShowStatistics) -> Result<Action, Error> {
+fn show(args: ShowStatistics) -> Result<Action, Error> {
     choose(&args)?;
     Ok(Action::Statistics(args))
 }

@@ -1,12 +1,35 @@
 //! `status`: is everything well, and if not, what to do.
 
-use libilb::describe::{Description, Fastpath, State, Status};
+use libilb::describe::{self, Description, Fastpath, State};
 use serde_json::{Value, json};
 
+use crate::action::Show;
+use crate::error::{Error, Exit};
 use crate::table::{Style, Tone};
 
+/// `status`.
+#[derive(Debug)]
+pub struct Status;
+
+impl Show for Status {
+    fn render(&self, node: &Description, style: Style) -> Result<String, Error> {
+        Ok(render(node, style))
+    }
+
+    fn json(&self, node: &Description) -> Result<Value, Error> {
+        Ok(json(node))
+    }
+
+    fn exit(&self, node: &Description) -> Exit {
+        match node.state {
+            State::Ok => Exit::Ok,
+            State::Degraded => Exit::Degraded,
+        }
+    }
+}
+
 /// Writes `status`.
-pub fn render(node: &Description, style: Style) -> String {
+fn render(node: &Description, style: Style) -> String {
     let state = match node.state {
         State::Ok => style.paint(Tone::Good, "ok"),
         State::Degraded => {
@@ -43,7 +66,7 @@ pub fn render(node: &Description, style: Style) -> String {
     let count = rules.clone().count();
     let enabled = rules
         .clone()
-        .filter(|r| r.status == Status::Enabled)
+        .filter(|r| r.status == describe::Status::Enabled)
         .count();
     let servers: usize = node
         .groups
@@ -79,7 +102,7 @@ pub fn render(node: &Description, style: Style) -> String {
 }
 
 /// Writes `status --json`.
-pub fn json(node: &Description) -> Value {
+fn json(node: &Description) -> Value {
     let problems: Vec<Value> = node
         .rules
         .iter()
@@ -95,7 +118,7 @@ pub fn json(node: &Description) -> Value {
         "fastpath": node.fastpath,
         "fastpath_generation": node.fastpath_generation,
         "rules": node.rules.iter().filter(|r| !r.deleted).count(),
-        "rules_enabled": node.rules.iter().filter(|r| r.status == Status::Enabled).count(),
+        "rules_enabled": node.rules.iter().filter(|r| r.status == describe::Status::Enabled).count(),
         "groups": node.groups.len(),
         "servers": node.groups.iter().map(|g| g.servers.iter().filter(|s| !s.removed).count()).sum::<usize>(),
         "connections": node.rules.iter().map(|r| r.connections).sum::<u64>(),

@@ -1,0 +1,29 @@
+//! `status`, `generate-man`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// The commands, each under its usual name and its alias.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Show whether manager and fast path are well
+    #[command(after_help = "\
+The exit code is 5 when the manager cannot store changes, 3 when it is not
+running.
+
+Examples:
+  lbadm status
+  lbadm status --json")]
+    Status,
+    /// Write the man pages
+    #[command(hide = true)]
+    GenerateMan(GenerateMan),
+}
+
+/// `generate-man`.
+#[derive(Debug, Args)]
+pub struct GenerateMan {
+    /// Directory to write them to
+    pub directory: PathBuf,
+}

@@ -1,0 +1,184 @@
+//! The node that the cases are about, and what it has counted.
+
+use libilb::describe::{
+    Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, State,
+    Status,
+};
+use libilb::model::{Configuration, RuleSettings, Timeout};
+use libilb::stats::{Counter, Entry, Statistics};
+
+/// A node with four rules: one enabled, one disabled with a problem, one that drains after it was deleted, one that says
+/// all that can be said.
+pub fn node() -> Description {
+    let mut c = Configuration::default();
+    c.create_group("web", &["192.0.2.11", "back=192.0.2.12:8080"])
+        .unwrap();
+    c.create_group("web6", &["[2001:db8::11]:8000-8009"])
+        .unwrap();
+    c.create_group::<&str>("spare", &[]).unwrap();
+    let rule = |vip: &str, port: &str, topology: &str, group: &str| RuleSettings {
+        vip: vip.into(),
+        port: port.into(),
+        algorithm: "rr".into(),
+        topology: topology.into(),
+        servergroup: group.into(),
+        ..RuleSettings::default()
+    };
+    let nat = RuleSettings {
+        enabled: true,
+        proxy_src: vec!["192.0.2.90-192.0.2.91".into()],
+        conn_drain: Some(30),
+        ..rule("192.0.2.80", "80", "n", "web")
+    };
+    let half = RuleSettings {
+        algorithm: "hip".into(),
+        nat_timeout: Some(900),
+        ..rule("2001:db8::80", "80-89", "h", "web6")
+    };
+    c.create_group(
+        "far",
+        &[
+            "192.0.2.31,weight=3,max-conn=10,min-conn=5",
+            "[2001:db8::31],weight=0",
+        ],
+    )
+    .unwrap();
+    let far = RuleSettings {
+        more_vips: vec!["vip=192.0.2.83,port=443,protocol=sctp".parse().unwrap()],
+        clients: vec!["10.0.0.0/8".into(), "192.0.2.7".into()],
+        algorithm: "mh".into(),
+        flags: vec!["mh-port".into(), "mh-fallback".into()],
+        tunnel: Some("gue".into()),
+        proxy_src: vec!["192.0.2.90".into(), "2001:db8::90".into()],
+        pmask: Some("24".into()),
+        orphans: Some("reset".into()),
+        slow_start: Some(30),
+        max_new_flows: Some(1000),
+        timeouts: [(Timeout::SynReceived, 5), (Timeout::FinWait, 20)].into(),
+        ..rule("192.0.2.82", "any", "t", "far")
+    };
+    let rules = [
+        (
+            c.create_rule("far", &far).unwrap(),
+            Status::Enabled,
+            0,
+            false,
+            vec![],
+        ),
+        (
+            c.create_rule("www", &nat).unwrap(),
+            Status::Enabled,
+            7,
+            false,
+            vec![],
+        ),
+        (
+            c.create_rule("www6", &half).unwrap(),
+            Status::Disabled,
+            0,
+            false,
+            vec!["the vip 2001:db8::80 is on no interface".to_string()],
+        ),
+        (
+            c.create_rule("old", &rule("192.0.2.81", "443", "h", "web"))
+                .unwrap(),
+            Status::Draining,
+            2,
+            true,
+            vec![],
+        ),
+    ];
+    c.enable_servers(&["_web.1"], false).unwrap();
+    let removed = c.add_servers("web", &["192.0.2.13"]).unwrap();
+    Description {
+        version: "0.1.0".into(),
+        generation: 12,
+        state: State::Ok,
+        state_reason: String::new(),
+        fastpath: Fastpath::Connected,
+        fastpath_generation: 12,
+        database_path: "/var/lib/ilb/db".into(),
+        rules: rules
+            .into_iter()
+            .map(
+                |(rule, status, connections, deleted, problems)| RuleDescription {
+                    rule: (*rule).clone(),
+                    status,
+                    deleted,
+                    connections,
+                    problems,
+                },
+            )
+            .collect(),
+        groups: c
+            .groups
+            .values()
+            .map(|g| GroupDescription {
+                name: g.name.clone(),
+                servers: g
+                    .servers
+                    .iter()
+                    .map(|s| ServerDescription {
+                        server: s.clone(),
+                        status: if s.enabled && !removed.contains(s) {
+                            Status::Enabled
+                        } else {
+                            Status::Draining
+                        },
+                        removed: removed.contains(s),
+                        connections: 3,
+                    })
+                    .collect(),
+            })
+            .collect(),
+        drop_reasons: [
+            (
+                "malformed",
+                "the packet is truncated or its headers contradict each other",
+            ),
+            ("no-server", "no server of the rule accepts new connections"),
+            (
+                "no-route",
+                "the kernel's routing table has no route to the destination",
+            ),
+        ]
+        .map(|(label, words)| DropReason {
+            label: label.into(),
+            words: words.into(),
+        })
+        .into(),
+    }
+}
+
+/// Counters after `n` seconds of steady traffic.
+pub fn counted(n: u64) -> Statistics {
+    let entry = |rule: &str, server: &str, share: u64| {
+        let mut entry = Entry {
+            rule: rule.into(),
+            server: server.into(),
+            ..Entry::default()
+        };
+        entry.set(Counter::PacketsForwarded, 1000 * share * n);
+        entry.set(Counter::BytesForwarded, 600_000 * share * n);
+        entry.set(Counter::PacketsDropped, 2 * share * n);
+        entry.set(Counter::BytesDropped, 128 * share * n);
+        entry.set(Counter::IcmpForwarded, n);
+        entry.set(Counter::Connections, 7 * share);
+        entry
+    };
+    let mut node = entry("", "", 4);
+    node.set(Counter::PacketsUnprocessed, 5 * n);
+    node.counters.insert("drop:no-server".into(), 7 * n);
+    node.counters.insert("drop:no-route".into(), n);
+    node.counters.insert("drop:malformed".into(), 0);
+    Statistics {
+        entries: vec![
+            node,
+            entry("www", "", 3),
+            entry("www", "_web.0", 2),
+            entry("www", "_web.1", 1),
+            entry("www6", "", 1),
+            entry("www6", "_web6.0", 1),
+        ],
+    }
+}

@@ -1,0 +1,17 @@
+//! `status` and what needs no manager.
+
+use crate::action::Action;
+use crate::cli::NodeCommand;
+use crate::error::Error;
+use crate::status::Status;
+
+/// Reads a command about the node.
+///
+/// # Errors
+/// None.
+pub fn understand(command: NodeCommand) -> Result<Action, Error> {
+    Ok(match command {
+        NodeCommand::Status => Action::Show(Box::new(Status)),
+        NodeCommand::GenerateMan(args) => Action::Man(args.directory),
+    })
+}
