@@ -1,5 +1,10 @@
 //! The command line: every command, option and help text. What they mean is in the file of each object.
 
+#![allow(
+    clippy::enum_variant_names,
+    reason = "variants are named as their commands"
+)]
+
 mod config;
 mod connections;
 mod explain;
