@@ -8,6 +8,7 @@
 
 mod addresses;
 mod args;
+mod author;
 mod compile;
 mod dataplane;
 mod dbus;

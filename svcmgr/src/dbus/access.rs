@@ -7,16 +7,17 @@ use zbus::fdo::DBusProxy;
 use zbus::message::Header;
 use zbus::names::BusName;
 
+use crate::author::Author;
 use crate::manager::error::ManagerError;
 
-/// Lets pass who may change things.
+/// Lets pass who may change things, and says who it is.
 ///
 /// # Errors
 /// [`ManagerError::NotAuthorized`], or [`ManagerError::UnknownCaller`] when the bus cannot tell who calls.
-pub async fn check(connection: &Connection, header: &Header<'_>) -> Result<(), ManagerError> {
+pub async fn check(connection: &Connection, header: &Header<'_>) -> Result<Author, ManagerError> {
     let uid = caller(connection, header).await?;
     if uid == 0 || Some(uid) == own_uid() {
-        return Ok(());
+        return Ok(Author::of(uid).await);
     }
     Err(ManagerError::NotAuthorized { uid })
 }

@@ -32,8 +32,8 @@ impl ManagerObject {
         header: &Header<'_>,
         change: Change,
     ) -> Result<Vec<String>, MethodError> {
-        access::check(connection, header).await?;
-        Ok(self.handle.change(change).await?)
+        let author = access::check(connection, header).await?;
+        Ok(self.handle.change(author, change).await?)
     }
 }
 
@@ -58,12 +58,11 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, MethodError> {
-        access::check(connection, &header).await?;
+        let author = access::check(connection, &header).await?;
         let settings = Box::new(dbus::settings_from_dbus(&settings)?);
         let path = rule_path(&name);
-        self.handle
-            .change(Change::CreateRule { name, settings })
-            .await?;
+        let change = Change::CreateRule { name, settings };
+        self.handle.change(author, change).await?;
         object_path(path)
     }
 
@@ -77,10 +76,10 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        access::check(connection, &header).await?;
+        let author = access::check(connection, &header).await?;
         let settings = Box::new(dbus::settings_from_dbus(&settings)?);
         let change = Change::ModifyRule { name, settings };
-        Ok(!self.handle.change(change).await?.is_empty())
+        Ok(!self.handle.change(author, change).await?.is_empty())
     }
 
     /// Deletes rules, all of them or none, and returns their names.
@@ -225,10 +224,10 @@ impl ManagerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
-        access::check(connection, &header).await?;
+        let author = access::check(connection, &header).await?;
         let settings = dbus::server_settings_from_dbus(&settings)?;
         let change = Change::ModifyServers { ids, settings };
-        Ok(self.handle.change(change).await?)
+        Ok(self.handle.change(author, change).await?)
     }
 
     /// Counters: rule name, server id (empty: the whole rule), values by name. Both names empty: the node.

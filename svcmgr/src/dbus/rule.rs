@@ -10,6 +10,7 @@ use zbus::{Connection, fdo, interface};
 
 use super::access;
 use super::error::MethodError;
+use crate::author::Author;
 use crate::manager::ManagerHandle;
 use crate::manager::change::Change;
 use crate::manager::error::ManagerError;
@@ -32,12 +33,10 @@ impl RuleObject {
         rule.ok_or_else(|| fdo::Error::UnknownObject(format!("rule {} is deleted", self.name)))
     }
 
-    async fn enable_or_disable(&self, enabled: bool) -> Result<bool, ManagerError> {
+    async fn enable_or_disable(&self, author: Author, enabled: bool) -> Result<bool, ManagerError> {
         let names = vec![self.name.clone()];
-        let changed = self
-            .handle
-            .change(Change::EnableRules { names, enabled })
-            .await?;
+        let change = Change::EnableRules { names, enabled };
+        let changed = self.handle.change(author, change).await?;
         Ok(!changed.is_empty())
     }
 }
@@ -51,8 +50,8 @@ impl RuleObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        access::check(connection, &header).await?;
-        Ok(self.enable_or_disable(true).await?)
+        let author = access::check(connection, &header).await?;
+        Ok(self.enable_or_disable(author, true).await?)
     }
 
     /// Disables the rule; true if it was enabled. Its connections live on.
@@ -62,8 +61,8 @@ impl RuleObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        access::check(connection, &header).await?;
-        Ok(self.enable_or_disable(false).await?)
+        let author = access::check(connection, &header).await?;
+        Ok(self.enable_or_disable(author, false).await?)
     }
 
     /// Deletes the rule. Its connections live on.
@@ -72,9 +71,9 @@ impl RuleObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), MethodError> {
-        access::check(connection, &header).await?;
-        let names = vec![self.name.clone()];
-        self.handle.change(Change::DeleteRules(names)).await?;
+        let author = access::check(connection, &header).await?;
+        let change = Change::DeleteRules(vec![self.name.clone()]);
+        self.handle.change(author, change).await?;
         Ok(())
     }
 

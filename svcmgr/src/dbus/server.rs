@@ -9,6 +9,7 @@ use zbus::{Connection, fdo, interface};
 
 use super::access;
 use super::error::MethodError;
+use crate::author::Author;
 use crate::manager::ManagerHandle;
 use crate::manager::change::Change;
 use crate::manager::error::ManagerError;
@@ -54,12 +55,10 @@ impl ServerObject {
         .into()
     }
 
-    async fn enable_or_disable(&self, enabled: bool) -> Result<bool, ManagerError> {
+    async fn enable_or_disable(&self, author: Author, enabled: bool) -> Result<bool, ManagerError> {
         let ids = vec![self.server.id.clone()];
-        let changed = self
-            .handle
-            .change(Change::EnableServers { ids, enabled })
-            .await?;
+        let change = Change::EnableServers { ids, enabled };
+        let changed = self.handle.change(author, change).await?;
         Ok(!changed.is_empty())
     }
 }
@@ -73,8 +72,8 @@ impl ServerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        access::check(connection, &header).await?;
-        Ok(self.enable_or_disable(true).await?)
+        let author = access::check(connection, &header).await?;
+        Ok(self.enable_or_disable(author, true).await?)
     }
 
     /// Disables the server; true if it was enabled. Its connections live on.
@@ -84,8 +83,8 @@ impl ServerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        access::check(connection, &header).await?;
-        Ok(self.enable_or_disable(false).await?)
+        let author = access::check(connection, &header).await?;
+        Ok(self.enable_or_disable(author, false).await?)
     }
 
     /// Removes the server from its group. Its connections live on.
@@ -94,11 +93,10 @@ impl ServerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), MethodError> {
-        access::check(connection, &header).await?;
+        let author = access::check(connection, &header).await?;
         let (group, servers) = (self.group.clone(), vec![self.server.id.clone()]);
-        self.handle
-            .change(Change::RemoveServers { group, servers })
-            .await?;
+        let change = Change::RemoveServers { group, servers };
+        self.handle.change(author, change).await?;
         Ok(())
     }
 

@@ -41,9 +41,9 @@ impl ServerGroupObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), MethodError> {
-        access::check(connection, &header).await?;
-        let names = vec![self.name.clone()];
-        self.handle.change(Change::DeleteGroups(names)).await?;
+        let author = access::check(connection, &header).await?;
+        let change = Change::DeleteGroups(vec![self.name.clone()]);
+        self.handle.change(author, change).await?;
         Ok(())
     }
 

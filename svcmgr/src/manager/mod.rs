@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addresses::Addresses;
+use crate::author::Author;
 use crate::compile::{Given, Surroundings};
 use crate::dataplane::{DataPlane, Event};
 use crate::retired::RetiredKey;
@@ -62,6 +63,8 @@ const QUEUE: usize = 64;
 pub enum Command {
     /// Do this, durably.
     Change {
+        /// Who asks for it.
+        author: Author,
         /// What.
         change: Change,
         /// Names or ids of what was changed.
@@ -100,8 +103,17 @@ impl ManagerHandle {
     ///
     /// # Errors
     /// [`ManagerError`]; nothing was changed.
-    pub async fn change(&self, change: Change) -> Result<Vec<String>, ManagerError> {
-        self.ask(|reply| Command::Change { change, reply }).await?
+    pub async fn change(
+        &self,
+        author: Author,
+        change: Change,
+    ) -> Result<Vec<String>, ManagerError> {
+        self.ask(|reply| Command::Change {
+            author,
+            change,
+            reply,
+        })
+        .await?
     }
 
     /// The counters of this moment.
@@ -294,12 +306,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     async fn handle<P: Publisher>(&mut self, command: Command, publisher: &mut P) {
         // A caller that has gone away does not need its answer.
         match command {
-            Command::Change { change, reply } => {
+            Command::Change {
+                author,
+                change,
+                reply,
+            } => {
                 let result = self.change(&change).await;
                 match &result {
-                    Ok(names) if names.is_empty() => tracing::debug!("{change:?}: nothing to do"),
-                    Ok(names) => tracing::info!("{}: {names:?}", change.words()),
-                    Err(error) => tracing::info!("{}: refused: {error}", change.words()),
+                    Ok(names) if names.is_empty() => {
+                        tracing::debug!("{author}: {change:?}: nothing to do")
+                    }
+                    Ok(names) => tracing::info!("{author}: {}: {names:?}", change.words()),
+                    Err(error) => tracing::info!("{author}: {}: refused: {error}", change.words()),
                 }
                 self.publish(publisher).await;
                 drop(reply.send(result));

@@ -261,12 +261,17 @@ impl Bench {
     async fn create_enabled_rule(&self) -> Result<Vec<String>, ManagerError> {
         let servers = vec!["192.0.2.10".into(), "192.0.2.11".into()];
         self.handle
-            .change(Change::CreateGroup {
-                name: "web".into(),
-                servers,
-            })
+            .change(
+                Author::Manager,
+                Change::CreateGroup {
+                    name: "web".into(),
+                    servers,
+                },
+            )
             .await?;
-        self.handle.change(rule("shop", "198.51.100.1")).await
+        self.handle
+            .change(Author::Manager, rule("shop", "198.51.100.1"))
+            .await
     }
 }
 
@@ -315,7 +320,11 @@ async fn a_drained_rule_loses_its_address_before_its_steering() {
     bench.create_enabled_rule().await.unwrap();
     bench.set(|world| world.connections = 1);
     bench.log();
-    bench.handle.change(disable_all()).await.unwrap();
+    bench
+        .handle
+        .change(Author::Manager, disable_all())
+        .await
+        .unwrap();
     assert_eq!(bench.log(), ["store 3", "change 3"]);
     let description = bench.handle.describe().await.unwrap();
     assert_eq!(description.rules[0].status, Status::Draining);
@@ -340,11 +349,15 @@ async fn conn_drain_ends_the_wait_even_without_a_fast_path() {
     settings.conn_drain = Some(1);
     bench
         .handle
-        .change(Change::CreateRule { name, settings })
+        .change(Author::Manager, Change::CreateRule { name, settings })
         .await
         .unwrap();
     bench.disconnect().await;
-    bench.handle.change(Change::DeleteAllRules).await.unwrap();
+    bench
+        .handle
+        .change(Author::Manager, Change::DeleteAllRules)
+        .await
+        .unwrap();
     bench
         .until(|view| view.state.retired.rules.len() == 1)
         .await;
@@ -378,7 +391,11 @@ async fn who_forwards_by_something_else_gets_everything() {
     bench.log();
     // It has lost something without our knowing.
     bench.set(|world| world.spec = SnapshotSpec::default());
-    let more = |vip: &str| bench.handle.change(rule(&vip.replace('.', "-"), vip));
+    let more = |vip: &str| {
+        bench
+            .handle
+            .change(Author::Manager, rule(&vip.replace('.', "-"), vip))
+    };
     more("198.51.100.2").await.unwrap();
     let steps = ["store 3", "gap 0", "apply 3", "add 198.51.100.2"];
     assert_eq!(bench.log(), steps);
@@ -416,7 +433,7 @@ async fn a_refused_change_changes_nothing() {
     bench.log();
     let error = bench
         .handle
-        .change(rule("more", "198.51.100.2"))
+        .change(Author::Manager, rule("more", "198.51.100.2"))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FastpathRejected);
@@ -436,7 +453,7 @@ async fn a_refused_change_changes_nothing() {
     bench.set(|world| world.refuse_spec = false);
     bench
         .handle
-        .change(rule("more", "198.51.100.2"))
+        .change(Author::Manager, rule("more", "198.51.100.2"))
         .await
         .unwrap();
     assert_eq!(bench.handle.view().fastpath, Fastpath::Connected);
@@ -468,7 +485,11 @@ async fn a_store_that_fails_makes_it_read_only() {
     bench.set(|world| world.fail_store = true);
     bench.log();
     for _ in 0..2 {
-        let error = bench.handle.change(disable_all()).await.unwrap_err();
+        let error = bench
+            .handle
+            .change(Author::Manager, disable_all())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Degraded);
         assert!(error.to_string().contains("disk full"), "{error}");
         bench.set(|world| world.fail_store = false);
@@ -503,16 +524,20 @@ async fn what_changes_nothing_does_nothing() {
         enabled: true,
     };
     assert_eq!(
-        bench.handle.change(enable).await.unwrap(),
+        bench.handle.change(Author::Manager, enable).await.unwrap(),
         Vec::<String>::new()
     );
     let none = Change::DeleteRules(vec![]);
     assert_eq!(
-        bench.handle.change(none).await.unwrap(),
+        bench.handle.change(Author::Manager, none).await.unwrap(),
         Vec::<String>::new()
     );
     let wrong = Change::DeleteRules(vec!["shop".into(), "shob".into()]);
-    let error = bench.handle.change(wrong).await.unwrap_err();
+    let error = bench
+        .handle
+        .change(Author::Manager, wrong)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(bench.log(), Vec::<String>::new());
 }
@@ -527,7 +552,7 @@ async fn a_removed_server_drains_in_its_place() {
         group: "web".into(),
         servers: vec!["_web.0".into()],
     };
-    bench.handle.change(remove).await.unwrap();
+    bench.handle.change(Author::Manager, remove).await.unwrap();
     {
         let world = bench.world.lock().unwrap();
         let servers: Vec<_> = world.spec.rules[0]

@@ -1,0 +1,64 @@
+//! Who asks for a change, as the history and the log name him.
+
+use std::fmt;
+
+use nix::unistd::{Uid, User};
+
+/// A user, or the manager itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Author {
+    /// Nobody asked: the manager did it of its own accord.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the history will name it"))]
+    Manager,
+    /// A user of the system, as the bus knows him.
+    User {
+        /// His number.
+        uid: u32,
+        /// His name; `None` if nobody knows one.
+        name: Option<String>,
+    },
+}
+
+impl Author {
+    /// The user with this number. Asks the system's user database off the async thread: it may be a server far away.
+    pub async fn of(uid: u32) -> Author {
+        let found = tokio::task::spawn_blocking(move || User::from_uid(Uid::from_raw(uid))).await;
+        let name = match found {
+            Ok(Ok(user)) => user.map(|user| user.name),
+            Ok(Err(error)) => {
+                tracing::warn!("no name for user {uid}: {error}");
+                None
+            }
+            Err(error) => {
+                tracing::warn!("no name for user {uid}: {error}");
+                None
+            }
+        };
+        Author::User { uid, name }
+    }
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Author::Manager => f.write_str("ilb-svcmgr"),
+            Author::User {
+                name: Some(name), ..
+            } => f.write_str(name),
+            Author::User { uid, name: None } => write!(f, "user {uid}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_user_has_a_name_or_at_least_a_number() {
+        assert_eq!(Author::of(0).await.to_string(), "root");
+        let nobody = Author::of(3_999_999_999).await;
+        assert_eq!(nobody.to_string(), "user 3999999999");
+        assert_eq!(Author::Manager.to_string(), "ilb-svcmgr");
+    }
+}
