@@ -70,6 +70,8 @@ pub enum Item {
     ServerGroup,
     /// A server.
     Server,
+    /// A health check.
+    HealthCheck,
 }
 
 impl fmt::Display for Item {
@@ -78,6 +80,7 @@ impl fmt::Display for Item {
             Item::Rule => "rule",
             Item::ServerGroup => "server group",
             Item::Server => "server",
+            Item::HealthCheck => "health check",
         })
     }
 }

@@ -2,8 +2,8 @@
 //! speak about them over D-Bus.
 //!
 //! This crate owns the model ([`model::Configuration`]) with its complete validation, the syntax of every value that an
-//! administrator types ([`rule`], [`server`], [`port`], [`address`]), the state that the manager reports
-//! ([`describe`], [`stats`]), the D-Bus names with their proxies ([`dbus`]) and a typed client ([`client`]). It refuses
+//! administrator types ([`rule`], [`server`], [`port`], [`address`], [`healthcheck`]), the state that the manager reports
+//! ([`describe`], [`health`], [`stats`]), the D-Bus names with their proxies ([`dbus`]) and a typed client ([`client`]). It refuses
 //! to store anything, to touch the network's configuration, to know the daemon, or to know what a packet is: the
 //! manager translates the model into what the fast path needs.
 
@@ -17,6 +17,8 @@ pub mod dbus;
 pub mod describe;
 pub mod error;
 pub mod explain;
+pub mod health;
+pub mod healthcheck;
 pub mod map;
 pub mod model;
 pub mod port;

@@ -430,6 +430,7 @@ pub fn check_name(item: Item, name: &str) -> Result<(), ModelError> {
         Item::Rule => "rule name",
         Item::ServerGroup => "server group name",
         Item::Server => "server id",
+        Item::HealthCheck => "health check name",
     };
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let problem = if name.is_empty() {
