@@ -2,8 +2,9 @@
 //! speak about them over D-Bus.
 //!
 //! This crate owns the model ([`model::Configuration`]) with its complete validation, the syntax of every value that an
-//! administrator types ([`rule`], [`server`], [`port`], [`address`], [`healthcheck`]), the state that the manager reports
-//! ([`describe`], [`health`], [`stats`]), the D-Bus names with their proxies ([`dbus`]) and a typed client ([`client`]). It refuses
+//! administrator types ([`rule`], [`server`], [`port`], [`address`], [`healthcheck`]), the document that describes
+//! everything ([`document`]), the state that the manager reports ([`describe`], [`health`], [`stats`]), the D-Bus names
+//! with their proxies ([`dbus`]) and a typed client ([`client`]). It refuses
 //! to store anything, to touch the network's configuration, to know the daemon, or to know what a packet is: the
 //! manager translates the model into what the fast path needs.
 
@@ -15,6 +16,7 @@ pub mod client;
 pub mod connections;
 pub mod dbus;
 pub mod describe;
+pub mod document;
 pub mod error;
 pub mod explain;
 pub mod health;

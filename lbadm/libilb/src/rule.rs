@@ -289,11 +289,21 @@ word_enum!(Orphans, ORPHANS, "orphans");
 /// # Errors
 /// [`ModelError::Invalid`] or [`ModelError::Missing`].
 pub fn check_rule(rule: &Rule) -> Result<(), ModelError> {
-    check_name(Item::Rule, &rule.name)?;
-    vip::check(&rule.vips, &rule.clients)?;
-    algorithm::check(rule.algorithm, rule.flags)?;
-    check_options(rule)?;
-    check_proxy_src(rule)
+    rule_problems(rule).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Everything that is wrong with a rule by itself, see [`check_rule`].
+pub(crate) fn rule_problems(rule: &Rule) -> Vec<ModelError> {
+    let name = check_name(Item::Rule, &rule.name);
+    let vips = vip::check(&rule.vips, &rule.clients);
+    let mut all = vec![name, vips];
+    // Without a VIP there is no address family that the others could fit.
+    if !rule.vips.is_empty() {
+        all.push(algorithm::check(rule.algorithm, rule.flags));
+        all.push(check_options(rule));
+        all.push(check_proxy_src(rule));
+    }
+    all.into_iter().filter_map(Result::err).collect()
 }
 
 fn check_options(rule: &Rule) -> Result<(), ModelError> {

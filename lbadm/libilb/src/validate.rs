@@ -60,8 +60,10 @@ impl Configuration {
             check_fit(rule, group, 0)?;
             claims.push(rule);
         }
-        check_claims(&claims)?;
-        Ok(())
+        claim_conflicts(&claims)
+            .into_iter()
+            .next()
+            .map_or(Ok(()), Err)
     }
 
     /// Checks a rule that is valid by itself against everything else.
@@ -84,8 +86,10 @@ impl Configuration {
     }
 }
 
-/// Finds two rules that claim the same traffic with nothing to tell which is meant.
-fn check_claims(rules: &[&Rule]) -> Result<(), ModelError> {
+/// Finds rules that claim the same traffic with nothing to tell which is meant; of two rules one of their claims.
+pub(crate) fn claim_conflicts(rules: &[&Rule]) -> Vec<ModelError> {
+    let mut conflicts = Vec::new();
+    let mut pairs = HashSet::new();
     let everyone = |rule: &Rule| Prefix {
         address: rule
             .vips
@@ -122,19 +126,30 @@ fn check_claims(rules: &[&Rule]) -> Result<(), ModelError> {
             if let Some((other, other_rule)) = open.last()
                 && (other.last < ports.last || *other == ports)
                 && let Some(claim) = rule.overlap(other_rule)
+                && pairs.insert((&rule.name, &other_rule.name))
             {
-                return Err(overlap(rule, other_rule, claim));
+                conflicts.push(overlap(rule, other_rule, claim));
             }
             open.push((ports, rule));
         }
     }
-    Ok(())
+    conflicts
 }
 
 /// Checks that the servers of `group` from index `from` on fit `rule`: family, ports, addresses.
 pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result<(), ModelError> {
+    let first = misfits(rule, group, from).next();
+    first.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// The servers of `group` from index `from` on that do not fit `rule`, by their index.
+pub(crate) fn misfits<'a>(
+    rule: &'a Rule,
+    group: &'a ServerGroup,
+    from: usize,
+) -> impl Iterator<Item = (usize, ModelError)> + 'a {
     // No port and the rule's own ports are the same place, which the group alone cannot know.
-    let effective = |server: &Server| match server.ports {
+    let effective = move |server: &Server| match server.ports {
         Some(ports) if rule.vips.iter().all(|vip| vip.ports == ports) => None,
         ports => ports,
     };
@@ -144,7 +159,8 @@ pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result
             .entry((server.address, effective(server)))
             .or_insert(i);
     }
-    for (i, server) in group.servers.iter().enumerate().skip(from) {
+    let servers = group.servers.iter().enumerate().skip(from);
+    servers.filter_map(move |(i, server)| {
         let problem = match misfit(rule, server) {
             Some(problem) => problem,
             None => match places.get(&(server.address, effective(server))) {
@@ -153,17 +169,17 @@ pub(crate) fn check_fit(rule: &Rule, group: &ServerGroup, from: usize) -> Result
                     rule.vips.column(|vip| vip.ports),
                     group.servers[first].id
                 ),
-                _ => continue,
+                _ => return None,
             },
         };
-        return Err(ModelError::Mismatch {
+        let error = ModelError::Mismatch {
             rule: rule.name.clone(),
             group: group.name.clone(),
             server: format!("{} ({})", server.id, server.spec()),
             problem,
-        });
-    }
-    Ok(())
+        };
+        Some((i, error))
+    })
 }
 
 /// Why a server cannot serve a rule, if it cannot.

@@ -1,0 +1,124 @@
+//! The keys of a document, with their aliases: those of `lbadm` and of the D-Bus interface.
+
+use crate::words::Word;
+
+/// What a document consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    Group,
+    Rule,
+    Vrrp,
+}
+
+pub(super) const SECTIONS: &[Word<Section>] = &[
+    (Section::Group, "group", &["servergroup", "sg"]),
+    (Section::Rule, "rule", &["rl"]),
+    (Section::Vrrp, "vrrp", &[]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GroupKey {
+    Servers,
+}
+
+pub(super) const GROUP_KEYS: &[Word<GroupKey>] = &[(GroupKey::Servers, "servers", &["server"])];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerKey {
+    Address,
+    Host,
+    Port,
+    Weight,
+    MaxConnections,
+    MinConnections,
+    Enabled,
+    Id,
+}
+
+pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
+    (ServerKey::Address, "address", &["server", "ip"]),
+    (ServerKey::Host, "host", &["host-name"]),
+    (ServerKey::Port, "port", &["ports"]),
+    (ServerKey::Weight, "weight", &[]),
+    (
+        ServerKey::MaxConnections,
+        "max-conn",
+        &["max-connections", "u-threshold"],
+    ),
+    (
+        ServerKey::MinConnections,
+        "min-conn",
+        &["min-connections", "l-threshold"],
+    ),
+    (ServerKey::Enabled, "enabled", &[]),
+    (ServerKey::Id, "id", &[]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VipKey {
+    Vip,
+    Port,
+    Protocol,
+}
+
+pub(super) const VIP_KEYS: &[Word<VipKey>] = &[
+    (VipKey::Vip, "vip", &["address"]),
+    (VipKey::Port, "port", &["ports"]),
+    (VipKey::Protocol, "protocol", &["prot"]),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RuleKey {
+    Enabled,
+    Vip,
+    Port,
+    Protocol,
+    Vips,
+    Clients,
+    Algorithm,
+    Flags,
+    Topology,
+    Tunnel,
+    GuePort,
+    TunnelChecksum,
+    ProxySrc,
+    Group,
+    Mask,
+    PersistTimeout,
+    ConnDrain,
+    NatTimeout,
+    Timeouts,
+    OnePacket,
+    Orphans,
+    SlowStart,
+    MaxNewFlows,
+    ManageAddresses,
+}
+
+/// In the order in which they are written.
+pub(super) const RULE_KEYS: &[Word<RuleKey>] = &[
+    (RuleKey::Enabled, "enabled", &[]),
+    (RuleKey::Vip, "vip", &[]),
+    (RuleKey::Port, "port", &["ports"]),
+    (RuleKey::Protocol, "protocol", &["prot"]),
+    (RuleKey::Vips, "vips", &[]),
+    (RuleKey::Clients, "clients", &["client", "src"]),
+    (RuleKey::Algorithm, "algorithm", &["lbalg", "algo"]),
+    (RuleKey::Flags, "flags", &["flag"]),
+    (RuleKey::Topology, "topology", &["type", "topo"]),
+    (RuleKey::Tunnel, "tunnel", &["tun-type"]),
+    (RuleKey::GuePort, "gue-port", &["tun-port"]),
+    (RuleKey::TunnelChecksum, "tunnel-checksum", &["tun-csum"]),
+    (RuleKey::ProxySrc, "proxy-src", &["nat-src"]),
+    (RuleKey::Group, "group", &["servergroup", "sg"]),
+    (RuleKey::Mask, "pmask", &["persist", "persistence"]),
+    (RuleKey::PersistTimeout, "persist-timeout", &[]),
+    (RuleKey::ConnDrain, "conn-drain", &[]),
+    (RuleKey::NatTimeout, "nat-timeout", &[]),
+    (RuleKey::Timeouts, "timeouts", &[]),
+    (RuleKey::OnePacket, "one-packet", &["ops"]),
+    (RuleKey::Orphans, "orphans", &[]),
+    (RuleKey::SlowStart, "slow-start", &[]),
+    (RuleKey::MaxNewFlows, "max-new-flows", &[]),
+    (RuleKey::ManageAddresses, "manage-addresses", &[]),
+];
