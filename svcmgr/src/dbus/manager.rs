@@ -35,6 +35,17 @@ impl ManagerObject {
         let author = access::check(connection, header).await?;
         Ok(self.handle.change(author, change).await?)
     }
+
+    /// For what only enables or disables.
+    async fn change_state(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        change: Change,
+    ) -> Result<Vec<String>, MethodError> {
+        let author = access::check_state(connection, header).await?;
+        Ok(self.handle.change(author, change).await?)
+    }
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, MethodError> {
@@ -114,7 +125,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
         let enabled = true;
-        self.change(connection, &header, Change::EnableRules { names, enabled })
+        self.change_state(connection, &header, Change::EnableRules { names, enabled })
             .await
     }
 
@@ -127,7 +138,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
         let enabled = false;
-        self.change(connection, &header, Change::EnableRules { names, enabled })
+        self.change_state(connection, &header, Change::EnableRules { names, enabled })
             .await
     }
 
@@ -197,7 +208,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
         let enabled = true;
-        self.change(connection, &header, Change::EnableServers { ids, enabled })
+        self.change_state(connection, &header, Change::EnableServers { ids, enabled })
             .await
     }
 
@@ -210,7 +221,7 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
         let enabled = false;
-        self.change(connection, &header, Change::EnableServers { ids, enabled })
+        self.change_state(connection, &header, Change::EnableServers { ids, enabled })
             .await
     }
 
@@ -267,36 +278,43 @@ impl ManagerObject {
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
     }
 
+    /// Version of the manager.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn version(&self) -> String {
         env!("CARGO_PKG_VERSION").to_owned()
     }
 
+    /// Number of the configuration; it grows with every change.
     #[zbus(property)]
     async fn generation(&self) -> u64 {
         self.handle.view().state.generation
     }
 
+    /// `ok`, or `degraded`: nothing can be changed.
     #[zbus(property)]
     async fn state(&self) -> String {
         self.handle.view().health.to_string()
     }
 
+    /// Why it is degraded, or what a person should know about the database; usually empty.
     #[zbus(property)]
     async fn state_reason(&self) -> String {
         self.handle.view().health_reason.clone()
     }
 
+    /// `connected`, `absent`, or `behind`: it forwards by an older configuration.
     #[zbus(property)]
     async fn fastpath(&self) -> String {
         self.handle.view().fastpath.to_string()
     }
 
+    /// Generation that the fast path forwards by, as it acknowledged last.
     #[zbus(property)]
     async fn fastpath_generation(&self) -> u64 {
         self.handle.view().fastpath_generation
     }
 
+    /// Where the configuration is stored.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn database_path(&self) -> String {
         self.handle.database().to_owned()

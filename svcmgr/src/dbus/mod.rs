@@ -4,6 +4,7 @@
 mod access;
 mod error;
 mod manager;
+mod polkit;
 mod publisher;
 mod rule;
 mod server;

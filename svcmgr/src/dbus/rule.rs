@@ -50,7 +50,7 @@ impl RuleObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        let author = access::check(connection, &header).await?;
+        let author = access::check_state(connection, &header).await?;
         Ok(self.enable_or_disable(author, true).await?)
     }
 
@@ -61,7 +61,7 @@ impl RuleObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        let author = access::check(connection, &header).await?;
+        let author = access::check_state(connection, &header).await?;
         Ok(self.enable_or_disable(author, false).await?)
     }
 
@@ -86,53 +86,62 @@ impl RuleObject {
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
     }
 
+    /// Its name, as it was written when the rule was created.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn name(&self) -> String {
         self.name.clone()
     }
 
+    /// Whether it takes new connections.
     #[zbus(property)]
     async fn enabled(&self) -> fdo::Result<bool> {
         Ok(self.rule()?.enabled)
     }
 
+    /// Address that clients connect to.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn vip(&self) -> fdo::Result<String> {
         Ok(self.rule()?.vips.column(|vip| vip.address))
     }
 
+    /// Such as `tcp`.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn protocol(&self) -> fdo::Result<String> {
         Ok(self.rule()?.vips.column(|vip| vip.protocol))
     }
 
+    /// Port or range that clients connect to, or `any`.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn port(&self) -> fdo::Result<String> {
         Ok(self.rule()?.vips.column(|vip| vip.ports))
     }
 
+    /// How a server is chosen, such as `roundrobin`.
     #[zbus(property)]
     async fn algorithm(&self) -> fdo::Result<String> {
         Ok(self.rule()?.algorithm.to_string())
     }
 
+    /// `DSR`, `NAT`, `HALF-NAT` or `TUN`.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn topology(&self) -> fdo::Result<String> {
         Ok(self.rule()?.topology.to_string())
     }
 
+    /// Source addresses and ranges towards the servers.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn proxy_src(&self) -> fdo::Result<Vec<String>> {
         let rule = self.rule()?;
         Ok(rule.proxy_src.iter().map(ToString::to_string).collect())
     }
 
+    /// Name of its server group.
     #[zbus(property(emits_changed_signal = "const"), name = "ServerGroup")]
     async fn server_group(&self) -> fdo::Result<String> {
         Ok(self.rule()?.servergroup.clone())
     }
 
-    /// Seconds; 0 waits for the last connection.
+    /// Seconds that connections of a deleted rule or removed server live on; 0 waits for the last of them.
     #[zbus(property)]
     async fn conn_drain(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.conn_drain)
@@ -144,6 +153,7 @@ impl RuleObject {
         Ok(self.rule()?.idle_timeout())
     }
 
+    /// Whether its VIPs are put on the node's interfaces.
     #[zbus(property)]
     async fn manage_addresses(&self) -> fdo::Result<bool> {
         Ok(self.rule()?.manage_addresses)
@@ -175,7 +185,7 @@ impl RuleObject {
         Ok(rule.clients.iter().map(ToString::to_string).collect())
     }
 
-    /// Such as `mh-port,mh-fallback`, or empty.
+    /// Flags of the algorithm, such as `mh-port,mh-fallback`; empty for none.
     #[zbus(property)]
     async fn flags(&self) -> fdo::Result<String> {
         let rule = self.rule()?;
@@ -189,7 +199,7 @@ impl RuleObject {
         Ok(tunnel.map(|tunnel| tunnel.to_string()).unwrap_or_default())
     }
 
-    /// Such as `/24`; empty without persistence.
+    /// Bits of a client's address that decide which server it is kept on, such as `/24`; empty without persistence.
     #[zbus(property)]
     async fn pmask(&self) -> fdo::Result<String> {
         let persistence = self.rule()?.persistence;
@@ -198,30 +208,31 @@ impl RuleObject {
             .unwrap_or_default())
     }
 
-    /// Seconds; 0 without persistence.
+    /// Seconds that a client is kept on its server; 0 without persistence.
     #[zbus(property)]
     async fn persist_timeout(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.persistence.map_or(0, |p| p.timeout))
     }
 
+    /// Whether each packet is scheduled by itself, without a connection.
     #[zbus(property)]
     async fn one_packet(&self) -> fdo::Result<bool> {
         Ok(self.rule()?.one_packet)
     }
 
-    /// `reschedule`, `reset` or `drop`.
+    /// What becomes of connections that lost their server: `reschedule`, `reset` or `drop`.
     #[zbus(property)]
     async fn orphans(&self) -> fdo::Result<String> {
         Ok(self.rule()?.orphans.to_string())
     }
 
-    /// Seconds; 0 for none.
+    /// Seconds in which a new server's share grows; 0 for none.
     #[zbus(property)]
     async fn slow_start(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.slow_start)
     }
 
-    /// A second; 0 for no limit.
+    /// New connections a second; 0 for no limit.
     #[zbus(property)]
     async fn max_new_flows(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.max_new_flows)

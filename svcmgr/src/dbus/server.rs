@@ -72,7 +72,7 @@ impl ServerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        let author = access::check(connection, &header).await?;
+        let author = access::check_state(connection, &header).await?;
         Ok(self.enable_or_disable(author, true).await?)
     }
 
@@ -83,7 +83,7 @@ impl ServerObject {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<bool, MethodError> {
-        let author = access::check(connection, &header).await?;
+        let author = access::check_state(connection, &header).await?;
         Ok(self.enable_or_disable(author, false).await?)
     }
 
@@ -112,21 +112,25 @@ impl ServerObject {
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
     }
 
+    /// Its id, such as `_web.0`.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn id(&self) -> String {
         self.server.id.clone()
     }
 
+    /// Whether it takes new connections.
     #[zbus(property)]
     async fn enabled(&self) -> fdo::Result<bool> {
         self.now(|server| server.enabled)
     }
 
+    /// Name of its group.
     #[zbus(property(emits_changed_signal = "const"), name = "ServerGroup")]
     async fn server_group(&self) -> String {
         self.group.clone()
     }
 
+    /// Its address.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn address(&self) -> String {
         self.server.address.to_string()

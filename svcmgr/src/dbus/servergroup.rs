@@ -58,11 +58,13 @@ impl ServerGroupObject {
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
     }
 
+    /// Its name, as it was written when the group was created.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn name(&self) -> String {
         self.name.clone()
     }
 
+    /// Ids of its servers, in the order of their numbers.
     #[zbus(property)]
     async fn servers(&self) -> fdo::Result<Vec<String>> {
         let group = self.group()?;

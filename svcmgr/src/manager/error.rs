@@ -23,10 +23,19 @@ pub enum ManagerError {
     #[error("{0}; nothing was changed")]
     Address(AddressError),
     /// The caller may not.
-    #[error("user {uid} may not change the load balancer: run it as root, for example with sudo")]
+    #[error(
+        "user {uid} may not {what}: {reason}; run it as root, for example with sudo, or have an administrator allow the \
+         polkit action {action}"
+    )]
     NotAuthorized {
         /// Number of the caller's user.
         uid: u32,
+        /// What it wanted, after `may not`.
+        what: &'static str,
+        /// Name of the action in polkit's rules.
+        action: &'static str,
+        /// Why not.
+        reason: String,
     },
     /// The bus does not say who the caller is.
     #[error("cannot find out who asks, so nothing was changed: {0}")]

@@ -95,7 +95,24 @@ impl Drop for Process {
     }
 }
 
-/// A bus with the rules of a system bus and our policy file.
+/// The uid of nobody, and its other name in messages.
+pub const NOBODY: u32 = 65534;
+
+/// A command that runs as this user, without any privilege.
+pub fn as_user(uid: u32, program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            &format!("--reuid={uid}"),
+            &format!("--regid={uid}"),
+            "--clear-groups",
+            "--inh-caps=-all",
+        ])
+        .arg(program);
+    command
+}
+
+/// A bus with the rules of a system bus, our policy file, and polkit's if it is installed.
 pub struct Bus {
     folder: Folder,
     _daemon: Process,
@@ -128,6 +145,7 @@ impl Bus {
   </policy>
   <policy user="{uid}"><allow own="org.ilb.Ilb1"/></policy>
   <include>{}</include>
+  <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf</include>
 </busconfig>"#,
             socket.display(),
             policy.display()
@@ -165,6 +183,47 @@ impl Bus {
             .args(arguments)
             .output()
             .expect("busctl can be run")
+    }
+}
+
+/// The real polkitd on a private bus. It sees our actions and these rules in place of the machine's, by mounts of its own.
+pub struct Polkit {
+    _folder: Folder,
+    _daemon: Process,
+}
+
+impl Polkit {
+    pub fn start(bus: &Bus, rules: &str) -> Polkit {
+        let folder = Folder::new();
+        let (actions, rules_folder) = (folder.path().join("actions"), folder.path().join("rules"));
+        for folder in [&actions, &rules_folder] {
+            fs::create_dir(folder).expect("the test's folder can be written");
+        }
+        let policy =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/polkit/org.ilb.Ilb1.policy");
+        fs::copy(&policy, actions.join("org.ilb.Ilb1.policy")).expect("the policy can be copied");
+        fs::write(rules_folder.join("10-test.rules"), rules).expect("the rules can be written");
+        let script = "mount --bind \"$1\" /usr/share/polkit-1/actions && \
+                      mount --bind \"$2\" /etc/polkit-1/rules.d && \
+                      exec /usr/lib/polkit-1/polkitd --no-debug";
+        let daemon = Process::start(
+            Command::new("unshare")
+                .args(["--mount", "sh", "-c", script, "polkitd"])
+                .args([&actions, &rules_folder])
+                .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        wait_until("polkit is on the bus", || {
+            let name = "org.freedesktop.PolicyKit1";
+            bus.busctl(&["--auto-start=no", "status", name])
+                .status
+                .success()
+        });
+        Polkit {
+            _folder: folder,
+            _daemon: daemon,
+        }
     }
 }
 
@@ -251,6 +310,15 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until something is so, while what the test itself serves goes on.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
