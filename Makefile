@@ -29,7 +29,7 @@ CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes protocols
 
-.PHONY: help deps build demo test test-pure test-lab fuzz bench lint install lab-clean clean
+.PHONY: help deps build demo test test-pure test-lab fuzz bench lint dbus-docs install lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -102,6 +102,9 @@ lint: deps ## rustfmt and clippy without any warning, and the shell scripts
 	bash -n .ci/run tests/deps.sh
 	shellcheck .ci/run tests/deps.sh
 
+dbus-docs: ## write packaging/dbus/interfaces and the tables of docs/dbus.md from what the manager says of itself
+	ILB_WRITE=1 cargo test --locked -p ilb-svcmgr --test interfaces files_and_documentation
+
 install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings and units too
 	@for program in $(PROGRAMS); do
 	  if [ ! -x "target/release/$$program" ]; then echo "target/release/$$program is not there: run \`make build\` first" >&2; exit 1; fi
@@ -117,6 +120,9 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings 
 	}
 	place '$(PREFIX)/lib/systemd/system' 0644 packaging/*.service
 	place '$(PREFIX)/share/dbus-1/system.d' 0644 packaging/dbus/*.conf
+	place '$(PREFIX)/share/dbus-1/system-services' 0644 packaging/dbus/*.service
+	place '$(PREFIX)/share/dbus-1/interfaces' 0644 packaging/dbus/interfaces/*.xml
+	place '$(PREFIX)/share/polkit-1/actions' 0644 packaging/polkit/*.policy
 	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'
 	target/release/lbadm generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'

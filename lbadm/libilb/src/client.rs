@@ -85,6 +85,12 @@ impl From<zbus::Error> for ClientError {
                 fdo::Error::Timeout(_) | fdo::Error::TimedOut(_) => ClientError::Timeout,
                 other => ClientError::Protocol(other.to_string()),
             },
+            // The bus wanted to start it, and systemd did not.
+            zbus::Error::MethodError(name, message, _)
+                if name.as_str().starts_with("org.freedesktop.systemd1.") =>
+            {
+                ClientError::NotRunning(message.unwrap_or_else(|| name.to_string()))
+            }
             zbus::Error::MethodError(name, message, _) => match dbus::error_kind(name.as_str()) {
                 Some(ErrorKind::NotAuthorized) => ClientError::NotAuthorized(
                     message.unwrap_or_else(|| "run it as root".to_string()),
