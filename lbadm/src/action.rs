@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use libilb::client::{Client, ClientError};
 use libilb::describe::Description;
-use libilb::explain::Packet;
 use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
@@ -13,9 +12,10 @@ use serde_json::{Value, json};
 use crate::cli::{self, Cli, Command, ShowStatistics};
 use crate::connections::Listing;
 use crate::error::{Error, Exit};
+use crate::explain::Question;
 use crate::table::Style;
 use crate::{
-    config, connections, explain, healthcheck, node, rule, server, servergroup, statistics,
+    config, connections, explain, healthcheck, monitor, node, rule, server, servergroup, statistics,
 };
 
 /// What to do.
@@ -31,8 +31,10 @@ pub enum Action {
     Statistics(ShowStatistics),
     /// Show what the connection table holds.
     Connections(Listing),
-    /// Say what would become of a packet.
-    Explain(Packet),
+    /// Say what becomes of a packet, or what a rule or server gets.
+    Explain(Question),
+    /// Say what happens, as it happens.
+    Monitor(monitor::Filter),
     /// Write the man pages.
     Man(PathBuf),
 }
@@ -139,6 +141,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Statistics(command)) => statistics::understand(command),
         Some(Command::Connections(command)) => connections::understand(command),
         Some(Command::Explain(command)) => explain::understand(command),
+        Some(Command::Monitor(command)) => monitor::understand(command),
         Some(Command::Node(command)) => node::understand(command),
     }
 }

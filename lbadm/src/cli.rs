@@ -10,6 +10,7 @@ mod connections;
 mod explain;
 mod healthcheck;
 mod help;
+mod monitor;
 mod node;
 mod rule;
 mod server;
@@ -24,6 +25,7 @@ pub use explain::*;
 pub use healthcheck::*;
 use help::AFTER_HELP;
 pub use help::OVERVIEW;
+pub use monitor::*;
 pub use node::*;
 pub use rule::*;
 pub use server::*;
@@ -75,6 +77,9 @@ pub enum Command {
     /// What becomes of packets.
     #[command(flatten)]
     Explain(ExplainCommand),
+    /// What happens.
+    #[command(flatten)]
+    Monitor(MonitorCommand),
     /// The node.
     #[command(flatten)]
     Node(NodeCommand),

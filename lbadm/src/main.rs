@@ -12,9 +12,11 @@ mod config;
 mod connections;
 mod error;
 mod explain;
+mod finding;
 mod healthcheck;
 mod keys;
 mod man;
+mod monitor;
 mod node;
 mod rule;
 mod server;
@@ -23,6 +25,7 @@ mod show;
 mod statistics;
 mod status;
 mod table;
+mod time;
 mod usage;
 
 #[cfg(test)]
@@ -34,10 +37,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 use libilb::client::Client;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
 
 use action::Action;
 use cli::ShowStatistics;
 use error::{Error, Exit};
+use explain::Question;
 use statistics::Printer;
 use table::Style;
 
@@ -91,13 +98,16 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             let (found, more) = client.connections(&listing.filter, listing.limit).await?;
             say(&listing.render(&found, more, json, style())?)?;
         }
-        Action::Explain(packet) => {
+        Action::Explain(Question::Packet(packet)) => {
             let said = Client::connect().await?.explain(&packet).await?;
-            say(&match json {
-                true => action::line(&serde_json::json!(said)),
-                false => explain::render(&packet, &said, style()),
-            })?;
+            say(&explain::packet(&packet, &said, json, style()))?;
         }
+        Action::Explain(Question::Object(object)) => {
+            let client = Client::connect().await?;
+            let (node, counted) = (client.describe().await?, client.statistics().await?);
+            say(&object.explain(&node, &counted, json, style())?)?;
+        }
+        Action::Monitor(filter) => monitor(&filter, json).await?,
     }
     Ok(Exit::Ok)
 }
@@ -131,6 +141,36 @@ async fn statistics(args: ShowStatistics, json: bool) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// `monitor`: until the user or the reader of the output has enough.
+async fn monitor(filter: &monitor::Filter, json: bool) -> Result<(), Error> {
+    let mut watcher = Client::connect().await?.watch().await?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Output)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Output)?;
+    let closed = output_closed();
+    tokio::pin!(closed);
+    loop {
+        let event = tokio::select! {
+            event = watcher.next() => event?,
+            () = &mut closed => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
+        if let Some(text) = filter.render(event, SystemTime::now(), json, style()) {
+            say(&text)?;
+        }
+    }
+}
+
+/// Returns when nobody reads our output any more, also while we write nothing. What is no pipe stays open.
+async fn output_closed() {
+    if let Ok(pipe) = pipe::OpenOptions::new().open_sender("/proc/self/fd/1")
+        && pipe.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Colours only for a terminal that can show them and a user who wants them (<https://no-color.org>).

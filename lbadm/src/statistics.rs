@@ -13,6 +13,7 @@ use crate::action::{Action, line};
 use crate::cli::{ShowStatistics, StatisticsCommand};
 use crate::error::Error;
 use crate::table::{self, Cell, Column, Style};
+use crate::time;
 
 /// How many lines there are under one heading.
 const LINES: usize = 20;
@@ -242,7 +243,7 @@ impl Printer {
         now: SystemTime,
     ) -> Result<String, Error> {
         let current = select(&self.args, all)?;
-        let time = time_of_day(now);
+        let time = time::of_day(now);
         let rows: Vec<Row> = current
             .iter()
             .map(|(name, entry)| {
@@ -303,20 +304,6 @@ impl Printer {
             .collect();
         json!(rows)
     }
-}
-
-/// `HH:MM:SS` in UTC.
-fn time_of_day(now: SystemTime) -> String {
-    let seconds = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
-        % 86_400;
-    format!(
-        "{:02}:{:02}:{:02}Z",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
 }
 
 /// A reason for drops and how often it occurred.

@@ -1,11 +1,12 @@
-//! `status`: is everything well, and if not, what to do.
+//! `status`: is everything well, and if not, what to do. One screen.
 
 use libilb::describe::{self, Description, Fastpath, State};
 use serde_json::{Value, json};
 
 use crate::action::Show;
 use crate::error::{Error, Exit};
-use crate::table::{Style, Tone};
+use crate::finding::{Finding, Level, worst};
+use crate::table::Style;
 
 /// `status`.
 #[derive(Debug)]
@@ -21,95 +22,179 @@ impl Show for Status {
     }
 
     fn exit(&self, node: &Description) -> Exit {
-        match node.state {
-            State::Ok => Exit::Ok,
-            State::Degraded => Exit::Degraded,
+        match worst(&troubles(node)) {
+            Level::Bad => Exit::Degraded,
+            _ => Exit::Ok,
         }
     }
 }
 
-/// Writes `status`.
-fn render(node: &Description, style: Style) -> String {
-    let state = match node.state {
-        State::Ok => style.paint(Tone::Good, "ok"),
-        State::Degraded => {
-            let why = if node.state_reason.is_empty() {
-                "no reason given"
-            } else {
-                &node.state_reason
-            };
-            let text = style.paint(Tone::Bad, "degraded");
-            format!("{text}: {why}; nothing can be changed, forwarding goes on")
+/// How many of everything there are.
+struct Counts {
+    rules: usize,
+    enabled: usize,
+    groups: usize,
+    servers: usize,
+    connections: u64,
+}
+
+impl Counts {
+    fn of(node: &Description) -> Counts {
+        let rules = || node.rules.iter().filter(|rule| !rule.deleted);
+        let servers = node.groups.iter().flat_map(|group| &group.servers);
+        Counts {
+            rules: rules().count(),
+            enabled: rules()
+                .filter(|rule| rule.status == describe::Status::Enabled)
+                .count(),
+            groups: node.groups.len(),
+            servers: servers.filter(|server| !server.removed).count(),
+            connections: node.rules.iter().map(|rule| rule.connections).sum(),
         }
-    };
-    let fastpath = match node.fastpath {
-        Fastpath::Connected => {
-            let text = style.paint(Tone::Good, "connected");
-            format!("{text}, forwards generation {}", node.fastpath_generation)
-        }
-        Fastpath::Absent => {
-            let text = style.paint(Tone::Bad, "absent");
+    }
+}
+
+/// Everything that is not well, the node before its rules.
+pub fn troubles(node: &Description) -> Vec<Finding> {
+    let mut all = Vec::new();
+    if node.state == State::Degraded {
+        let why = match node.state_reason.as_str() {
+            "" => "no reason given",
+            reason => reason,
+        };
+        all.push(Finding::bad(
+            "manager",
+            format!("degraded: {why}; nothing can be changed, forwarding goes on"),
+            "remove the cause, then 'systemctl restart ilb', which no connection notices",
+        ));
+    } else if !node.state_reason.is_empty() {
+        all.push(Finding::warn("manager", node.state_reason.clone(), ""));
+    }
+    match node.fastpath {
+        Fastpath::Connected => {}
+        Fastpath::Absent => all.push(Finding::bad(
+            "fast path",
+            "absent: it does not answer the manager",
+            "'systemctl start ilb-fastpath'; 'systemctl status ilb-fastpath' says why it ended",
+        )),
+        Fastpath::Behind => all.push(Finding::bad(
+            "fast path",
             format!(
-                "{text}: it does not answer the manager; see 'systemctl status ilb-fastpath', start it with 'systemctl \
-                 start ilb-fastpath'"
-            )
-        }
-        Fastpath::Behind => {
-            let text = style.paint(Tone::Notice, "behind");
-            format!(
-                "{text}: forwards generation {} instead of {}; see 'journalctl -u ilb -u ilb-fastpath'",
+                "behind: it forwards by generation {} instead of {}",
                 node.fastpath_generation, node.generation
-            )
+            ),
+            "'journalctl -u ilb -u ilb-fastpath' says why it did not take the new one",
+        )),
+    }
+    for rule in &node.rules {
+        // What ails the fast path ails every rule, and is said already.
+        let own = rule.problems.iter();
+        for problem in own.filter(|problem| !problem.starts_with("the fast path ")) {
+            all.push(Finding::bad(
+                format!("rule {}", rule.rule.name),
+                problem.clone(),
+                advice(problem, &rule.rule.servergroup).unwrap_or_default(),
+            ));
         }
+    }
+    all
+}
+
+/// What to do about a rule's problem.
+pub fn advice(problem: &str, group: &str) -> Option<String> {
+    let known = [
+        (
+            "has no servers",
+            format!("add one: 'lbadm add-server -s server=ADDRESS {group}'"),
+        ),
+        (
+            "are disabled",
+            format!(
+                "'lbadm show-servergroup {group}' lists their ids, 'lbadm enable-server ID' enables one"
+            ),
+        ),
+        (
+            "have weight 0",
+            "give one a weight: 'lbadm modify-server -s weight=1 ID'".to_string(),
+        ),
+        (
+            "is on no interface",
+            "'journalctl -u ilb' says why ilb could not put it there; with manage-addresses=no it is yours to add"
+                .to_string(),
+        ),
+    ];
+    let found = known.into_iter().find(|(sign, _)| problem.contains(*sign));
+    found.map(|(_, advice)| advice)
+}
+
+fn render(node: &Description, style: Style) -> String {
+    let troubles = troubles(node);
+    let counts = Counts::of(node);
+    let headline = match worst(&troubles) {
+        Level::Bad => format!("degraded: {}", say(troubles.len())),
+        Level::Warn => format!("works, but: {}", say(troubles.len())),
+        Level::Ok | Level::Unknown => "all is well".to_string(),
     };
-    let rules = node.rules.iter().filter(|r| !r.deleted);
-    let count = rules.clone().count();
-    let enabled = rules
-        .clone()
-        .filter(|r| r.status == describe::Status::Enabled)
-        .count();
-    let servers: usize = node
-        .groups
-        .iter()
-        .map(|g| g.servers.iter().filter(|s| !s.removed).count())
-        .sum();
-    let connections: u64 = node.rules.iter().map(|r| r.connections).sum();
-    let mut out = format!(
-        "manager:     {state}\n\
-         version:     {}\n\
-         database:    {}\n\
-         generation:  {}\n\
-         fast path:   {fastpath}\n\
-         rules:       {count}, {enabled} enabled\n\
-         servers:     {servers} in {} server group{}\n\
-         connections: {connections}\n",
-        node.version,
-        node.database_path,
-        node.generation,
-        node.groups.len(),
-        if node.groups.len() == 1 { "" } else { "s" },
-    );
-    for rule in node.rules.iter().filter(|r| !r.problems.is_empty()) {
-        let line = format!(
-            "problem:     rule {}: {}",
-            rule.rule.name,
-            rule.problems.join("; ")
-        );
-        out.push_str(&style.paint(Tone::Bad, &line));
+    let mut out = style.paint(worst(&troubles).tone(), &headline) + "\n";
+    let fastpath = match node.fastpath {
+        Fastpath::Connected => format!(
+            "connected, forwards generation {}",
+            node.fastpath_generation
+        ),
+        other => other.to_string(),
+    };
+    let lines = [
+        (
+            "manager",
+            format!(
+                "{}, version {}, generation {}",
+                node.state, node.version, node.generation
+            ),
+        ),
+        ("fast path", fastpath),
+        ("database", node.database_path.clone()),
+        (
+            "rules",
+            format!("{}, {} enabled", counts.rules, counts.enabled),
+        ),
+        (
+            "servers",
+            format!(
+                "{} in {} server group{}",
+                counts.servers,
+                counts.groups,
+                if counts.groups == 1 { "" } else { "s" }
+            ),
+        ),
+        ("connections", counts.connections.to_string()),
+    ];
+    for (what, text) in lines {
+        let head = format!("{what}:");
+        out.push_str(format!("{head:<13}{text}").trim_end());
         out.push('\n');
+    }
+    let width = troubles.iter().map(|trouble| trouble.about.len()).max();
+    for trouble in &troubles {
+        out.push_str(&trouble.render(width.unwrap_or(0), style));
+    }
+    if counts.rules == 0 {
+        out.push_str("there are no rules; 'lbadm help create-rule' shows how to create one\n");
     }
     out
 }
 
-/// Writes `status --json`.
+fn say(count: usize) -> String {
+    match count {
+        1 => "1 problem".to_string(),
+        _ => format!("{count} problems"),
+    }
+}
+
 fn json(node: &Description) -> Value {
-    let problems: Vec<Value> = node
-        .rules
-        .iter()
-        .filter(|r| !r.problems.is_empty())
-        .map(|r| json!({ "rule": r.rule.name, "problems": r.problems }))
-        .collect();
+    let counts = Counts::of(node);
+    let troubles = troubles(node);
     json!({
+        "well": worst(&troubles) == Level::Ok,
         "state": node.state,
         "state_reason": node.state_reason,
         "version": node.version,
@@ -117,11 +202,11 @@ fn json(node: &Description) -> Value {
         "generation": node.generation,
         "fastpath": node.fastpath,
         "fastpath_generation": node.fastpath_generation,
-        "rules": node.rules.iter().filter(|r| !r.deleted).count(),
-        "rules_enabled": node.rules.iter().filter(|r| r.status == describe::Status::Enabled).count(),
-        "groups": node.groups.len(),
-        "servers": node.groups.iter().map(|g| g.servers.iter().filter(|s| !s.removed).count()).sum::<usize>(),
-        "connections": node.rules.iter().map(|r| r.connections).sum::<u64>(),
-        "problems": problems,
+        "rules": counts.rules,
+        "rules_enabled": counts.enabled,
+        "groups": counts.groups,
+        "servers": counts.servers,
+        "connections": counts.connections,
+        "problems": troubles,
     })
 }

@@ -10,6 +10,7 @@ use crate::connections::{self, Filter};
 use crate::dbus::{self, ManagerProxy};
 use crate::describe::Description;
 use crate::error::ErrorKind;
+use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
@@ -194,6 +195,11 @@ impl Client {
             }
             cursor = next;
         }
+    }
+
+    /// What happens from now on.
+    pub async fn watch(&self) -> Result<Watcher, ClientError> {
+        Watcher::on(self.manager.inner().connection()).await
     }
 
     /// What would become of a packet.

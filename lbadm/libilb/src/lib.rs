@@ -18,6 +18,7 @@ pub mod dbus;
 pub mod describe;
 pub mod document;
 pub mod error;
+pub mod events;
 pub mod explain;
 pub mod health;
 pub mod healthcheck;

@@ -5,10 +5,12 @@ use clap::{Args, Subcommand};
 /// The commands, each under its usual name and its alias.
 #[derive(Debug, Subcommand)]
 pub enum ExplainCommand {
-    /// Explain what becomes of a packet, and why
+    /// Explain what becomes of a packet, and why; or what a rule or server gets
     #[command(override_usage = "\
 lbadm explain [--flags FLAG,...] [--message TYPE] [--length N] [--ttl N]
-       [--interface NAME] PROTOCOL SOURCE DESTINATION", after_help = EXPLAIN_HELP)]
+       [--interface NAME] PROTOCOL SOURCE DESTINATION
+       lbadm explain rule RULE
+       lbadm explain server SERVER_ID", after_help = EXPLAIN_HELP)]
     Explain(Explain),
 }
 
@@ -30,12 +32,12 @@ pub struct Explain {
     /// Interface that it comes in by; the first one if not given
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// tcp, udp, sctp, icmp or a protocol number
+    /// tcp, udp, sctp, icmp or a protocol number; or 'rule' or 'server'
     pub protocol: String,
-    /// Where it comes from: address:port
+    /// Where it comes from: address:port; or the name of the rule, the id of the server
     pub source: String,
     /// Where it goes: address:port
-    pub destination: String,
+    pub destination: Option<String>,
 }
 
 const EXPLAIN_HELP: &str = "\
@@ -50,8 +52,14 @@ in place of a port: queries at the source, replies at the destination.
 A tcp packet is a syn, one of sctp begins an association, one of icmp is an
 echo request, unless said otherwise.
 
+For a rule or a server it says why new connections come or do not: state and
+health, weights and limits, the share that each server should get and the one
+that it got, drops, and what is wrong.
+
 Examples:
   lbadm explain tcp 203.0.113.9:40000 192.0.2.80:80
   lbadm explain --flags ack tcp 203.0.113.9:40000 192.0.2.80:80
   lbadm explain udp [2001:db8::9]:5353 [2001:db8::53]:53
-  lbadm explain icmp 203.0.113.9:77 192.0.2.80";
+  lbadm explain icmp 203.0.113.9:77 192.0.2.80
+  lbadm explain rule www
+  lbadm explain server _web.0";

@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 pub enum NodeCommand {
     /// Show whether manager and fast path are well
     #[command(after_help = "\
-The exit code is 5 when the manager cannot store changes, 3 when it is not
-running.
+Says what is wrong and what to do. The exit code is 5 when something is: the
+manager cannot store changes, the fast path is not there or behind, or a rule
+cannot do its work; 3 when the manager is not running.
 
 Examples:
   lbadm status

@@ -5,6 +5,7 @@
 //! a command that changes something, the D-Bus method that is called with what it is given. `empty.txt` and `degraded.txt`
 //! are about other nodes.
 
+mod events;
 mod node;
 mod traffic;
 
@@ -19,10 +20,11 @@ use libilb::describe::{Description, Fastpath, State};
 use crate::action::{self, Action, Request, understand};
 use crate::cli;
 use crate::error::Error;
-use crate::explain;
+use crate::explain::{self, Question};
 use crate::statistics::{self, Printer};
 use crate::table::Style;
 use crate::usage;
+use events::events;
 use node::{counted, node};
 use traffic::{claims, connections, explanation};
 
@@ -36,6 +38,7 @@ const CASES: &[(&str, &str)] = &[
     ("statistics", include_str!("statistics.txt")),
     ("connections", include_str!("connections.txt")),
     ("explain", include_str!("explain.txt")),
+    ("monitor", include_str!("monitor.txt")),
     ("node", include_str!("node.txt")),
     ("lbadm", include_str!("lbadm.txt")),
 ];
@@ -89,12 +92,19 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
             let found = &all[..all.len().min(limit)];
             listing.render(found, found.len() < all.len(), json, plain)
         }
-        (Action::Explain(packet), json) => {
+        (Action::Explain(Question::Packet(packet)), json) => {
             let said = explanation(&packet);
-            Ok(match json {
-                true => action::line(&serde_json::json!(said)),
-                false => explain::render(&packet, &said, plain),
-            })
+            Ok(explain::packet(&packet, &said, json, plain))
+        }
+        (Action::Explain(Question::Object(object)), json) => {
+            object.explain(node, &counted(10), json, plain)
+        }
+        (Action::Monitor(filter), json) => {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+            let lines = events().into_iter();
+            Ok(lines
+                .filter_map(|event| filter.render(event, now, json, plain))
+                .collect())
         }
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(called(&request)),

@@ -163,6 +163,7 @@ pub fn counted(n: u64) -> Statistics {
         entry.set(Counter::PacketsDropped, 2 * share * n);
         entry.set(Counter::BytesDropped, 128 * share * n);
         entry.set(Counter::IcmpForwarded, n);
+        entry.set(Counter::ConnectionsBegun, 10 * share * n);
         entry.set(Counter::Connections, 7 * share);
         entry
     };

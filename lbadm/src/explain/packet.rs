@@ -1,30 +1,25 @@
-//! `explain`: what the fast path would do with a packet, and why.
+//! `explain PROTOCOL SOURCE DESTINATION`: what the fast path would do with a packet, and why.
 
 use libilb::connections::{Connection, OFFERED, protocol_word};
 use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
 
-use crate::action::Action;
-use crate::cli::{Explain, ExplainCommand};
+use super::Lines;
+use crate::cli::Explain;
 use crate::error::Error;
 use crate::table::{Style, Tone};
 
-/// Reads a command that explains.
+/// Reads a packet.
 ///
 /// # Errors
 /// Values that are wrong in themselves.
-pub fn understand(command: ExplainCommand) -> Result<Action, Error> {
-    match command {
-        ExplainCommand::Explain(args) => read(args),
-    }
-}
-
-/// Reads `explain`.
-///
-/// # Errors
-/// Values that are wrong in themselves.
-fn read(args: Explain) -> Result<Action, Error> {
+pub fn read(args: Explain) -> Result<Packet, Error> {
     let wrong = Error::from_command_line;
-    let packet = Packet::new(&args.protocol, &args.source, &args.destination).map_err(wrong)?;
+    let Some(destination) = &args.destination else {
+        return Err(Error::Usage(
+            "missing: <DESTINATION> ('lbadm help explain' explains it)".to_string(),
+        ));
+    };
+    let packet = Packet::new(&args.protocol, &args.source, destination).map_err(wrong)?;
     let flags = args.flags.as_deref().map(explain::parse_flags).transpose();
     let word = protocol_word(packet.protocol);
     if args.flags.is_some() && word != "tcp" {
@@ -32,14 +27,14 @@ fn read(args: Explain) -> Result<Action, Error> {
             "--flags is given, but packets of {word} have none: leave it out, or explain a tcp packet"
         )));
     }
-    Ok(Action::Explain(Packet {
+    Ok(Packet {
         flags: flags.map_err(wrong)?,
         message: args.message,
         length: args.length,
         ttl: args.ttl,
         interface: args.interface,
         ..packet
-    }))
+    })
 }
 
 /// Writes `explain`: a line for each step on the packet's way.
@@ -97,21 +92,11 @@ pub fn render(packet: &Packet, said: &Explanation, style: Style) -> String {
     }
     let (tone, outcome) = outcome(said);
     lines.add("outcome", style.paint(tone, &outcome));
-    lines.0
+    lines.text()
 }
 
 /// What a TCP packet has when nothing else is said.
 const SYN: u8 = 2;
-
-#[derive(Default)]
-struct Lines(String);
-
-impl Lines {
-    fn add(&mut self, what: &str, text: impl AsRef<str>) {
-        let head = format!("{what}:");
-        self.0.push_str(&format!("{head:<12}{}\n", text.as_ref()));
-    }
-}
 
 fn connection(lines: &mut Lines, said: &Explanation) {
     let text = match (&said.connection, said.origin) {
