@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::algorithm::{Algorithm, Flags};
 use crate::error::ModelError;
+use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
 use crate::port::PortRange;
 use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
 use crate::server::{Server, ServerSpec, Target};
@@ -32,6 +33,10 @@ pub struct RuleEntry {
     pub proxy_src: Option<Vec<IpAddr>>,
     /// Name of the server group.
     pub group: Option<String>,
+    /// Name of the health check that its servers have to pass; `none` (the default) for none.
+    pub check: Option<String>,
+    /// Port that it asks, if it shall be another one.
+    pub check_port: Option<CheckPort>,
     /// Which clients come back to their server.
     pub mask: Option<Mask>,
     /// Seconds of persistence, at least 1; 60 by default.
@@ -52,6 +57,11 @@ pub struct RuleEntry {
     pub max_new_flows: Option<u32>,
     /// Whether the manager puts the rule's addresses on an interface; yes by default.
     pub manage_addresses: Option<bool>,
+}
+
+/// Whether a word says that a rule has no health check.
+fn is_none(name: &str) -> bool {
+    name.eq_ignore_ascii_case("none")
 }
 
 /// Which bits of a client's address count for persistence.
@@ -88,6 +98,8 @@ impl RuleEntry {
             tunnel: rule.tunnel,
             proxy_src: unless(rule.proxy_src.clone(), Vec::new()),
             group: Some(rule.servergroup.clone()),
+            check: None,
+            check_port: None,
             mask: rule.persistence.map(|p| Mask::Bits(p.mask)),
             persist_timeout: rule.persistence.map(|p| p.timeout),
             conn_drain: unless(rule.conn_drain, 0),
@@ -108,6 +120,7 @@ impl RuleEntry {
         let topology = self.topology.or(before.topology);
         let tunnelled = topology == Some(Topology::Tun);
         let sourced = tunnelled || topology == Some(Topology::Nat);
+        let checked = !self.check.as_deref().is_some_and(is_none);
         let persistent = self.mask != Some(Mask::None);
         RuleEntry {
             name: self.name,
@@ -120,6 +133,8 @@ impl RuleEntry {
             tunnel: self.tunnel.or(before.tunnel.filter(|_| tunnelled)),
             proxy_src: self.proxy_src.or(before.proxy_src.filter(|_| sourced)),
             group: self.group.or(before.group),
+            check_port: self.check_port.or(before.check_port.filter(|_| checked)),
+            check: self.check.or(before.check),
             mask: self.mask.or(before.mask),
             persist_timeout: self
                 .persist_timeout
@@ -242,6 +257,28 @@ impl RuleEntry {
         };
         let timeout = self.persist_timeout.unwrap_or(crate::rule::PERSIST_TIMEOUT);
         Ok(Some(Persistence { mask, timeout }))
+    }
+}
+
+/// What is said about a health check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckEntry {
+    /// Its name.
+    pub name: String,
+    /// What it does; without name.
+    pub settings: HealthCheckSettings,
+}
+
+impl CheckEntry {
+    /// The entry that describes a health check. What has its default is not said.
+    pub fn of(check: &HealthCheck) -> CheckEntry {
+        CheckEntry {
+            name: check.name.clone(),
+            settings: HealthCheckSettings {
+                name: None,
+                ..HealthCheckSettings::from(check).brief()
+            },
+        }
     }
 }
 

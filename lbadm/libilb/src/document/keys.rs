@@ -6,12 +6,14 @@ use crate::words::Word;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
     Group,
+    HealthCheck,
     Rule,
     Vrrp,
 }
 
 pub(super) const SECTIONS: &[Word<Section>] = &[
     (Section::Group, "group", &["servergroup", "sg"]),
+    (Section::HealthCheck, "healthcheck", &["hc", "health-check"]),
     (Section::Rule, "rule", &["rl"]),
     (Section::Vrrp, "vrrp", &[]),
 ];
@@ -83,6 +85,8 @@ pub(super) enum RuleKey {
     TunnelChecksum,
     ProxySrc,
     Group,
+    HealthCheck,
+    HealthCheckPort,
     Mask,
     PersistTimeout,
     ConnDrain,
@@ -111,6 +115,16 @@ pub(super) const RULE_KEYS: &[Word<RuleKey>] = &[
     (RuleKey::TunnelChecksum, "tunnel-checksum", &["tun-csum"]),
     (RuleKey::ProxySrc, "proxy-src", &["nat-src"]),
     (RuleKey::Group, "group", &["servergroup", "sg"]),
+    (
+        RuleKey::HealthCheck,
+        "healthcheck",
+        &["hc-name", "hcn", "hc", "health-check"],
+    ),
+    (
+        RuleKey::HealthCheckPort,
+        "healthcheck-port",
+        &["hc-port", "hcp"],
+    ),
     (RuleKey::Mask, "pmask", &["persist", "persistence"]),
     (RuleKey::PersistTimeout, "persist-timeout", &[]),
     (RuleKey::ConnDrain, "conn-drain", &[]),

@@ -42,6 +42,7 @@ mod mistake;
 mod node;
 mod plan;
 mod read;
+mod read_check;
 mod read_server;
 mod read_vip;
 mod report;
@@ -55,7 +56,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::Configuration;
 
-pub use entry::{GroupEntry, Mask, RuleEntry, ServerEntry};
+pub use entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry};
 pub use mistake::{Marks, Mistake, Mistakes};
 pub use plan::{Plan, plan};
 pub use read::seconds;
@@ -67,6 +68,8 @@ pub use value::Value;
 pub struct Document {
     /// Server groups, in the order of the text.
     pub groups: Vec<GroupEntry>,
+    /// Health checks, in the order of the text.
+    pub checks: Vec<CheckEntry>,
     /// Rules, in the order of the text.
     pub rules: Vec<RuleEntry>,
     /// Failover between balancers, by name: kept as it was written, for a later version.

@@ -141,6 +141,23 @@ impl<'a> Planner<'a> {
         }
         self.limits(document);
         self.fit();
+        let not_yet = |what: &str| ModelError::NotSupported {
+            what: what.to_string(),
+            hint: None,
+        };
+        for check in &document.checks {
+            let path = format!("healthcheck.{}", check.name);
+            if let Err(errors) = check.settings.check_all(&check.name) {
+                for error in errors {
+                    self.note(&format!("{path}.{}", field(&error)), error);
+                }
+            }
+            self.note(&path, not_yet("health checks"));
+        }
+        for rule in document.rules.iter().filter(|rule| rule.check.is_some()) {
+            let path = format!("rule.{}.healthcheck", rule.name);
+            self.note(&path, not_yet("health checks"));
+        }
         if !document.vrrp.is_empty() {
             self.report.notes.push(
                 "vrrp is kept for a later version, which has failover: nothing was done about it"

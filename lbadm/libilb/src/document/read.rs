@@ -13,6 +13,7 @@ use super::read_vip::Place;
 use super::value::Value;
 use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
+use crate::healthcheck::CheckPort;
 use crate::model::key;
 use crate::rule::{Algorithm, Orphans, Timeout, Timeouts, Topology, Tunnel, check_name};
 use crate::vip::Prefix;
@@ -114,7 +115,9 @@ impl Reader {
                         self.document.vrrp.push((key.name, value(&node)));
                     }
                 }
-                Section::Group | Section::Rule => self.named(section, name, items),
+                Section::Group | Section::HealthCheck | Section::Rule => {
+                    self.named(section, name, items)
+                }
             }
         }
     }
@@ -123,6 +126,7 @@ impl Reader {
     fn named(&mut self, section: Section, word: &str, items: Vec<(Key, Node)>) {
         let item = match section {
             Section::Rule => Item::Rule,
+            Section::HealthCheck => Item::HealthCheck,
             _ => Item::ServerGroup,
         };
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
@@ -143,6 +147,7 @@ impl Reader {
             self.mark(&path, &name.span);
             let example = match section {
                 Section::Rule => "write [rule.NAME] and its keys below it",
+                Section::HealthCheck => "write [healthcheck.NAME] and test = \"tcp\" below it",
                 _ => "write [group.NAME] and servers = [\"192.0.2.10:80\"] below it",
             };
             let Some(entries) = self.table(&path, node, example) else {
@@ -155,6 +160,9 @@ impl Reader {
                     self.broken.insert(key(&name.name));
                 }
                 self.document.rules.push(rule);
+            } else if section == Section::HealthCheck {
+                let check = self.check(&name.name, &path, entries);
+                self.document.checks.push(check);
             } else {
                 let mut group = GroupEntry {
                     name: name.name,
@@ -286,6 +294,21 @@ impl Reader {
                 }
                 RuleKey::Group => {
                     rule.group = self.text(path, node, "the name of a server group");
+                }
+                RuleKey::HealthCheck => {
+                    rule.check = self.text(path, node, "the name of a health check, or none");
+                }
+                RuleKey::HealthCheckPort => {
+                    let span = node.span.clone();
+                    let text = match node.kind {
+                        Kind::Number(number) => Some(number.to_string()),
+                        _ => self.text(path, node, "a port, or any"),
+                    };
+                    let port = text.map(|text| CheckPort::parse(usual, &text));
+                    match port.transpose() {
+                        Ok(port) => rule.check_port = port,
+                        Err(error) => self.note_error(path, &span, error),
+                    }
                 }
                 RuleKey::Mask => rule.mask = self.mask(path, usual, node),
                 RuleKey::PersistTimeout => rule.persist_timeout = self.seconds(path, usual, node),
@@ -526,7 +549,7 @@ pub(super) fn renamed(mut error: ModelError) -> ModelError {
 }
 
 /// What is kept as it was written.
-fn value(node: &Node) -> Value {
+pub(super) fn value(node: &Node) -> Value {
     match &node.kind {
         Kind::Text(text) | Kind::Other(text) => Value::Text(text.clone()),
         Kind::Number(number) => Value::Number(*number),

@@ -83,6 +83,28 @@ impl Value {
         }
     }
 
+    /// A value that JSON has. Null and fractions become text.
+    pub fn from_json(json: &serde_json::Value) -> Value {
+        match json {
+            serde_json::Value::Bool(value) => Value::Bool(*value),
+            serde_json::Value::String(text) => Value::Text(text.clone()),
+            serde_json::Value::Array(items) => {
+                Value::List(items.iter().map(Value::from_json).collect())
+            }
+            serde_json::Value::Object(entries) => {
+                let entries = entries.iter();
+                Value::Table(
+                    entries
+                        .map(|(k, v)| (k.clone(), Value::from_json(v)))
+                        .collect(),
+                )
+            }
+            other => other
+                .as_i64()
+                .map_or_else(|| Value::Text(other.to_string()), Value::Number),
+        }
+    }
+
     /// The value as a person reads it in a report: text without quotes.
     pub fn plain(&self) -> String {
         match self {

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use super::Document;
-use super::entry::{GroupEntry, Mask, RuleEntry, ServerEntry};
+use super::entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry};
+use super::read_check::check_key;
 use super::value::{self, Value};
+use crate::healthcheck::{CheckPort, FIELDS};
 use crate::model::{Configuration, key};
 use crate::rule::{Protocol, Tunnel};
 use crate::tunnel::TunnelChecksum;
@@ -81,6 +83,12 @@ pub(super) fn rule_fields(rule: &RuleEntry) -> Vec<(&'static str, Value)> {
     field("tunnel-checksum", sum.map(Value::from));
     field("proxy-src", rule.proxy_src.as_deref().map(texts));
     field("group", rule.group.clone().map(Value::from));
+    field("healthcheck", rule.check.clone().map(Value::from));
+    let port = rule.check_port.map(|port| match port {
+        CheckPort::Number(port) => Value::Number(port.into()),
+        CheckPort::Any => "any".into(),
+    });
+    field("healthcheck-port", port);
     let mask = rule.mask.map(|mask| match mask {
         Mask::None => Value::Bool(false),
         Mask::Bits(bits) => Value::Number(bits.into()),
@@ -182,6 +190,19 @@ fn vips(vips: &[Vip]) -> Vec<(&'static str, Value)> {
     vec![("vips", Value::List(tables.collect()))]
 }
 
+/// What is said about a health check, under the usual keys in their order.
+pub(super) fn check_fields(check: &CheckEntry) -> Vec<(&'static str, Value)> {
+    // Its types are text, numbers and lists: serialising them cannot fail.
+    let all = serde_json::to_value(&check.settings).unwrap_or_default();
+    FIELDS
+        .iter()
+        .filter_map(|(field, ..)| {
+            let key = check_key(*field);
+            Some((key, Value::from_json(all.get(key)?)))
+        })
+        .collect()
+}
+
 /// What is said about a server, under the usual keys in their order.
 pub(super) fn server_fields(server: &ServerEntry) -> Vec<(&'static str, Value)> {
     let mut fields: Vec<(&'static str, Value)> = Vec::new();
@@ -229,11 +250,15 @@ pub(super) fn value(document: &Document) -> Value {
             table(vec![("servers", Value::List(servers))]),
         )
     });
+    let checks = sorted(&document.checks, |c| &c.name)
+        .into_iter()
+        .map(|c| (c.name.clone(), table(check_fields(c))));
     let rules = sorted(&document.rules, |r| &r.name)
         .into_iter()
         .map(|r| (r.name.clone(), table(rule_fields(r))));
     let sections = [
         ("group", groups.collect()),
+        ("healthcheck", checks.collect()),
         ("rule", rules.collect()),
         ("vrrp", document.vrrp.clone()),
     ];
@@ -259,6 +284,13 @@ pub(super) fn to_toml(document: &Document) -> String {
                 let _ = writeln!(block, "    {},", server(entry));
             }
             block.push_str("]\n");
+        }
+        blocks.push(block);
+    }
+    for check in sorted(&document.checks, |c| &c.name) {
+        let mut block = format!("[healthcheck.{}]\n", value::key(&check.name));
+        for (key, value) in check_fields(check) {
+            let _ = writeln!(block, "{key} = {value}");
         }
         blocks.push(block);
     }

@@ -432,3 +432,78 @@ fn what_lbadm_creates_a_document_says() {
     );
     assert_eq!(made(&to_toml(&c)), c);
 }
+
+#[test]
+fn health_checks_are_read_and_written() {
+    let text = "\
+[healthcheck.page]
+test = \"https\"
+timeout = 2
+interval = \"500ms\"
+ping = false
+port = 8443
+urls = [{ path = \"/health\", status = \"200-204\" }]
+host = \"www.example.org\"
+
+[healthcheck.script]
+test = \"/usr/lib/check me\"
+arguments = [\"-x\", \"a,b\"]
+
+[rule.www]
+healthcheck = \"page\"
+healthcheck-port = \"any\"
+";
+    let document = Document::parse(text).unwrap();
+    assert_eq!(document.checks.len(), 2);
+    let page = document.checks[0].settings.check("page").unwrap();
+    assert_eq!(page.test.kind(), crate::healthcheck::Kind::Https);
+    assert_eq!(page.timing.interval.to_string(), "0.5");
+    let again = Document::parse(&document.to_toml()).unwrap();
+    assert_eq!(again.checks, document.checks);
+    assert_eq!(again.rules, document.rules);
+    assert_eq!(again.to_toml(), document.to_toml());
+    let aliases =
+        Document::parse("[HC.page]\nhc-test = \"http\"\nhc-tout = \"1s\"\nurl = \"/\"\n").unwrap();
+    assert_eq!(
+        aliases.checks[0]
+            .settings
+            .check("page")
+            .unwrap()
+            .timing
+            .timeout
+            .to_string(),
+        "1"
+    );
+}
+
+#[test]
+fn mistakes_in_health_checks_have_their_places() {
+    let text = "[healthcheck.a]\ntest = \"tpc\"\ntimeout = \"soon\"\ncount = \"x\"\nintervall = 3\nstatus = 200\nping = \"yes\"\n";
+    let refused = Document::parse(text).unwrap_err();
+    let told: Vec<String> = refused
+        .list
+        .iter()
+        .map(|m| format!("{}:{} {}", m.line.unwrap(), m.column.unwrap(), m.message))
+        .collect();
+    assert!(
+        told[0].starts_with("3:11 timeout 'soon' is not a time: "),
+        "{told:#?}"
+    );
+    assert_eq!(told[1], "4:9 count 'x' is not allowed: use a whole number");
+    assert!(
+        told[2].starts_with("5:1 key 'intervall' is not known: use test, timeout"),
+        "{told:#?}"
+    );
+    assert!(told[2].ends_with("; did you mean 'interval'?"), "{told:#?}");
+    assert!(
+        told[3].contains("it stands with a page: urls = [{ path = \"/\", status = … }]"),
+        "{told:#?}"
+    );
+    assert_eq!(told[4], "7:8 ping 'yes' is not allowed: use true or false");
+    assert_eq!(told.len(), 5);
+    let told = mistakes("[healthcheck.a]\ntest = \"tpc\"\n");
+    assert!(
+        told.contains("x.toml:2:8") && told.contains("did you mean 'tcp'?"),
+        "{told}"
+    );
+}
