@@ -92,7 +92,7 @@ impl HealthCheck {
 pub struct Timing {
     /// For the whole test, and again for the ping before it; 0.001 to 3600 s; 5 s by default.
     pub timeout: Time,
-    /// From the end of one test to the next, on average; 0.01 to 86400 s; 30 s by default.
+    /// From the beginning of one test to that of the next, on average; 0.01 to 86400 s; 30 s by default.
     pub interval: Time,
     /// By how many percent of it the interval is longer or shorter by chance, 0 to 50; 50 by default, as with ilbadm.
     pub jitter: u8,

@@ -1,0 +1,170 @@
+//! One test of one server: bounded in time by its timeout, in memory by the limits of each kind.
+
+mod dns;
+mod file;
+mod http;
+mod icmp;
+mod ping;
+mod script;
+mod smtp;
+mod socket;
+mod tcp;
+mod tls;
+mod udp;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libilb::health::{Code, Layer};
+use libilb::healthcheck::{HealthCheck, Kind, Test};
+use libilb::rule::{Protocol, Topology};
+use tokio::time::Instant;
+
+use crate::outcome::{Failure, Outcome, Success, Verdict};
+use crate::target::Target;
+
+pub use ping::Pinger;
+pub use tls::Trust;
+
+/// A timer that fires so much later than it should says nothing about the server.
+const LATE: Duration = Duration::from_millis(200);
+
+/// What tests share.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    /// Sends and receives echoes.
+    pub pinger: Pinger,
+    /// Certificates that are trusted.
+    pub trust: Trust,
+}
+
+/// A health check that is ready for use: patterns are compiled once.
+#[derive(Debug)]
+pub struct Plan {
+    /// The check.
+    pub check: Arc<HealthCheck>,
+    patterns: Vec<Option<regex::bytes::Regex>>,
+}
+
+impl Plan {
+    /// Makes a check ready.
+    pub fn new(check: Arc<HealthCheck>) -> Plan {
+        let patterns = match &check.test {
+            Test::Http(http) | Test::Https(http, _) => http
+                .urls
+                .iter()
+                // A pattern that was read compiles.
+                .map(|url| url.regex.as_ref().and_then(|regex| regex.compile().ok()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Plan { check, patterns }
+    }
+}
+
+/// What a script is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Circumstances {
+    pub vip: std::net::IpAddr,
+    pub protocol: Protocol,
+    pub topology: Topology,
+}
+
+/// Tests a target at `place`: a ping first if the check wants one, then the test itself.
+pub async fn probe(target: &Target, plan: &Plan, place: SocketAddr, tools: &Tools) -> Outcome {
+    let check = &*plan.check;
+    if target.via.is_some() {
+        let words = "tests by way of a link or tunnel cannot be made yet";
+        let failure = Failure::new(Layer::Local, Code::NotAsked, words);
+        return Outcome::new(check.test.kind(), Duration::ZERO, Err(failure));
+    }
+    let timeout = check.timing.timeout.duration();
+    if check.ping {
+        let ping = tools.pinger.ping(place.ip(), check.source);
+        let mut outcome = timed(Kind::Ping, timeout, Layer::L3, ping).await;
+        if outcome.verdict != Verdict::Good {
+            if outcome.verdict == Verdict::Dead {
+                outcome.verdict = Verdict::Unreachable;
+            }
+            return outcome;
+        }
+    }
+    let source = check.source;
+    match &check.test {
+        Test::Ping => {
+            let ping = tools.pinger.ping(place.ip(), source);
+            timed(Kind::Ping, timeout, Layer::L3, ping).await
+        }
+        Test::Tcp => timed(Kind::Tcp, timeout, Layer::L4, tcp::probe(place, source)).await,
+        Test::Udp(udp) => {
+            let began = Instant::now();
+            let result = udp::probe(place, source, udp, timeout).await;
+            Outcome::new(Kind::Udp, began.elapsed(), result)
+        }
+        Test::Http(http) => {
+            let fetch = http::probe(place, source, http, None, &plan.patterns);
+            timed(Kind::Http, timeout, Layer::L7, fetch).await
+        }
+        Test::Https(http, tls) => {
+            let fetch = async {
+                let config = tools.trust.config(tls).await?;
+                http::probe(place, source, http, Some((tls, config)), &plan.patterns).await
+            };
+            timed(Kind::Https, timeout, Layer::L7, fetch).await
+        }
+        Test::Dns(dns) => {
+            timed(
+                Kind::Dns,
+                timeout,
+                Layer::L7,
+                dns::probe(place, source, dns),
+            )
+            .await
+        }
+        Test::Smtp(smtp) => {
+            timed(
+                Kind::Smtp,
+                timeout,
+                Layer::L7,
+                smtp::probe(place, source, smtp),
+            )
+            .await
+        }
+        Test::Script(script) => {
+            let circumstances = Circumstances {
+                vip: target.vip,
+                protocol: target.protocol,
+                topology: target.topology,
+            };
+            let run = script::probe(place, script, circumstances, timeout);
+            timed(Kind::Script, timeout, Layer::Local, run).await
+        }
+        Test::File(file) => timed(Kind::File, timeout, Layer::Local, file::probe(file)).await,
+    }
+}
+
+/// Carries out a test within its time.
+async fn timed(
+    kind: Kind,
+    timeout: Duration,
+    layer: Layer,
+    test: impl Future<Output = Result<Success, Failure>>,
+) -> Outcome {
+    let began = Instant::now();
+    let result = match tokio::time::timeout(timeout, test).await {
+        Ok(result) => result,
+        Err(_) => Err(silence(layer, began, timeout)),
+    };
+    Outcome::new(kind, began.elapsed(), result)
+}
+
+/// No answer in time, unless the time was ours.
+fn silence(layer: Layer, began: Instant, timeout: Duration) -> Failure {
+    if began.elapsed() > timeout + LATE {
+        let words = "this machine was too busy to listen in time";
+        return Failure::new(Layer::Local, Code::NotAsked, words);
+    }
+    Failure::new(layer, Code::Timeout, "no answer in time")
+}
