@@ -27,7 +27,7 @@ PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
 # Every crate but the lab, which is built once, in the release profile.
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
-PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes protocols probes scripts
+PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes protocols probes scripts completion
 
 .PHONY: help deps build demo test test-pure test-lab fuzz bench lint dbus-docs install lab-clean clean
 
@@ -126,6 +126,10 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings 
 	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'
 	target/release/lbadm generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'
+	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	target/release/lbadm completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbadm'
+	target/release/lbadm completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_lbadm'
+	target/release/lbadm completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lbadm.fish'
 	echo 'installed below $(DESTDIR)$(PREFIX); next: edit /etc/ilb/ilb.toml'
 
 lab-clean: ## remove what `make demo KEEP=1` and killed test runs left (needs root)

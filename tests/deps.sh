@@ -11,6 +11,8 @@ packages=(
     iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
+    # command line: the shells that complete it
+    zsh fish
     # benchmarks: the competition, and a counter of instructions
     nftables valgrind
 )

@@ -35,6 +35,8 @@ pub enum Action {
     Explain(Question),
     /// Say what happens, as it happens.
     Monitor(monitor::Filter),
+    /// Say what may come next in a command line.
+    Complete(String),
     /// Write the man pages.
     Man(PathBuf),
 }

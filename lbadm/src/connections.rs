@@ -92,6 +92,12 @@ fn listing(filter: Filter, limit: Option<u32>, format: Format) -> Result<Action,
     }))
 }
 
+/// Names of all columns.
+pub fn fields(persistence: bool) -> Vec<&'static str> {
+    let columns = columns(persistence);
+    columns.iter().map(|column| column.name).collect()
+}
+
 fn end(end: Option<End>) -> Cell {
     end.map(Cell::from).unwrap_or_default()
 }

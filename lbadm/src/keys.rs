@@ -235,6 +235,18 @@ impl KeyList {
         ))
     }
 
+    /// The usual name of a key that goes by this name or alias.
+    pub fn name(&self, word: &str) -> Option<&'static str> {
+        let key = words::find(self.keys, word.trim())?;
+        Some(words::name(self.keys, key))
+    }
+
+    /// Every key by its usual name, and whether it may be given again.
+    pub fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let keys = self.keys.iter();
+        keys.map(|(key, name, _)| (*name, key.is_list() || matches!(key, Key::Limit(_))))
+    }
+
     fn parse_into(&self, pairs: &mut Vec<(Key, String)>, text: &str) -> Result<(), Error> {
         let option = self.option;
         for piece in text.split(',') {

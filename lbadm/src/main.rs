@@ -8,6 +8,7 @@
 
 mod action;
 mod cli;
+mod complete;
 mod config;
 mod connections;
 mod error;
@@ -107,6 +108,7 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             let (node, counted) = (client.describe().await?, client.statistics().await?);
             say(&object.explain(&node, &counted, json, style())?)?;
         }
+        Action::Complete(line) => complete(&line).await?,
         Action::Monitor(filter) => monitor(&filter, json).await?,
     }
     Ok(Exit::Ok)
@@ -141,6 +143,18 @@ async fn statistics(args: ShowStatistics, json: bool) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// `__complete`: names are offered if the manager answers at once; somebody waits at a prompt.
+async fn complete(line: &str) -> Result<(), Error> {
+    let answer = complete::answer(line, None);
+    if !answer.needs_node {
+        return say(&answer.text());
+    }
+    let node = async { Client::connect().await?.describe().await };
+    let node = tokio::time::timeout(Duration::from_secs(2), node).await;
+    let node = node.ok().and_then(Result::ok);
+    say(&complete::answer(line, node.as_ref()).text())
 }
 
 /// `monitor`: until the user or the reader of the output has enough.

@@ -2,6 +2,7 @@
 
 use crate::action::Action;
 use crate::cli::NodeCommand;
+use crate::complete;
 use crate::error::Error;
 use crate::status::Status;
 
@@ -12,6 +13,8 @@ use crate::status::Status;
 pub fn understand(command: NodeCommand) -> Result<Action, Error> {
     Ok(match command {
         NodeCommand::Status => Action::Show(Box::new(Status)),
+        NodeCommand::Completion(args) => Action::Say(complete::script(args.shell)),
+        NodeCommand::Complete(args) => Action::Complete(args.line),
         NodeCommand::GenerateMan(args) => Action::Man(args.directory),
     })
 }

@@ -360,6 +360,11 @@ fn listed<T: ToString>(all: &[T]) -> Cell {
     all.join(",").into()
 }
 
+/// Names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    columns().iter().map(|column| column.name).collect()
+}
+
 /// Whether a rule has what a field is about; `-f` leaves the others out.
 fn concerns(name: &str, rule: &Rule) -> bool {
     match name {

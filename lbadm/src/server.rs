@@ -226,6 +226,11 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
+/// Names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    columns().iter().map(|column| column.name).collect()
+}
+
 /// The servers that `show-server` is about, rule by rule.
 ///
 /// # Errors

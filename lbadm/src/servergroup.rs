@@ -118,6 +118,11 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
+/// Names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    columns().iter().map(|column| column.name).collect()
+}
+
 /// The groups that `show-servergroup` is about.
 ///
 /// # Errors

@@ -105,6 +105,14 @@ fn columns(args: &ShowStatistics) -> Vec<Column<Row>> {
     ]
 }
 
+/// Names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    let named = ["TIME", "RULENAME"].into_iter();
+    named
+        .chain(COLUMNS.iter().map(|(name, ..)| *name))
+        .collect()
+}
+
 fn name_heading(args: &ShowStatistics) -> &'static str {
     match (&args.rule, &args.server) {
         (Some(_), None) => "SERVERID",

@@ -35,6 +35,7 @@ pub mod timeout;
 pub mod tunnel;
 mod validate;
 pub mod vip;
+pub mod vocabulary;
 pub mod words;
 
 pub use error::{ErrorKind, ModelError};

@@ -235,20 +235,20 @@ impl Orphans {
     }
 }
 
-const PROTOCOLS: &[Word<Protocol>] = &[
+pub(crate) const PROTOCOLS: &[Word<Protocol>] = &[
     (Protocol::Tcp, "tcp", &[]),
     (Protocol::Udp, "udp", &[]),
     (Protocol::Sctp, "sctp", &[]),
     (Protocol::Icmp, "icmp", &["icmpv6"]),
     (Protocol::Any, "any", &[]),
 ];
-const TOPOLOGIES: &[Word<Topology>] = &[
+pub(crate) const TOPOLOGIES: &[Word<Topology>] = &[
     (Topology::Dsr, "DSR", &["d"]),
     (Topology::Nat, "NAT", &["n"]),
     (Topology::HalfNat, "HALF-NAT", &["h"]),
     (Topology::Tun, "TUN", &["t"]),
 ];
-const ORPHANS: &[Word<Orphans>] = &[
+pub(crate) const ORPHANS: &[Word<Orphans>] = &[
     (Orphans::Reschedule, "reschedule", &[]),
     (Orphans::Reset, "reset", &[]),
     (Orphans::Drop, "drop", &[]),

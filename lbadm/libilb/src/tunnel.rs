@@ -57,7 +57,7 @@ const KINDS: &[Word<Kind>] = &[
     (Kind::Gue, "gue", &[]),
 ];
 
-const CHECKSUMS: &[Word<TunnelChecksum>] = &[
+pub(crate) const CHECKSUMS: &[Word<TunnelChecksum>] = &[
     (TunnelChecksum::None, "none", &["no", "nocsum"]),
     (TunnelChecksum::Full, "full", &["yes", "csum"]),
     (TunnelChecksum::Remote, "remote", &["remcsum"]),

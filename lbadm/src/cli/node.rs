@@ -1,8 +1,8 @@
-//! `status`, `generate-man`.
+//! `status`, `completion`, `generate-man`.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// The commands, each under its usual name and its alias.
 #[derive(Debug, Subcommand)]
@@ -17,9 +17,47 @@ Examples:
   lbadm status
   lbadm status --json")]
     Status,
+    /// Write the script by which a shell completes command lines of lbadm
+    #[command(after_help = "\
+'make install' and the package put the scripts where the shells look for them.
+
+Examples:
+  source <(lbadm completion bash)
+  lbadm completion fish >~/.config/fish/completions/lbadm.fish")]
+    Completion(Completion),
+    /// Say what may come next in a command line
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
     /// Write the man pages
     #[command(hide = true)]
     GenerateMan(GenerateMan),
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// Which shell
+    #[arg(value_name = "SHELL", ignore_case = true)]
+    pub shell: Shell,
+}
+
+/// A shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// bash(1).
+    Bash,
+    /// zsh(1).
+    Zsh,
+    /// fish(1).
+    Fish,
+}
+
+/// `__complete`.
+#[derive(Debug, Args)]
+pub struct Complete {
+    /// The line up to the cursor
+    #[arg(allow_hyphen_values = true)]
+    pub line: String,
 }
 
 /// `generate-man`.

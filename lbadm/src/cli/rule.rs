@@ -115,6 +115,7 @@ pub struct ModifyRule {
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub timers: Vec<String>,
     /// Name of the rule
+    #[arg(value_name = "RULE")]
     pub name: String,
 }
 

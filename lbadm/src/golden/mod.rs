@@ -19,6 +19,7 @@ use libilb::describe::{Description, Fastpath, State};
 
 use crate::action::{self, Action, Request, understand};
 use crate::cli;
+use crate::complete;
 use crate::error::Error;
 use crate::explain::{self, Question};
 use crate::statistics::{self, Printer};
@@ -108,6 +109,7 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
         }
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(called(&request)),
+        (Action::Complete(line), _) => Ok(complete::answer(&line, Some(node)).text()),
         (Action::Man(directory), _) => Ok(format!("man pages to {}\n", directory.display())),
     }
 }

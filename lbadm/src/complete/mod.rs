@@ -1,0 +1,381 @@
+//! What a shell may offer for a command line that is being typed: commands, options, keys and their values, fields, and the
+//! names of what is configured. It is read off the same description as help and man pages.
+//!
+//! The scripts of the shells (`lbadm.bash` and the others) know nothing but to ask `lbadm __complete LINE`, which writes a
+//! candidate for the last word on each line, with its meaning behind a tab; `:files` asks for names of files.
+
+use std::cell::Cell;
+
+use clap::{Arg, Command};
+use libilb::connections::STATES;
+use libilb::describe::Description;
+use libilb::events::Kind;
+use libilb::vocabulary;
+
+use crate::cli::{self, Shell};
+use crate::keys::{self, KeyList};
+use crate::{connections, rule, server, servergroup, statistics};
+
+/// What a shell is asked to look for itself.
+pub const FILES: &str = ":files";
+
+/// The script for a shell.
+pub fn script(shell: Shell) -> &'static str {
+    match shell {
+        Shell::Bash => include_str!("lbadm.bash"),
+        Shell::Zsh => include_str!("lbadm.zsh"),
+        Shell::Fish => include_str!("lbadm.fish"),
+    }
+}
+
+/// What the last word of a line may become.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Candidates with their meaning, which may be empty.
+    pub candidates: Vec<(String, String)>,
+    /// Whether names of what is configured would be candidates, but there was no node to take them from.
+    pub needs_node: bool,
+}
+
+impl Answer {
+    /// As the scripts read it.
+    pub fn text(&self) -> String {
+        let lines = self.candidates.iter();
+        lines
+            .map(|(word, about)| match about.is_empty() {
+                true => format!("{word}\n"),
+                false => format!("{word}\t{about}\n"),
+            })
+            .collect()
+    }
+}
+
+/// Answers for a line up to the cursor.
+pub fn answer(line: &str, node: Option<&Description>) -> Answer {
+    let mut words = split(line);
+    let current = words.pop().unwrap_or_default();
+    let names = Names {
+        node,
+        missed: Cell::new(false),
+    };
+    let mut candidates = candidates(&words, &current, &names);
+    let typed = current.to_ascii_lowercase();
+    candidates.retain(|(word, _)| word == FILES || word.to_ascii_lowercase().starts_with(&typed));
+    Answer {
+        candidates,
+        needs_node: names.missed.get(),
+    }
+}
+
+/// Words as a shell splits them; the last one is being typed, and may be empty.
+fn split(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let (mut quote, mut escaped) = (None, false);
+    for c in line.chars() {
+        let word = words.len() - 1;
+        match (quote, c) {
+            _ if escaped => {
+                words[word].push(c);
+                escaped = false;
+            }
+            (None, '\\') => escaped = true,
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(q), c) if q == c => quote = None,
+            (None, c) if c.is_whitespace() => {
+                if !words[word].is_empty() {
+                    words.push(String::new());
+                }
+            }
+            (_, c) => words[word].push(c),
+        }
+    }
+    words
+}
+
+/// Names of what is configured.
+struct Names<'a> {
+    node: Option<&'a Description>,
+    missed: Cell<bool>,
+}
+
+impl Names<'_> {
+    fn of(&self, list: impl Fn(&Description) -> Vec<String>) -> Vec<(String, String)> {
+        match self.node {
+            Some(node) => plain(list(node)),
+            None => {
+                self.missed.set(true);
+                Vec::new()
+            }
+        }
+    }
+
+    fn rules(&self) -> Vec<(String, String)> {
+        self.of(|node| {
+            let rules = node.rules.iter().filter(|rule| !rule.deleted);
+            rules.map(|rule| rule.rule.name.clone()).collect()
+        })
+    }
+
+    fn groups(&self) -> Vec<(String, String)> {
+        self.of(|node| node.groups.iter().map(|g| g.name.clone()).collect())
+    }
+
+    fn servers(&self) -> Vec<(String, String)> {
+        self.of(|node| {
+            let servers = node.groups.iter().flat_map(|group| &group.servers);
+            let there = servers.filter(|server| !server.removed);
+            there.map(|server| server.server.id.clone()).collect()
+        })
+    }
+}
+
+fn plain<S: ToString>(words: impl IntoIterator<Item = S>) -> Vec<(String, String)> {
+    let words = words.into_iter();
+    words
+        .map(|word| (word.to_string(), String::new()))
+        .collect()
+}
+
+fn candidates(words: &[String], current: &str, names: &Names<'_>) -> Vec<(String, String)> {
+    let root = cli::command();
+    let typed = words.iter().skip(1);
+    let mut rest = typed.skip_while(|word| word.starts_with('-'));
+    let Some(command) = rest.next() else {
+        return match current.starts_with('-') {
+            true => options(&root, &[]),
+            false => commands(&root),
+        };
+    };
+    let command = command.to_ascii_lowercase();
+    if command == "help" {
+        return commands(&root);
+    }
+    let Some(sub) = root.find_subcommand(&command) else {
+        return Vec::new();
+    };
+    let given: Vec<&String> = rest.collect();
+    let place = place(sub, &given);
+    match place.option {
+        Some(arg) => values(sub, arg, current, &given, names),
+        None if current.starts_with('-') => options(sub, &place.used),
+        None => {
+            let positionals = sub.get_positionals().filter(|arg| !arg.is_hide_set());
+            let positionals: Vec<&Arg> = positionals.collect();
+            let several = |arg: &&&Arg| matches!(arg.get_action(), clap::ArgAction::Append);
+            let last = positionals.last().filter(several);
+            match positionals.get(place.positionals).or(last).copied() {
+                Some(arg) => values(sub, arg, current, &given, names),
+                None => Vec::new(),
+            }
+        }
+    }
+}
+
+/// Where in a command's arguments the word stands that is being typed.
+struct Place<'a> {
+    /// The option whose value it is.
+    option: Option<&'a Arg>,
+    /// How many words before it are no options and no values of them.
+    positionals: usize,
+    /// Options before it.
+    used: Vec<&'a str>,
+}
+
+fn place<'a>(sub: &'a Command, given: &[&String]) -> Place<'a> {
+    let mut place = Place {
+        option: None,
+        positionals: 0,
+        used: Vec::new(),
+    };
+    for word in given {
+        if place.option.take().is_some() {
+            continue;
+        }
+        if let Some(long) = word.strip_prefix("--") {
+            let (name, has_value) = match long.split_once('=') {
+                Some((name, _)) => (name, true),
+                None => (long, false),
+            };
+            let arg = sub.get_arguments().find(|arg| arg.get_long() == Some(name));
+            if let Some(arg) = arg {
+                place.used.push(arg.get_id().as_str());
+                place.option = Some(arg).filter(|arg| takes_value(arg) && !has_value);
+            }
+        } else if let Some(shorts) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
+            for (at, short) in shorts.char_indices() {
+                let arg = sub
+                    .get_arguments()
+                    .find(|arg| arg.get_short() == Some(short));
+                let Some(arg) = arg else { break };
+                place.used.push(arg.get_id().as_str());
+                if takes_value(arg) {
+                    let last = at + short.len_utf8() == shorts.len();
+                    place.option = Some(arg).filter(|_| last);
+                    break;
+                }
+            }
+        } else {
+            place.positionals += 1;
+        }
+    }
+    place
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values()
+}
+
+fn commands(root: &Command) -> Vec<(String, String)> {
+    let shown = root.get_subcommands().filter(|sub| !sub.is_hide_set());
+    let about = |sub: &Command| sub.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut all: Vec<(String, String)> = shown
+        .map(|sub| (sub.get_name().to_string(), about(sub)))
+        .collect();
+    all.push(("help".to_string(), "Explain a command".to_string()));
+    all
+}
+
+/// Options, but those that were given and may not be given again.
+fn options(command: &Command, used: &[&str]) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for arg in command.get_arguments() {
+        let once = !matches!(arg.get_action(), clap::ArgAction::Append);
+        if arg.is_positional()
+            || arg.is_hide_set()
+            || (once && used.contains(&arg.get_id().as_str()))
+        {
+            continue;
+        }
+        let about = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        match (arg.get_long(), arg.get_short()) {
+            (Some(long), _) => all.push((format!("--{long}"), about)),
+            (None, Some(short)) => all.push((format!("-{short}"), about)),
+            (None, None) => {}
+        }
+    }
+    all
+}
+
+/// What an argument may be.
+fn values(
+    sub: &Command,
+    arg: &Arg,
+    current: &str,
+    given: &[&String],
+    names: &Names<'_>,
+) -> Vec<(String, String)> {
+    let what = arg.get_value_names().and_then(|names| names.first());
+    let what = what.map_or("", |name| name.as_str());
+    match (sub.get_name(), arg.get_id().as_str(), what) {
+        ("explain", "protocol", _) => plain(["rule", "server", "tcp", "udp", "sctp", "icmp"]),
+        ("explain", "source", _) => match given.last().map(|word| word.to_ascii_lowercase()) {
+            Some(word) if word == "rule" => names.rules(),
+            Some(word) if word == "server" => names.servers(),
+            _ => Vec::new(),
+        },
+        ("monitor", "names", _) => {
+            let mut all = names.rules();
+            all.extend(names.groups());
+            all.extend(names.servers());
+            all
+        }
+        ("monitor", "only", _) => listed(current, plain(Kind::all())),
+        (_, _, "RULE") => names.rules(),
+        (_, _, "GROUP") => names.groups(),
+        (_, _, "SERVER_ID") => names.servers(),
+        (_, _, "STATE") => plain(STATES),
+        (_, _, "PROTOCOL") => plain(["tcp", "udp", "sctp", "icmp"]),
+        (_, _, "FILE" | "DIRECTORY") => plain([FILES]),
+        (command, _, "FIELD,...") => {
+            let fields = fields(command).into_iter().map(str::to_ascii_lowercase);
+            let known = fields.chain(["all".to_string()]);
+            listed(current, plain(known))
+        }
+        (command, id, _) => match list(command, id) {
+            Some(list) => pairs(command, list, current, names),
+            None => {
+                let possible = arg.get_possible_values();
+                plain(possible.iter().map(|value| value.get_name()))
+            }
+        },
+    }
+}
+
+/// The columns of a command.
+fn fields(command: &str) -> Vec<&'static str> {
+    match command {
+        "show-rule" => rule::fields(),
+        "show-servergroup" => servergroup::fields(),
+        "show-server" => server::fields(),
+        "show-statistics" => statistics::fields(),
+        "show-connections" | "show-nat" => connections::fields(false),
+        "show-persist" => connections::fields(true),
+        _ => Vec::new(),
+    }
+}
+
+/// The keys behind an option.
+fn list(command: &str, option: &str) -> Option<&'static KeyList> {
+    Some(match (command, option) {
+        ("create-rule" | "modify-rule", "incoming") => &keys::INCOMING,
+        ("create-rule" | "modify-rule", "method") => &keys::METHOD,
+        ("create-rule" | "modify-rule", "health") => &keys::HEALTH,
+        ("create-rule" | "modify-rule", "timers") => &keys::TIMERS,
+        ("create-rule" | "modify-rule", "outgoing") => &keys::OUTGOING,
+        ("create-servergroup" | "add-server", "servers") => &keys::SERVERS,
+        ("remove-server", "servers") => &keys::NAMED_SERVERS,
+        ("modify-server", "settings") => &keys::LIMITS,
+        _ => return None,
+    })
+}
+
+/// Words of a list `a,b,c` of which the last is being typed.
+fn listed(current: &str, words: Vec<(String, String)>) -> Vec<(String, String)> {
+    let (before, _) = current
+        .rsplit_once(',')
+        .map_or(("", current), |found| found);
+    let head = match before {
+        "" => String::new(),
+        _ => format!("{before},"),
+    };
+    let there = |word: &str| before.split(',').any(|one| one.eq_ignore_ascii_case(word));
+    words
+        .into_iter()
+        .filter(|(word, _)| !there(word))
+        .map(|(word, about)| (format!("{head}{word}"), about))
+        .collect()
+}
+
+/// `key=value,…` of which the last is being typed.
+fn pairs(command: &str, list: &KeyList, current: &str, names: &Names<'_>) -> Vec<(String, String)> {
+    let (before, last) = current
+        .rsplit_once(',')
+        .map_or(("", current), |found| found);
+    let head = match before {
+        "" => String::new(),
+        _ => format!("{before},"),
+    };
+    if let Some((key, _)) = last.split_once('=') {
+        let usual = list.name(key).unwrap_or(key);
+        let values = match (command, usual) {
+            (_, "servergroup") => names.groups(),
+            ("remove-server", "server") => names.servers(),
+            (_, key) => plain(vocabulary::values(key)),
+        };
+        let values = values.into_iter();
+        return values
+            .map(|(value, about)| (format!("{head}{key}={value}"), about))
+            .collect();
+    }
+    let used: Vec<&str> = before
+        .split(',')
+        .filter_map(|pair| list.name(pair.split_once('=')?.0))
+        .collect();
+    let keys = list
+        .names()
+        .filter(|(name, again)| *again || !used.contains(name));
+    plain(keys.map(|(name, _)| format!("{head}{name}=")))
+}
+
+#[cfg(test)]
+mod tests;
