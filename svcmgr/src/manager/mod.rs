@@ -52,6 +52,10 @@ use snapshot_writer::SnapshotWriter;
 use statistics::Ledger;
 use view::View;
 
+/// How long addresses may be other than they should be when their correction failed, or nobody was told of a change.
+const CORRECTION: Duration = Duration::from_secs(1);
+const INSPECTION: Duration = Duration::from_secs(60);
+
 /// How often retired rules and servers are looked after, while there are any.
 const SUPERVISION: Duration = Duration::from_secs(1);
 
@@ -280,6 +284,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         tokio::pin!(stop);
         // What an earlier run has left behind goes even if no fast path ever comes.
         self.settle_addresses().await;
+        let mut inspection = Instant::now() + CORRECTION;
         let mut supervision = Instant::now() + SUPERVISION;
         loop {
             let supervise = !self.state.retired.is_empty();
@@ -290,7 +295,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     None => break,
                 },
                 event = self.dataplane.event() => self.link_changed(event).await,
-                () = self.addresses.changed() => self.settle_addresses().await,
+                () = self.addresses.changed() => inspection = self.inspect().await,
+                () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(supervision), if supervise => {
                     self.supervise().await;
                     supervision = Instant::now() + SUPERVISION;
@@ -301,6 +307,12 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         if let Some(snapshots) = self.snapshots {
             snapshots.finish().await;
         }
+    }
+
+    /// Looks after the addresses, and says when to look again.
+    async fn inspect(&mut self) -> Instant {
+        let settled = self.settle_addresses().await;
+        Instant::now() + if settled { INSPECTION } else { CORRECTION }
     }
 
     async fn handle<P: Publisher>(&mut self, command: Command, publisher: &mut P) {

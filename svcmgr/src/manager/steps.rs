@@ -117,13 +117,16 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     }
 
     /// An address that stays too long does less harm than a change that fails for it; the next look tries again.
-    async fn remove_addresses(&mut self, list: Vec<(std::net::IpAddr, String)>) {
+    async fn remove_addresses(&mut self, list: Vec<(std::net::IpAddr, String)>) -> bool {
+        let mut removed = true;
         for (address, interface) in list {
             tracing::info!("taking address {address} off {interface}");
             if let Err(error) = self.addresses.remove(address, &interface).await {
                 tracing::error!("{error}");
+                removed = false;
             }
         }
+        removed
     }
 
     /// Gives the fast path the present state. `Ok(false)` when it is not there or does not answer.
@@ -219,16 +222,16 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     }
 
     /// Looks whether the interfaces have what they should have, and corrects it. New addresses wait until the fast path
-    /// is in step.
-    pub(super) async fn settle_addresses(&mut self) {
-        if self.store.is_none() {
-            return;
+    /// is in step. Returns false when something failed and another try is worth it.
+    pub(super) async fn settle_addresses(&mut self) -> bool {
+        if self.store.is_none() || self.health == libilb::describe::State::Degraded {
+            return true;
         }
         let plan = match self.plan(&self.state.clone()).await {
             Ok(plan) => plan,
             Err(error) => {
                 tracing::error!("{error}");
-                return;
+                return false;
             }
         };
         if plan.owned != self.state.addresses {
@@ -238,7 +241,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             };
             if let Err(error) = self.commit(next).await {
                 tracing::error!("{error}");
-                return;
+                return false;
             }
         }
         let in_step = self.in_step();
@@ -246,17 +249,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             .remove
             .into_iter()
             .partition(|(address, _)| plan.owned.contains_key(address));
-        self.remove_addresses(gone).await;
+        let mut settled = self.remove_addresses(gone).await;
         if !in_step {
-            return;
+            return settled;
         }
         for (address, interface) in plan.add {
             tracing::info!("putting address {address} on {interface}");
             if let Err(error) = self.addresses.add(address, &interface).await {
                 tracing::error!("{error}");
+                settled = false;
             }
         }
-        self.remove_addresses(moved).await;
+        self.remove_addresses(moved).await && settled
     }
 
     /// Asks the fast path for the counters of what is retired, and of nothing else: of large configurations that is little.
