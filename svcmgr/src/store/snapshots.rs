@@ -26,6 +26,9 @@ const HEAD: &str = "\
 # use lbadm(8). It is read only when the database is damaged.
 ";
 
+/// The last line. A file that was cut off may well be a configuration, but another one.
+const END: &str = "# The end.\n";
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Document {
@@ -179,7 +182,7 @@ fn to_text(state: &State) -> Result<String, String> {
             .collect(),
     };
     let text = toml::to_string(&document).map_err(|error| error.to_string())?;
-    Ok(format!("{HEAD}{text}"))
+    Ok(format!("{HEAD}{text}{END}"))
 }
 
 fn cloned<'a, T: Clone + 'a>(items: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> {
@@ -187,6 +190,9 @@ fn cloned<'a, T: Clone + 'a>(items: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> 
 }
 
 fn from_text(text: &str) -> Result<State, String> {
+    if !text.ends_with(END) {
+        return Err("it is cut off: its last line is missing".to_owned());
+    }
     let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
     if document.schema != SCHEMA {
         return Err(format!("schema {} instead of {SCHEMA}", document.schema));
@@ -202,7 +208,10 @@ fn from_text(text: &str) -> Result<State, String> {
             groups: document
                 .servergroup
                 .into_iter()
-                .map(|group| (key(&group.name), Arc::new(group)))
+                .map(|mut group| {
+                    group.settle();
+                    (key(&group.name), Arc::new(group))
+                })
                 .collect(),
             next_rule: document.next_rule,
             next_server: document.next_server,
@@ -281,6 +290,9 @@ mod tests {
         // Cut in the middle, and whole but contradicting itself.
         let cut = folder.path().join(file_name(3));
         let text = fs::read_to_string(&cut).unwrap();
+        for length in 0..text.len() {
+            assert!(from_text(&text[..length]).is_err(), "cut at {length}");
+        }
         fs::write(&cut, &text[..text.len() / 2]).unwrap();
         let wrong = folder.path().join(file_name(2));
         let text = fs::read_to_string(&wrong).unwrap();
