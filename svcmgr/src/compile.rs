@@ -116,7 +116,10 @@ fn active(state: &State, item: &Rule, risen: &Risen) -> RuleSpec {
         .retired
         .servers_of(item.number)
         .map(|record| (&record.server, false));
-    rule(item, true, servers.chain(leaving), risen)
+    RuleSpec {
+        places: group.map_or(0, |group| group.places),
+        ..rule(item, true, servers.chain(leaving), risen)
+    }
 }
 
 /// A rule that only serves the connections that it has.
@@ -133,6 +136,8 @@ fn rule<'a>(
 ) -> RuleSpec {
     RuleSpec {
         id: rule.number,
+        // Only servers that are chosen from have places.
+        places: 0,
         name: rule.name.clone(),
         accepting,
         vips: rule.vips.iter().map(vip).collect(),
@@ -266,6 +271,7 @@ fn server(rule: &Rule, server: &Server, accepting: bool, risen: &Risen) -> Optio
             true => risen.since(server.number),
             false => 0,
         },
+        place: server.place,
         ..ServerSpec::default()
     })
 }

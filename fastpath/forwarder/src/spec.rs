@@ -123,6 +123,10 @@ pub struct RuleSpec {
     pub timeouts: Timeouts,
     /// Servers of the rule's group, and retired ones that still have connections.
     pub servers: Vec<ServerSpec>,
+    /// Places in the rule's group, at most 65,536. Algorithms that hash share their table out among all places and then
+    /// hand over what belongs to places that nobody takes connections for: only the slots of a server that goes move,
+    /// and of one that comes only those that it gets. 0: servers have no places but their ids.
+    pub places: u32,
 }
 
 impl Default for RuleSpec {
@@ -146,6 +150,7 @@ impl Default for RuleSpec {
             new_flows_per_second: 0,
             timeouts: Timeouts::default(),
             servers: Vec::new(),
+            places: 0,
         }
     }
 }
@@ -195,6 +200,9 @@ pub struct ServerSpec {
     pub min_connections: u32,
     /// When it came up, in seconds since boot, for [`RuleSpec::slow_start`]; 0 for long ago.
     pub up_since: u32,
+    /// Its place in the group, below [`RuleSpec::places`] and of its own among those that are accepting. Without places
+    /// it means nothing.
+    pub place: u32,
 }
 
 impl Default for ServerSpec {
@@ -211,6 +219,7 @@ impl Default for ServerSpec {
             max_connections: 0,
             min_connections: 0,
             up_since: 0,
+            place: 0,
         }
     }
 }

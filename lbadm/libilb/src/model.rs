@@ -12,7 +12,7 @@ use crate::error::{Item, ModelError};
 use crate::map::Map;
 use crate::port::{self, PortMap};
 use crate::rules::Rules;
-use crate::server::{ServerSpec, Target};
+use crate::server::{ServerSpec, Target, UNPLACED};
 use crate::validate::check_fit;
 use crate::words;
 
@@ -208,6 +208,7 @@ impl Configuration {
             name: name.to_string(),
             servers: Vec::new(),
             next_index: 0,
+            places: 0,
         };
         let next_server = self.extend(&mut group, specs)?;
         let group = Arc::new(group);
@@ -462,6 +463,7 @@ impl Configuration {
                     max_connections: 0,
                     min_connections: 0,
                     enabled: true,
+                    place: UNPLACED,
                 };
                 spec.limits.apply(&mut server)?;
                 group.servers.push(server);
@@ -475,6 +477,7 @@ impl Configuration {
         if group.servers.len() > MAX_SERVERS {
             return Err(too_many("server group", &group.name, MAX_SERVERS));
         }
+        group.settle();
         crate::servergroup::check_group(group)?;
         Ok(number)
     }

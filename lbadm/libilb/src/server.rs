@@ -38,6 +38,17 @@ pub struct Server {
     pub min_connections: u32,
     /// Whether it takes new connections.
     pub enabled: bool,
+    /// Its place in the group, which hashing algorithms know it by. A server that is added later takes the lowest one that
+    /// is vacant, and with it what its predecessor had. [`UNPLACED`] until the group has given it one.
+    #[serde(default = "unplaced")]
+    pub place: u32,
+}
+
+/// No place yet: see [`Server::place`].
+pub const UNPLACED: u32 = u32::MAX;
+
+fn unplaced() -> u32 {
+    UNPLACED
 }
 
 fn one() -> u16 {

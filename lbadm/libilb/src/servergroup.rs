@@ -1,11 +1,13 @@
 //! A server group: the servers that a rule chooses from.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
 use crate::rule::check_name;
-use crate::server::{Server, check_limits};
+use crate::server::{Server, UNPLACED, check_limits};
 
 /// Servers under one name. `name` is unique in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,12 +18,30 @@ pub struct ServerGroup {
     pub servers: Vec<Server>,
     /// The `<n>` of the next server's id. Grows only, so that an id is not given twice while the group lives.
     pub next_index: u32,
+    /// Places that the group has, taken or vacant. Grows only: as many as it had servers at one time.
+    #[serde(default)]
+    pub places: u32,
 }
 
 impl ServerGroup {
     /// The server with this id, in any case.
     pub fn server(&self, id: &str) -> Option<&Server> {
         self.servers.iter().find(|s| s.id.eq_ignore_ascii_case(id))
+    }
+
+    /// Gives servers without a place the lowest vacant ones, in their order.
+    pub fn settle(&mut self) {
+        let places = |servers: &[Server]| servers.iter().map(|s| s.place).collect::<Vec<u32>>();
+        if places(&self.servers).contains(&UNPLACED) {
+            let taken: HashSet<u32> = places(&self.servers).into_iter().collect();
+            let mut vacant = (0..UNPLACED).filter(|place| !taken.contains(place));
+            for server in self.servers.iter_mut().filter(|s| s.place == UNPLACED) {
+                server.place = vacant.next().unwrap_or(UNPLACED);
+            }
+        }
+        let last = self.servers.iter().map(|server| server.place).max();
+        let needed = last.map_or(0, |last| last.saturating_add(1));
+        self.places = self.places.max(needed);
     }
 }
 
@@ -32,7 +52,19 @@ impl ServerGroup {
 pub fn check_group(group: &ServerGroup) -> Result<(), ModelError> {
     check_name(Item::ServerGroup, &group.name)?;
     let mut seen = std::collections::HashMap::new();
+    let mut places = HashSet::new();
     for server in &group.servers {
+        if server.place >= group.places || !places.insert(server.place) {
+            return Err(ModelError::invalid(
+                "place",
+                server.place.to_string(),
+                format!("is not free for server {}", server.id),
+                format!(
+                    "places are those below {}, one for each server",
+                    group.places
+                ),
+            ));
+        }
         address::check(Purpose::Server, server.address)?;
         check_limits(server.max_connections, server.min_connections)?;
         if let Some(id) = seen.insert((server.address, server.ports), &server.id) {

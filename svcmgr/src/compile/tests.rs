@@ -193,9 +193,11 @@ fn everything_that_can_be_said_arrives() {
             },
             ServerSpec {
                 up_since: 1234,
+                place: 1,
                 ..server(2, "_far.1", "2001:db8::1")
             },
         ],
+        places: 2,
     };
     assert_eq!(spec.rules, [expected]);
     assert_eq!(addresses(&state).len(), 6);

@@ -91,6 +91,8 @@ pub type Change = (Key, Option<Vec<u8>>);
 pub struct GroupRecord {
     name: String,
     next_index: u32,
+    #[serde(default)]
+    places: u32,
 }
 
 /// A server and the group that it is in. Servers of a group are in the order of their numbers.
@@ -184,6 +186,7 @@ impl Changes {
         let record = |group: &ServerGroup| GroupRecord {
             name: group.name.clone(),
             next_index: group.next_index,
+            places: group.places,
         };
         let records = (before.map(record), after.map(record));
         if records.0 != records.1 {
@@ -332,6 +335,7 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
                     name: record.name,
                     servers: Vec::new(),
                     next_index: record.next_index,
+                    places: record.places,
                 };
                 groups.insert(name, group);
             }
@@ -375,7 +379,10 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
     }
     state.configuration.groups = groups
         .into_iter()
-        .map(|(name, group)| (name, Arc::new(group)))
+        .map(|(name, mut group)| {
+            group.settle();
+            (name, Arc::new(group))
+        })
         .collect();
     check(&state)?;
     Ok(state)

@@ -16,6 +16,8 @@ use crate::spec::ServerId;
 pub struct Terms {
     /// Its id.
     pub id: ServerId,
+    /// What a hash knows it by: see [`crate::spec::ServerSpec::place`].
+    pub place: u32,
     /// Its weight, 1..=65535.
     pub weight: u16,
     /// When it is full.

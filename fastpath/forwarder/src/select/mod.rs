@@ -149,6 +149,10 @@ pub struct Recipe {
     pub large: bool,
     /// The servers that take new connections, in configured order. At least one.
     pub servers: Box<[Terms]>,
+    /// Places and weights of those that do not, for hash tables: see [`maglev::Recipe::away`].
+    pub away: Box<[maglev::Racer]>,
+    /// Likewise, of those that are only dead.
+    pub dead: Box<[maglev::Racer]>,
 }
 
 impl Recipe {
@@ -156,6 +160,7 @@ impl Recipe {
     pub fn plain(algorithm: Algorithm, servers: &[(ServerId, u16)]) -> Recipe {
         let terms = |&(id, weight): &(ServerId, u16)| Terms {
             id,
+            place: id,
             weight,
             thresholds: Thresholds::default(),
             up_since: 0,
@@ -167,13 +172,17 @@ impl Recipe {
             vips: Box::default(),
             large: servers.len() > maglev::FEW,
             servers: servers.iter().map(terms).collect(),
+            away: Box::default(),
+            dead: Box::default(),
         }
     }
 
     /// The hash table that the algorithm needs; None if it needs none.
     pub fn table(&self) -> Option<maglev::Recipe> {
         is_computed(self.algorithm).then(|| maglev::Recipe {
-            servers: self.servers.iter().map(|s| (s.id, s.weight)).collect(),
+            servers: self.servers.iter().map(|s| (s.place, s.weight)).collect(),
+            away: self.away.clone(),
+            dead: self.dead.clone(),
             full_size: self.large || self.algorithm == Algorithm::Maglev,
         })
     }

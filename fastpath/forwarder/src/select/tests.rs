@@ -48,6 +48,7 @@ impl World {
     fn with(algorithm: Algorithm, weights: &[u16], change: impl FnOnce(&mut Recipe)) -> World {
         let terms = |(id, &weight)| Terms {
             id,
+            place: id,
             weight,
             thresholds: Thresholds::default(),
             up_since: 0,
@@ -59,6 +60,8 @@ impl World {
             vips: (0..4).map(vip).collect(),
             large: weights.len() > maglev::FEW,
             servers: (1..).zip(weights).map(terms).collect(),
+            away: Box::default(),
+            dead: Box::default(),
         };
         change(&mut recipe);
         let turns = Arc::default();

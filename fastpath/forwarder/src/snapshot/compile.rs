@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{CompileError, Rule, Snapshot, Target, Vip, check, target_key};
+use super::{CompileError, Rule, Snapshot, Target, Vip, check, places, target_key};
 use crate::chunks::{Chunks, Draft};
 use crate::counters::Account;
 use crate::hash::FoldBuild;
@@ -138,6 +138,7 @@ impl<'a> Compiler<'a> {
     pub(super) fn rule(&mut self, spec: &RuleSpec) -> Result<(), CompileError> {
         check::rule(spec)?;
         matching::check(spec)?;
+        places::check(spec)?;
         let duplicate = |what, id| CompileError::DuplicateId {
             rule: spec.name.clone(),
             what,
@@ -267,6 +268,7 @@ impl<'a> Compiler<'a> {
         }
         let terms = |(_, server): &(u32, &ServerSpec)| Terms {
             id: server.id,
+            place: places::of(spec, server),
             weight: server.weight,
             thresholds: Thresholds {
                 max: server.max_connections,
@@ -274,13 +276,20 @@ impl<'a> Compiler<'a> {
             },
             up_since: server.up_since,
         };
+        let servers: Box<[Terms]> = candidates.iter().map(terms).collect();
+        let [away, dead] = match select::is_computed(spec.algorithm) {
+            true => places::away(spec, &servers),
+            false => Default::default(),
+        };
         let recipe = Recipe {
             algorithm: spec.algorithm,
             options: spec.options,
             slow_start: spec.slow_start,
             vips: spec.vips.iter().map(|vip| vip.address.into()).collect(),
-            large: spec.servers.len() > maglev::FEW,
-            servers: candidates.iter().map(terms).collect(),
+            large: spec.servers.len().max(spec.places as usize) > maglev::FEW,
+            servers,
+            away,
+            dead,
         };
         let account = |(target, _): &(u32, _)| self.targets[*target as usize].account.clone();
         let accounts = candidates.iter().map(account).collect();

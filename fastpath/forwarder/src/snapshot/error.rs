@@ -29,6 +29,20 @@ pub enum CompileError {
         /// The largest that is allowed.
         most: u32,
     },
+    /// A place that is not there, or that another server has.
+    #[error(
+        "rule '{rule}': server '{server}' cannot have place {place}: allowed are those below {places}, one for each server"
+    )]
+    Place {
+        /// The rule.
+        rule: String,
+        /// The server.
+        server: String,
+        /// Its place.
+        place: u32,
+        /// How many there are.
+        places: u32,
+    },
     /// A list is too short or too long.
     #[error("rule '{rule}': {count} {what} are not allowed; {allowed} are")]
     Count {

@@ -4,6 +4,7 @@
 mod check;
 mod compile;
 mod error;
+mod places;
 mod rule;
 mod target;
 

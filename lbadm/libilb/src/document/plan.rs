@@ -17,7 +17,7 @@ use crate::error::{self, ModelError};
 use crate::model::{Configuration, MAX_RULES, MAX_SERVERS, key};
 use crate::port::PortRange;
 use crate::rule::{Rule, check_name, rule_problems};
-use crate::server::Server;
+use crate::server::{Server, UNPLACED};
 use crate::servergroup::ServerGroup;
 use crate::validate::{claim_conflicts, misfits};
 use crate::words;
@@ -372,6 +372,7 @@ impl<'a> Planner<'a> {
             name: old.as_ref().map_or(&entry.name, |old| &old.name).clone(),
             servers: Vec::new(),
             next_index: old.as_ref().map_or(0, |old| old.next_index),
+            places: old.as_ref().map_or(0, |old| old.places),
         };
         let known: HashMap<Place, &Server> = old
             .iter()
@@ -416,6 +417,7 @@ impl<'a> Planner<'a> {
                     max_connections: 0,
                     min_connections: 0,
                     enabled: true,
+                    place: UNPLACED,
                 },
             };
             self.say(said, &mut server);
@@ -465,6 +467,7 @@ impl<'a> Planner<'a> {
         group.next_index = ids.end();
         // Servers are in the order in which they came to be.
         group.servers.sort_by_key(|server| server.number);
+        group.settle();
         if group.servers.len() > MAX_SERVERS {
             let message = format!(
                 "group '{}' would have {} servers: there can be at most {MAX_SERVERS}",

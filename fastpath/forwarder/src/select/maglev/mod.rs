@@ -8,12 +8,17 @@
 //! to it first, which other servers have no influence on until shares run out: about half as much moves needlessly as
 //! in the paper's table. The table is a function of the set of servers, whatever it was before.
 //!
+//! A server that is away for now (dead, disabled, of weight 0, or removed with its place not taken by another yet) takes
+//! part in the race all the same; what it wins is then given to those that are there ([`away`]). Only its own slots move
+//! when it goes and when it comes back, and the shares of the others are as exact as before.
+//!
 //! Weights are honoured exactly: a server's share of the slots is its share of the weights, rounded so that all slots
 //! are given away (largest remainder) but at least one slot, and servers take turns as often as their weights say. With
 //! equal weights the shares differ by at most one slot.
 
+mod away;
+
 use crate::hash::{FIXED_KEYS, fold};
-use crate::spec::ServerId;
 
 /// Slots of a large table, the paper's small one.
 pub const FULL_SIZE: u32 = 65_537;
@@ -21,19 +26,27 @@ pub const FULL_SIZE: u32 = 65_537;
 /// Slots of a small table: 256 for each of [`FEW`] equal servers.
 pub const SMALL_SIZE: u32 = 8191;
 
-/// Servers up to which a small table will do. What moves needlessly when one leaves falls with the square root of the
-/// size: up to 0.9 percentage points in a small table, 0.46 in a large one. Nearly everything moves when the size changes,
-/// so the size must not depend on which servers are candidates at the moment.
+/// Servers up to which a small table will do. What moves needlessly when there is one racer less falls with the square
+/// root of the size: up to 0.9 percentage points in a small table, 0.46 in a large one. Nearly everything moves when the
+/// size changes, so the size must not depend on which servers are candidates at the moment.
 pub const FEW: usize = 32;
 
 /// What a table is made from: two that are equal are the same table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Recipe {
-    /// Ids and weights of the candidates, in configured order. At least one; no weight is 0.
-    pub servers: Box<[(ServerId, u16)]>,
+    /// The candidates, in configured order. At least one; no weight is 0.
+    pub servers: Box<[Racer]>,
+    /// Those that are away for longer.
+    pub away: Box<[Racer]>,
+    /// Those that are away, too. While only one is, its going has moved nothing but its own slots.
+    pub dead: Box<[Racer]>,
     /// Whether it has [`FULL_SIZE`] slots rather than [`SMALL_SIZE`].
     pub full_size: bool,
 }
+
+/// Who takes part: what makes it another one than the others (the number of its place in the server group, or its id),
+/// and its weight, 1..=65535.
+pub type Racer = (u32, u16);
 
 /// A lookup table over candidates 0, 1, 2 ….
 #[derive(Debug, PartialEq, Eq)]
@@ -70,24 +83,39 @@ impl Maglev {
     /// # Panics
     /// If there are no candidates.
     pub fn new(recipe: &Recipe) -> Maglev {
-        let n = recipe.servers.len() as u32;
+        let racers = recipe.servers.len() + recipe.dead.len() + recipe.away.len();
         let size = match recipe.full_size {
             true => FULL_SIZE,
             false => SMALL_SIZE,
         };
-        Maglev::with_size(&recipe.servers, size.max(next_prime(n)))
+        let size = size.max(next_prime(racers as u32));
+        if racers == recipe.servers.len() {
+            return Maglev::with_size(&recipe.servers, size);
+        }
+        assert!(!recipe.servers.is_empty());
+        let (present, second) = (recipe.servers.len(), recipe.dead.len());
+        let racers = [&recipe.servers[..], &recipe.dead, &recipe.away].concat();
+        let mut slots = race(&racers, size, |racer| racer);
+        away::hand_over(&mut slots, &racers, present, second);
+        let slots = match recipe.servers.len() <= 1 << 16 {
+            true => Slots::Short(slots.iter().map(|&candidate| candidate as u16).collect()),
+            false => Slots::Long(slots),
+        };
+        Maglev { slots }
     }
 
     /// The table of mh for servers of equal weight: what the benchmark measures.
-    pub fn full(servers: &[ServerId]) -> Maglev {
+    pub fn full(ids: &[u32]) -> Maglev {
         Maglev::new(&Recipe {
-            servers: servers.iter().map(|&id| (id, 1)).collect(),
+            servers: ids.iter().map(|&id| (id, 1)).collect(),
+            away: Box::default(),
+            dead: Box::default(),
             full_size: true,
         })
     }
 
     /// Table of `size` slots, a prime not below the number of candidates.
-    pub fn with_size(servers: &[(ServerId, u16)], size: u32) -> Maglev {
+    pub fn with_size(servers: &[Racer], size: u32) -> Maglev {
         assert!(!servers.is_empty() && servers.len() <= size as usize);
         let slots = if servers.len() <= 1 << 16 {
             Slots::Short(race(servers, size, |candidate| candidate as u16))
@@ -123,7 +151,7 @@ impl Maglev {
 }
 
 /// Servers in an order that does not depend on theirs, nor on how their ids were given.
-fn walkers(servers: &[(ServerId, u16)], size: u32) -> Vec<Walker> {
+fn walkers(servers: &[Racer], size: u32) -> Vec<Walker> {
     let mut order: Vec<(u64, u32)> = (0u32..)
         .zip(servers)
         .map(|(index, &(id, _))| (fold(id as u64 ^ FIXED_KEYS[1], FIXED_KEYS[2]), index))
@@ -149,7 +177,7 @@ fn walkers(servers: &[(ServerId, u16)], size: u32) -> Vec<Walker> {
 }
 
 /// Shares by weight: whole slots first, at least one; the rest to the largest remainders, of equal ones to the first.
-fn share_out(servers: &[(ServerId, u16)], walkers: &mut [Walker], size: u32) {
+fn share_out(servers: &[Racer], walkers: &mut [Walker], size: u32) {
     let total: u64 = servers.iter().map(|s| s.1.max(1) as u64).sum();
     let mut given = 0;
     let mut remainders: Vec<(u64, usize)> = Vec::with_capacity(walkers.len());
@@ -210,11 +238,7 @@ fn race_evenly<T: Copy>(walkers: &[Walker], slots: &mut [T], slot: impl Fn(u32) 
 }
 
 /// Fills the slots.
-fn race<T: Copy + Default>(
-    servers: &[(ServerId, u16)],
-    size: u32,
-    slot: impl Fn(u32) -> T,
-) -> Box<[T]> {
+fn race<T: Copy + Default>(servers: &[Racer], size: u32, slot: impl Fn(u32) -> T) -> Box<[T]> {
     let mut slots = vec![T::default(); size as usize].into_boxed_slice();
     let walkers = walkers(servers, size);
     if walkers.iter().all(|walker| walker.gap == 1 << 16) {
@@ -287,7 +311,21 @@ mod tests {
     fn equal(ids: impl Iterator<Item = u32>) -> Recipe {
         Recipe {
             servers: ids.map(|id| (id, 1)).collect(),
+            away: Box::default(),
+            dead: Box::default(),
             full_size: true,
+        }
+    }
+
+    /// The recipe when these go away, too.
+    fn but(recipe: &Recipe, gone: &[u32]) -> Recipe {
+        let goes = |&&(id, _): &&Racer| gone.contains(&id);
+        let (away, servers): (Vec<Racer>, Vec<Racer>) =
+            recipe.servers.iter().partition(|r| goes(r));
+        Recipe {
+            servers: servers.into(),
+            dead: recipe.dead.iter().chain(&away).copied().collect(),
+            ..recipe.clone()
         }
     }
 
@@ -352,6 +390,8 @@ mod tests {
             let total: f64 = weights.iter().map(|&w| w as f64).sum();
             let table = Maglev::new(&Recipe {
                 servers,
+                away: Box::default(),
+                dead: Box::default(),
                 full_size: true,
             });
             for (slots, weight) in shares(&table, weights.len()).into_iter().zip(weights) {
@@ -369,7 +409,7 @@ mod tests {
         let servers = [(7, 2), (3, 1), (9, 65_535), (4, 1)];
         let mut other = servers;
         other.reverse();
-        let table = |servers: &[(u32, u16)]| -> Vec<u32> {
+        let table = |servers: &[Racer]| -> Vec<u32> {
             let table = Maglev::with_size(servers, 8191);
             (0..8191)
                 .map(|slot| servers[table.slot(slot) as usize].0)
@@ -419,6 +459,85 @@ mod tests {
             println!("{n}: {average:.3}, {moved:.3?}");
             assert!(moved.iter().all(|&moved| moved <= most), "{n}: {moved:?}");
             assert!(average <= mean, "{n}: {average}");
+        }
+    }
+
+    #[test]
+    fn only_the_slots_of_one_that_goes_away_move() {
+        for n in [2, 3, 10, 50, 100, 500, 1000] {
+            let before = equal(1..=n);
+            for gone in (1..=n).step_by(n.div_ceil(7) as usize) {
+                let after = but(&before, &[gone]);
+                assert_eq!(moved_needlessly(&before, &after), 0.0, "{gone} of {n}");
+                let shares = shares(&Maglev::new(&after), after.servers.len());
+                let (most, least) = (shares.iter().max(), shares.iter().min());
+                assert!(most.unwrap() - least.unwrap() <= 1, "{n} servers");
+            }
+        }
+    }
+
+    #[test]
+    fn when_others_are_away_one_more_moves_little_else() {
+        // Percentage points of all slots, at most, for one that dies when others are dead.
+        for (n, away, most) in [
+            (10, 1, 0.75),
+            (10, 5, 0.15),
+            (100, 3, 0.25),
+            (100, 50, 1.2),
+            (1000, 24, 0.3),
+            (1000, 500, 0.95),
+        ] {
+            let gone: Vec<u32> = (1..=n).step_by(n as usize / away).take(away).collect();
+            let before = but(&equal(1..=n), &gone);
+            let some = (2..=n).step_by(n.div_ceil(7) as usize);
+            for more in some.filter(|id| !gone.contains(id)) {
+                let longer = Recipe {
+                    away: before.dead.clone(),
+                    dead: Box::default(),
+                    ..before.clone()
+                };
+                let after = but(&longer, &[more]);
+                assert_eq!(
+                    moved_needlessly(&longer, &after),
+                    0.0,
+                    "{n} servers, {away} away"
+                );
+                let after = but(&before, &[more]);
+                let moved = moved_needlessly(&before, &after);
+                assert!(
+                    moved <= most,
+                    "{n} servers, {away} away, and {more}: {moved}"
+                );
+                let shares = shares(&Maglev::new(&after), after.servers.len());
+                let (most, least) = (shares.iter().max(), shares.iter().min());
+                assert!(most.unwrap() - least.unwrap() <= 1, "{n} servers");
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_the_weights_when_others_are_away() {
+        let weight = |id: u32| [1, 7, 100, 3, 65_535][id as usize % 5];
+        for (there, away) in [(1, 1), (3, 40), (40, 3), (200, 200)] {
+            let racers: Vec<Racer> = (0..there + away).map(|id| (id, weight(id))).collect();
+            let (servers, away) = racers.split_at(there as usize);
+            let table = Maglev::new(&Recipe {
+                servers: servers.into(),
+                away: away[..away.len() / 2].into(),
+                dead: away[away.len() / 2..].into(),
+                full_size: true,
+            });
+            let total: f64 = servers.iter().map(|s| s.1 as f64).sum();
+            let shares = shares(&table, servers.len());
+            for (slots, &(id, weight)) in shares.into_iter().zip(servers) {
+                let exact = FULL_SIZE as f64 * weight as f64 / total;
+                // Those that get their one slot for next to no weight take from the others.
+                let off = servers.len() as f64 / 5.0 * 2.0;
+                assert!(
+                    slots > 0 && (slots as f64 - exact).abs() <= 1.0 + off,
+                    "{id}: {slots}, not {exact}"
+                );
+            }
         }
     }
 }
