@@ -9,6 +9,8 @@ packages=(
     # (libpcap: the AF_XDP library's configure insists on its headers)
     # lab: networks, clients, servers, a bus, eyes
     iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
+    # health checks are made of them: a name server, certificates
+    dnsmasq-base openssl ca-certificates
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
     # command line: the shells that complete it

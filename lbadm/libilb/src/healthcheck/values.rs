@@ -191,7 +191,7 @@ impl fmt::Display for Digest {
 }
 
 /// A regular expression that is sought in a page's body, in the syntax of the `regex` crate: Perl's without look-around and
-/// back-references, so that a hostile body cannot make it slow.
+/// back-references, so that a hostile body cannot make it slow. `$` is the end of the body, or before its last line end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(String);
 

@@ -153,7 +153,11 @@ async fn read<S: AsyncRead + Unpin>(
     let Some(pattern) = pattern else {
         return Ok(());
     };
-    let matched = pattern.is_match(&kept);
+    // `$` is also before the line end at the end, as with the expressions that people know from elsewhere.
+    let line = kept
+        .strip_suffix(b"\n")
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let matched = pattern.is_match(&kept) || line.is_some_and(|line| pattern.is_match(line));
     if matched != url.regex_no_match {
         if url.regex_no_match && length > MAX_SOUGHT {
             let words = format!("the body has more than {MAX_SOUGHT} octets");
