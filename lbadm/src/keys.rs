@@ -61,6 +61,8 @@ pub enum Key {
     Server,
     /// Share and limits of a server.
     Limit(ServerKey),
+    /// The id that a server shall have.
+    Id,
 }
 
 impl Key {
@@ -173,6 +175,7 @@ pub const SERVERS: KeyList = KeyList {
         WEIGHT,
         MAX_CONNECTIONS,
         MIN_CONNECTIONS,
+        (Key::Id, libilb::server::ID_KEY, &[]),
     ],
 };
 /// Servers that are there.
@@ -266,8 +269,9 @@ impl KeyList {
                     "{option}: key '{word}' has no value: write {word}=VALUE"
                 )));
             }
-            // A limit belongs to the servers before it.
-            let limits = matches!(key, Key::Limit(_)) && self.keys.len() == SERVERS.keys.len();
+            // A limit belongs to the servers before it, an id to the one before it.
+            let limits =
+                matches!(key, Key::Limit(_) | Key::Id) && self.keys.len() == SERVERS.keys.len();
             if !key.is_list() && !limits && pairs.iter().any(|&(k, _)| k == key) {
                 return Err(self.twice(key));
             }

@@ -184,7 +184,8 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             | Key::HcName
             | Key::HcPort
             | Key::Server
-            | Key::Limit(_) => {}
+            | Key::Limit(_)
+            | Key::Id => {}
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use libilb::describe::{Description, RuleDescription, ServerDescription};
 use libilb::error::Item;
-use libilb::server::{SERVER_KEYS, ServerSettings, ServerSpec, Target};
+use libilb::server::{ID_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
 use libilb::words;
 
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ pub fn understand(command: ServerCommand) -> Result<Action, Error> {
 }
 
 /// Reads `-s` of servers that are added. Weight and limits belong to the servers before them, back to the last that have
-/// theirs.
+/// theirs; an id to the one before it.
 ///
 /// # Errors
 /// One that is none.
@@ -43,21 +43,28 @@ pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
     for pairs in SERVERS.parse_each(texts)? {
         let (mut first, mut limited) = (specs.len(), true);
         for (key, value) in pairs {
-            let Key::Limit(limit) = key else {
-                if limited {
-                    (first, limited) = (specs.len(), false);
+            let word = match key {
+                Key::Limit(limit) => words::name(SERVER_KEYS, limit),
+                Key::Id => ID_KEY,
+                _ => {
+                    if limited {
+                        (first, limited) = (specs.len(), false);
+                    }
+                    specs.push(value);
+                    continue;
                 }
-                specs.push(value);
-                continue;
             };
-            limited = true;
-            let word = words::name(SERVER_KEYS, limit);
+            let whose = match key {
+                Key::Id => specs.len().saturating_sub(1).max(first),
+                _ => first,
+            };
+            limited |= key != Key::Id;
             if first == specs.len() {
                 return Err(Error::Usage(format!(
                     "-s: key '{word}' stands before any server: write server=SPEC,{word}={value}"
                 )));
             }
-            for spec in &mut specs[first..] {
+            for spec in &mut specs[whose..] {
                 spec.push_str(&format!(",{word}={value}"));
             }
         }

@@ -453,9 +453,13 @@ impl Configuration {
                         "give name=address; lbadm resolves names by itself",
                     ));
                 };
+                let index = match &spec.id {
+                    Some(id) => crate::servergroup::index(group, id)?,
+                    None => group.next_index,
+                };
                 let mut server = Server {
                     number,
-                    id: format!("_{}.{}", group.name, group.next_index),
+                    id: format!("_{}.{index}", group.name),
                     address,
                     host_name: spec.host_name,
                     ports: spec.ports,
@@ -467,7 +471,7 @@ impl Configuration {
                 };
                 spec.limits.apply(&mut server)?;
                 group.servers.push(server);
-                let next = (group.next_index.checked_add(1), number.checked_add(1));
+                let next = (index.checked_add(1), number.checked_add(1));
                 let (Some(index), Some(next)) = next else {
                     return Err(too_many("server group", &group.name, u32::MAX as usize));
                 };

@@ -63,6 +63,7 @@ impl Server {
             host_name: self.host_name.clone(),
             ports: self.ports,
             limits: ServerSettings::default(),
+            id: None,
         }
         .to_string()
     }
@@ -177,8 +178,9 @@ pub enum Target {
     Host(String),
 }
 
-/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n]`, IPv6 addresses in brackets.
-/// `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the manager.
+/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n][,id=_group.n]`, IPv6 addresses in
+/// brackets. `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the
+/// manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
     /// Where it is.
@@ -189,7 +191,12 @@ pub struct ServerSpec {
     pub ports: Option<PortRange>,
     /// Share and limits, if any were written.
     pub limits: ServerSettings,
+    /// The id that it shall have, such as one that was exported; the next of its group if none was written.
+    pub id: Option<String>,
 }
+
+/// The key of [`ServerSpec::id`].
+pub const ID_KEY: &str = "id";
 
 const SYNTAX: &str = "write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80";
 
@@ -203,8 +210,13 @@ impl ServerSpec {
         let mut items = whole.split(',');
         let text = items.next().unwrap_or_default();
         let mut limits = ServerSettings::default();
+        let mut id = None;
         for item in items {
             let (key, value) = item.split_once('=').unwrap_or((item, ""));
+            if key.eq_ignore_ascii_case(ID_KEY) {
+                id = Some(value.to_string());
+                continue;
+            }
             let key = words::parse(SERVER_KEYS, "server key", key)?;
             limits.set(key, value)?;
         }
@@ -229,6 +241,7 @@ impl ServerSpec {
             host_name: host_name.clone(),
             ports,
             limits,
+            id: id.clone(),
         };
         if !looks_like_address(place) {
             check_host_name(place, text)?;
@@ -249,6 +262,14 @@ impl ServerSpec {
                 text,
                 "gives one name to several addresses",
                 "write name=address",
+            ));
+        }
+        if let Some(id) = id.as_ref().filter(|_| addresses.len() > 1) {
+            return Err(ModelError::invalid(
+                "server id",
+                id,
+                "is given to several addresses",
+                "give each its own, or leave it out",
             ));
         }
         Ok(addresses
@@ -317,6 +338,7 @@ impl ServerSpec {
             host_name: Some(host),
             ports: self.ports,
             limits: self.limits,
+            id: self.id,
         })
     }
 }
@@ -347,7 +369,10 @@ impl fmt::Display for ServerSpec {
                 write!(f, ",{key}={value}")?;
             }
         }
-        Ok(())
+        match &self.id {
+            Some(id) => write!(f, ",{ID_KEY}={id}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -45,6 +45,30 @@ impl ServerGroup {
     }
 }
 
+/// The `<n>` of an id that a new server of `group` may have. The ids of a group rise, so that none is given twice.
+///
+/// # Errors
+/// [`ModelError::Invalid`].
+pub(crate) fn index(group: &ServerGroup, id: &str) -> Result<u32, ModelError> {
+    let refuse = |problem: &str, next: u32| {
+        let allowed = format!(
+            "use _{}.{next} or a higher number, or leave the id out",
+            group.name
+        );
+        ModelError::invalid("server id", id, problem, allowed)
+    };
+    let number = id
+        .strip_prefix('_')
+        .and_then(|rest| rest.rsplit_once('.'))
+        .filter(|(name, _)| name.eq_ignore_ascii_case(&group.name))
+        .and_then(|(_, n)| n.parse::<u32>().ok());
+    match number {
+        Some(n) if n >= group.next_index => Ok(n),
+        Some(_) => Err(refuse("has been given before", group.next_index)),
+        None => Err(refuse("is not an id of this group", group.next_index)),
+    }
+}
+
 /// Checks a group by itself: its name, its addresses, its limits, nothing twice.
 ///
 /// # Errors

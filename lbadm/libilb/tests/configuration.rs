@@ -63,6 +63,44 @@ fn a_rule_is_created_disabled_with_the_defaults_of_ilbadm() {
 }
 
 #[test]
+fn an_id_can_be_wished_for_but_not_twice() {
+    let mut c = Configuration::default();
+    c.create_group("web", &["192.0.2.11,id=_web.3", "192.0.2.12"])
+        .unwrap();
+    let added = c.add_servers("WEB", &["back=192.0.2.13:80,weight=2,id=_Web.7"]);
+    assert_eq!(added.unwrap()[0].id, "_web.7");
+    let ids = |c: &Configuration| -> Vec<String> {
+        let group = c.group("web").unwrap();
+        group.servers.iter().map(|s| s.id.clone()).collect()
+    };
+    assert_eq!(ids(&c), ["_web.3", "_web.4", "_web.7"]);
+    assert_eq!(c.validate(), Ok(()));
+    for (spec, words) in [
+        (
+            "192.0.2.14,id=_web.5",
+            "server id '_web.5' has been given before: use _web.8 or a higher number",
+        ),
+        (
+            "192.0.2.14,id=_other.9",
+            "server id '_other.9' is not an id of this group: use _web.8",
+        ),
+        (
+            "192.0.2.14,id=9",
+            "server id '9' is not an id of this group",
+        ),
+        ("192.0.2.14,id=_web.4294967295", "one too many"),
+        (
+            "192.0.2.14-192.0.2.15,id=_web.9",
+            "server id '_web.9' is given to several addresses",
+        ),
+    ] {
+        let error = c.add_servers("web", &[spec]).unwrap_err().to_string();
+        assert!(error.contains(words), "{spec}: {error}");
+    }
+    assert_eq!(ids(&c).len(), 3);
+}
+
+#[test]
 fn numbers_and_ids_are_never_given_twice() {
     let mut c = Configuration::default();
     c.create_group("web", &["192.0.2.11-192.0.2.13"]).unwrap();

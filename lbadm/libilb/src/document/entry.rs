@@ -342,7 +342,7 @@ impl ServerEntry {
             max_connections: spec.limits.max_connections,
             min_connections: spec.limits.min_connections,
             enabled: None,
-            id: None,
+            id: spec.id,
         }
     }
 
@@ -357,6 +357,7 @@ impl ServerEntry {
             host_name: None,
             ports: self.ports,
             limits: Default::default(),
+            id: None,
         }
         .to_string()
     }
