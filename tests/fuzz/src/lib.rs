@@ -1,7 +1,7 @@
 //! Fuzz targets of ilb: functions that take any bytes and panic when something does not hold.
 //!
 //! This crate owns what must hold for every input: of the decoders (frames, quoted packets, control frames, the
-//! settings file, snapshots), and of the forwarder as a whole ([`process`]), which it holds against a slow and simple
+//! settings file, snapshots, VRRP), of a virtual router, and of the forwarder as a whole ([`process`]), which it holds against a slow and simple
 //! reference. It refuses to know how inputs come about: libFuzzer makes them in `make fuzz` (feature `libfuzzer`), and
 //! `tests/replay.rs` gives every target its corpus, its regressions and seeded random bytes in every `cargo test`.
 
@@ -11,10 +11,12 @@ mod common;
 mod decoders;
 mod process;
 mod reference;
+mod vrrp;
 mod wire;
 
 pub use decoders::{control, packet, quoted, settings, snapshot};
 pub use process::process;
+pub use vrrp::vrrp;
 
 /// A target: any bytes, and a panic if something does not hold.
 pub type Target = fn(&[u8]);
@@ -26,5 +28,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     ("settings", settings),
     ("snapshot", snapshot),
+    ("vrrp", vrrp),
     ("process", process),
 ];
