@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use libilb::client::{Client, ClientError};
 use libilb::describe::Description;
+use libilb::healthcheck::HealthCheckSettings;
 use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
@@ -106,6 +107,22 @@ pub enum Request {
         /// What shall be different.
         settings: ServerSettings,
     },
+    /// `create-healthcheck`.
+    CreateCheck {
+        /// Its name.
+        name: String,
+        /// What it is.
+        settings: Box<HealthCheckSettings>,
+    },
+    /// `modify-healthcheck`.
+    ModifyCheck {
+        /// Its name.
+        name: String,
+        /// What shall be different.
+        settings: Box<HealthCheckSettings>,
+    },
+    /// `delete-healthcheck`.
+    DeleteChecks(Vec<String>),
 }
 
 /// A command that shows configuration or state.
@@ -210,6 +227,15 @@ async fn send(
             let changed = client.modify_servers(&refs(&ids), &settings).await?;
             ("modified", changed)
         }
+        Request::CreateCheck { name, settings } => {
+            client.create_check(&name, &settings).await?;
+            ("created", vec![name])
+        }
+        Request::ModifyCheck { name, settings } => {
+            let changed = client.modify_check(&name, &settings).await?;
+            ("modified", changed.then_some(name).into_iter().collect())
+        }
+        Request::DeleteChecks(names) => ("deleted", client.delete_checks(&refs(&names)).await?),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use libilb::describe::{Description, RuleDescription, Status};
 use libilb::error::Item;
-use libilb::rule::{Flags, Orphans, Protocol, Rule, RuleSettings, VipSettings};
+use libilb::healthcheck_use;
+use libilb::rule::{Flags, HealthCheckUse, Orphans, Protocol, Rule, RuleSettings, VipSettings};
 
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ fn create(args: CreateRule) -> Result<Action, Error> {
     let mut pairs = METHOD.parse(&args.method)?;
     pairs.extend(TIMERS.parse(&args.timers)?);
     pairs.extend(OUTGOING.parse(&args.outgoing)?);
-    let health = HEALTH.parse(&args.health)?;
+    pairs.extend(HEALTH.parse(&args.health)?);
     set(pairs, &mut settings)?;
     if args.persistent {
         settings.pmask.get_or_insert_default();
@@ -75,8 +76,10 @@ fn create(args: CreateRule) -> Result<Action, Error> {
             )));
         }
     }
-    if !health.is_empty() {
-        return Err(Error::not_supported("health checks", Some("leave -h out")));
+    if settings.health_check.is_none() && settings.health_check_port.is_some() {
+        return Err(Error::Usage(
+            "missing: -h hc-name=NAME ('lbadm help create-rule' explains it)".to_string(),
+        ));
     }
     settings
         .check(&args.name)
@@ -96,13 +99,17 @@ fn modify(args: ModifyRule) -> Result<Action, Error> {
     incoming(&args.incoming, &mut settings)?;
     let mut pairs = METHOD.parse(&args.method)?;
     pairs.extend(TIMERS.parse(&args.timers)?);
+    match &args.health[..] {
+        [word] if healthcheck_use::is_none(word) => settings.health_check = Some(word.clone()),
+        given => pairs.extend(HEALTH.parse(given)?),
+    }
     set(pairs, &mut settings)?;
     if args.persistent {
         settings.pmask.get_or_insert_default();
     }
     if settings == RuleSettings::default() {
         return Err(Error::Usage(
-            "what shall be changed? Give -m, -t, -i or -p ('lbadm help modify-rule' explains it)"
+            "what shall be changed? Give -m, -t, -h, -i or -p ('lbadm help modify-rule' explains it)"
                 .to_string(),
         ));
     }
@@ -176,13 +183,13 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
                 settings.timeouts.insert(state, seconds);
             }
             Key::Servergroup => settings.servergroup = value,
+            Key::HcName => settings.health_check = Some(value),
+            Key::HcPort => settings.health_check_port = Some(value),
             Key::Vip
             | Key::Port
             | Key::Protocol
             | Key::Client
             | Key::ManageAddresses
-            | Key::HcName
-            | Key::HcPort
             | Key::Server
             | Key::Limit(_)
             | Key::Id => {}
@@ -349,7 +356,16 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
                 .collect();
             all.join(",").into()
         }),
+        extra("HC-NAME", |r| checked(r, |used| used.name.as_str().into())),
+        extra("HC-PORT", |r| {
+            checked(r, |used| used.port.map(Cell::from).unwrap_or_default())
+        }),
     ]
+}
+
+fn checked(row: &Row<'_>, value: fn(&HealthCheckUse) -> Cell) -> Cell {
+    let used = row.rule.rule.health_check.as_ref();
+    used.map(value).unwrap_or_default()
 }
 
 fn yes(value: bool) -> Cell {
@@ -379,6 +395,7 @@ fn concerns(name: &str, rule: &Rule) -> bool {
         "SLOW-START" => rule.slow_start > 0,
         "MAX-NEW-FLOWS" => rule.max_new_flows > 0,
         "TIMEOUTS" => !rule.timeouts.is_empty(),
+        "HC-NAME" | "HC-PORT" => rule.health_check.is_some(),
         _ => true,
     }
 }

@@ -14,6 +14,7 @@ use libilb::port;
 use crate::retired::RetiredRule;
 use crate::risen::Risen;
 use crate::state::State;
+use crate::vigour::Vigours;
 
 /// What is compiled with every state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Surroundings {
     pub limits: Limits,
     /// Servers that came up lately.
     pub risen: Risen,
+    /// What health checks have found out.
+    pub vigours: Vigours,
 }
 
 /// The snapshot of a state: its enabled rules, and whatever is retired.
@@ -34,7 +37,7 @@ pub fn snapshot(state: &State, surroundings: &Surroundings) -> SnapshotSpec {
         limits: surroundings.limits,
         rules: numbers
             .into_iter()
-            .filter_map(|number| rule_of(state, number, &surroundings.risen))
+            .filter_map(|number| rule_of(state, number, surroundings))
             .collect(),
     }
 }
@@ -44,14 +47,17 @@ pub fn snapshot(state: &State, surroundings: &Surroundings) -> SnapshotSpec {
 pub struct Given {
     /// The state that it forwards by.
     pub state: State,
-    /// What was known then of servers that came up.
-    pub risen: Risen,
+    /// What was compiled with it.
+    pub surroundings: Surroundings,
 }
 
 /// What leads from the snapshot that was given to that of `after`. The work is that of the difference.
 pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> SpecChange {
     let before = &given.state;
-    let mut risen: HashSet<ServerId> = surroundings.risen.different(&given.risen).collect();
+    let mut risen: HashSet<ServerId> = surroundings
+        .risen
+        .different(&given.surroundings.risen)
+        .collect();
     let mut numbers: BTreeSet<RuleId> = BTreeSet::new();
     let (old, new) = (&before.configuration, &after.configuration);
     for rule in new.rules.since(&old.rules) {
@@ -69,6 +75,8 @@ pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> Spec
             numbers.extend(new.rules_of(key).map(|rule| rule.number));
         }
     }
+    let old = &given.surroundings.vigours;
+    numbers.extend(surroundings.vigours.different(old));
     let (old, new) = (&before.retired, &after.retired);
     numbers.extend(new.rules.since(&old.rules).map(|rule| *rule.key));
     numbers.extend(new.servers.since(&old.servers).map(|server| server.key.0));
@@ -80,7 +88,7 @@ pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> Spec
         ..SpecChange::default()
     };
     for number in numbers {
-        match rule_of(after, number, &surroundings.risen) {
+        match rule_of(after, number, surroundings) {
             Some(rule) => change.rules.push(rule),
             None if is_given(before, number) => change.removed.push(number),
             None => {}
@@ -96,16 +104,16 @@ fn is_given(state: &State, number: RuleId) -> bool {
 }
 
 /// What the fast path has to know of the rule with this number, if anything.
-fn rule_of(state: &State, number: RuleId, risen: &Risen) -> Option<RuleSpec> {
+fn rule_of(state: &State, number: RuleId, surroundings: &Surroundings) -> Option<RuleSpec> {
     if let Some(record) = state.retired.rules.get(&number) {
-        return Some(leaving(record, risen));
+        return Some(leaving(record, surroundings));
     }
     let rule = state.configuration.rules.by_number(number)?;
-    rule.enabled.then(|| active(state, rule, risen))
+    rule.enabled.then(|| active(state, rule, surroundings))
 }
 
 /// A rule with the enabled servers of its group, and its retired ones.
-fn active(state: &State, item: &Rule, risen: &Risen) -> RuleSpec {
+fn active(state: &State, item: &Rule, surroundings: &Surroundings) -> RuleSpec {
     let group = state.configuration.group_of(item);
     let servers = group
         .into_iter()
@@ -118,21 +126,21 @@ fn active(state: &State, item: &Rule, risen: &Risen) -> RuleSpec {
         .map(|record| (&record.server, false));
     RuleSpec {
         places: group.map_or(0, |group| group.places),
-        ..rule(item, true, servers.chain(leaving), risen)
+        ..rule(item, true, servers.chain(leaving), surroundings)
     }
 }
 
 /// A rule that only serves the connections that it has.
-fn leaving(record: &RetiredRule, risen: &Risen) -> RuleSpec {
+fn leaving(record: &RetiredRule, surroundings: &Surroundings) -> RuleSpec {
     let servers = record.servers.iter().map(|server| (server, false));
-    rule(&record.rule, false, servers, risen)
+    rule(&record.rule, false, servers, surroundings)
 }
 
 fn rule<'a>(
     rule: &Rule,
     accepting: bool,
     servers: impl Iterator<Item = (&'a Server, bool)>,
-    risen: &Risen,
+    surroundings: &Surroundings,
 ) -> RuleSpec {
     RuleSpec {
         id: rule.number,
@@ -176,7 +184,7 @@ fn rule<'a>(
         new_flows_per_second: rule.max_new_flows,
         timeouts: timeouts(rule),
         servers: servers
-            .filter_map(|(item, accepting)| server(rule, item, accepting, risen))
+            .filter_map(|(item, accepting)| server(rule, item, accepting, surroundings))
             .collect(),
     }
 }
@@ -253,7 +261,14 @@ fn timeouts(rule: &Rule) -> Timeouts {
 }
 
 /// `None` for a server whose ports do not fit the rule, which a valid configuration has none of.
-fn server(rule: &Rule, server: &Server, accepting: bool, risen: &Risen) -> Option<ServerSpec> {
+fn server(
+    rule: &Rule,
+    server: &Server,
+    accepting: bool,
+    surroundings: &Surroundings,
+) -> Option<ServerSpec> {
+    let vigour = surroundings.vigours.of(rule.number, server.number);
+    let risen = surroundings.risen.since(server.number);
     Some(ServerSpec {
         id: server.number,
         name: server.id.clone(),
@@ -263,12 +278,17 @@ fn server(rule: &Rule, server: &Server, accepting: bool, risen: &Risen) -> Optio
             port::PortMap::Collapse(port) => PortMap::Collapse(port),
             port::PortMap::Shift(first) => PortMap::Shift(first),
         },
-        weight: server.weight,
+        // Who took a server's share away meant it, whatever its check says.
+        weight: match server.weight {
+            0 => 0,
+            weight => vigour.weight.map_or(weight, |found| found.apply(weight)),
+        },
         accepting,
+        dead: vigour.dead,
         max_connections: server.max_connections,
         min_connections: server.min_connections,
         up_since: match accepting && rule.slow_start > 0 {
-            true => risen.since(server.number),
+            true => risen.max(vigour.up_since),
             false => 0,
         },
         place: server.place,

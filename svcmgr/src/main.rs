@@ -20,6 +20,7 @@ mod state;
 mod store;
 #[cfg(test)]
 mod test_folder;
+mod vigour;
 
 use std::process::ExitCode;
 

@@ -9,10 +9,11 @@ use futures_util::StreamExt;
 use libilb::ErrorKind;
 use libilb::client::{Client, ClientError};
 use libilb::dbus::{
-    BUS_NAME, ROOT_PATH, RuleProxy, ServerGroupProxy, ServerProxy, group_path, rule_path,
-    server_path,
+    BUS_NAME, HealthCheckProxy, ROOT_PATH, RuleProxy, ServerGroupProxy, ServerProxy, check_path,
+    group_path, rule_path, server_path,
 };
 use libilb::describe::{Fastpath, State};
+use libilb::model::{HealthCheckSettings, RuleSettings};
 use zbus::fdo::{ObjectManagerProxy, PropertiesProxy};
 
 const MANAGER: [&str; 4] = ["call", BUS_NAME, ROOT_PATH, "org.ilb.Ilb1.Manager"];
@@ -516,4 +517,141 @@ async fn ten_thousand_servers_are_no_trouble() {
         client.enable_servers(&["_big.9999"], false).await.unwrap(),
         ["_big.9999"]
     );
+}
+
+fn check(text: &str) -> HealthCheckSettings {
+    let mut settings = HealthCheckSettings::default();
+    settings.parse(text).expect("settings of a health check");
+    settings
+}
+
+#[tokio::test]
+async fn health_checks_are_objects_that_rules_use() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (mut manager, client) = node.start_sim(&bus).await;
+    filled(&client).await;
+    let connection = bus.connection().await;
+    let objects = ObjectManagerProxy::new(&connection, BUS_NAME, ROOT_PATH)
+        .await
+        .unwrap();
+    let mut added = objects.receive_interfaces_added().await.unwrap();
+    let mut removed = objects.receive_interfaces_removed().await.unwrap();
+
+    let path = client
+        .create_check(
+            "Page-1",
+            &check("test=http,url=/health,status=200\\,301,timeout=500ms"),
+        )
+        .await
+        .unwrap();
+    assert_eq!(path, check_path("page-1"));
+    let signal = added.next().await.unwrap();
+    assert_eq!(signal.args().unwrap().object_path().as_str(), path);
+    let object = HealthCheckProxy::new(&connection, path.as_str())
+        .await
+        .unwrap();
+    assert_eq!(object.name().await.unwrap(), "Page-1");
+    assert_eq!(object.test().await.unwrap(), "http");
+    assert_eq!(object.timeout().await.unwrap(), 0.5);
+    assert_eq!(object.interval().await.unwrap(), 30.0);
+    assert_eq!(object.count().await.unwrap(), 3);
+    assert!(object.ping().await.unwrap());
+    // What the property says makes the same check again.
+    let said = object.settings().await.unwrap();
+    let again = libilb::healthcheck::settings_from_dbus(&said).unwrap();
+    let described = client.describe().await.unwrap();
+    assert_eq!(again.check("Page-1"), Ok(described.checks[0].check.clone()));
+
+    let used = |name: &str, port: Option<&str>| RuleSettings {
+        health_check: Some(name.into()),
+        health_check_port: port.map(str::to_string),
+        ..RuleSettings::default()
+    };
+    assert!(
+        client
+            .modify_rule("shop", &used("PAGE-1", Some("8080")))
+            .await
+            .unwrap()
+    );
+    let description = client.describe().await.unwrap();
+    assert_eq!(description.check("page-1").unwrap().rules, ["shop"]);
+    let properties = PropertiesProxy::new(&connection, BUS_NAME, path.as_str())
+        .await
+        .unwrap();
+    let mut changes = properties.receive_properties_changed().await.unwrap();
+    assert!(
+        !client
+            .modify_check("PAGE-1", &check("count=3"))
+            .await
+            .unwrap()
+    );
+    assert!(
+        client
+            .modify_check("PAGE-1", &check("count=2"))
+            .await
+            .unwrap()
+    );
+    let change = changes.next().await.unwrap();
+    let args = change.args().unwrap();
+    assert!(args.changed_properties().contains_key("Count"), "{args:?}");
+
+    for (refused, wanted) in [
+        (
+            client.delete_checks(&["page-1"]).await.map(drop),
+            ErrorKind::InUse,
+        ),
+        (
+            client.delete_checks(&["nosuch"]).await.map(drop),
+            ErrorKind::NotFound,
+        ),
+        (
+            client
+                .create_check("page-1", &check("test=tcp"))
+                .await
+                .map(drop),
+            ErrorKind::AlreadyExists,
+        ),
+        (
+            client.create_check("x", &check("count=2")).await.map(drop),
+            ErrorKind::InvalidArgument,
+        ),
+        (
+            client
+                .modify_check("page-1", &check("count=0"))
+                .await
+                .map(drop),
+            ErrorKind::InvalidArgument,
+        ),
+        (
+            client
+                .modify_rule("shop", &used("nosuch", None))
+                .await
+                .map(drop),
+            ErrorKind::NotFound,
+        ),
+    ] {
+        assert_eq!(kind(refused), wanted);
+    }
+
+    // Everything is there again after a crash.
+    let before = client.describe().await.unwrap();
+    manager.kill();
+    let (_manager, client) = node.start_sim(&bus).await;
+    let after = client.describe().await.unwrap();
+    assert_eq!(
+        (&after.checks, &after.rules),
+        (&before.checks, &before.rules)
+    );
+    assert_eq!(after.checks[0].check.timing.count, 2);
+
+    assert!(
+        client
+            .modify_rule("shop", &used("none", None))
+            .await
+            .unwrap()
+    );
+    assert_eq!(client.delete_checks(&["PAGE-1"]).await.unwrap(), ["Page-1"]);
+    let gone = removed.next().await.unwrap();
+    assert_eq!(gone.args().unwrap().object_path().as_str(), path);
+    assert!(client.describe().await.unwrap().checks.is_empty());
 }

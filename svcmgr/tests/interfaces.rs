@@ -17,6 +17,7 @@ use introspection::{Emits, Interface, Member};
 use libilb::ErrorKind;
 use libilb::client::Client;
 use libilb::dbus::{BUS_NAME, ROOT_PATH};
+use libilb::healthcheck::HealthCheckSettings;
 
 /// Methods that everybody may call. Any other asks polkit.
 const READING: &[&str] = &["Describe", "Explain", "GetStatistics", "ListConnections"];
@@ -38,6 +39,9 @@ fn project(path: &str) -> PathBuf {
 /// One object of every kind.
 async fn filled(client: &Client) {
     client.create_group("web", &["192.0.2.10"]).await.unwrap();
+    let mut check = HealthCheckSettings::default();
+    check.parse("test=tcp").unwrap();
+    client.create_check("alive", &check).await.unwrap();
     let shop = rule("198.51.100.1", "web");
     client.create_rule("shop", &shop).await.unwrap();
 }
@@ -157,6 +161,10 @@ fn every_key_error_and_counter_is_documented_and_no_other() {
     for (mark, keys) in [
         ("CreateRule", libilb::dbus::SETTINGS),
         ("ModifyServers", libilb::dbus::SERVER_SETTINGS),
+        (
+            "CreateHealthCheck",
+            libilb::healthcheck::HEALTH_CHECK_SETTINGS,
+        ),
         ("ListConnections", libilb::connections::FILTER),
         ("Explain", libilb::explain::PACKET),
     ] {

@@ -12,6 +12,7 @@ use crate::describe::Description;
 use crate::error::ErrorKind;
 use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
+use crate::healthcheck::{self, HealthCheckSettings};
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
 use crate::stats::Statistics;
@@ -290,6 +291,32 @@ impl Client {
         } else {
             self.manager.disable_servers(ids).await?
         })
+    }
+
+    /// Creates a health check and returns its object path.
+    pub async fn create_check(
+        &self,
+        name: &str,
+        settings: &HealthCheckSettings,
+    ) -> Result<String, ClientError> {
+        let settings = healthcheck::settings_to_dbus(settings);
+        let path = self.manager.create_health_check(name, settings).await?;
+        Ok(path.to_string())
+    }
+
+    /// Changes a health check. False if it was so already.
+    pub async fn modify_check(
+        &self,
+        name: &str,
+        settings: &HealthCheckSettings,
+    ) -> Result<bool, ClientError> {
+        let settings = healthcheck::settings_to_dbus(settings);
+        Ok(self.manager.modify_health_check(name, settings).await?)
+    }
+
+    /// Deletes health checks.
+    pub async fn delete_checks(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.delete_health_checks(names).await?)
     }
 
     /// Changes weights and limits of servers. Returns the ids of those that changed.

@@ -21,6 +21,8 @@ pub const MANAGER_INTERFACE: &str = "org.ilb.Ilb1.Manager";
 pub const RULE_INTERFACE: &str = "org.ilb.Ilb1.Rule";
 /// Interface of a server group.
 pub const SERVER_GROUP_INTERFACE: &str = "org.ilb.Ilb1.ServerGroup";
+/// Interface of a health check.
+pub const HEALTH_CHECK_INTERFACE: &str = "org.ilb.Ilb1.HealthCheck";
 /// Interface of a server.
 pub const SERVER_INTERFACE: &str = "org.ilb.Ilb1.Server";
 /// What stands before [`ErrorKind::word`] in the name of an error.
@@ -50,6 +52,11 @@ pub fn group_path(name: &str) -> String {
 /// Object path of a server.
 pub fn server_path(id: &str) -> String {
     format!("{ROOT_PATH}/server/{}", escape(id))
+}
+
+/// Object path of a health check.
+pub fn check_path(name: &str) -> String {
+    format!("{ROOT_PATH}/healthcheck/{}", escape(name))
 }
 
 /// A name as an element of an object path: in lower case, since names are the same in any case; letters and digits stay,
@@ -109,6 +116,8 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("slow-start", "u"),
     ("max-new-flows", "u"),
     ("manage-addresses", "b"),
+    ("health-check", "s"),
+    ("health-check-port", "s"),
 ];
 
 /// The keys of the `settings` dictionary of `ModifyServers`, with the D-Bus type of each.
@@ -174,6 +183,11 @@ pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Varian
         ("slow-start", number(settings.slow_start)),
         ("max-new-flows", number(settings.max_new_flows)),
         ("manage-addresses", flag(settings.manage_addresses)),
+        ("health-check", settings.health_check.as_ref().map(text)),
+        (
+            "health-check-port",
+            settings.health_check_port.as_ref().map(text),
+        ),
     ];
     map.extend(optional.into_iter().filter_map(|(k, v)| Some((k, v?))));
     map
@@ -256,6 +270,8 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
             "persist-timeout" => settings.persist_timeout = Some(read(key, value)?),
             "pmask" => settings.pmask = Some(read_text(key, value)?),
             "manage-addresses" => settings.manage_addresses = Some(read(key, value)?),
+            "health-check" => settings.health_check = Some(read_text(key, value)?),
+            "health-check-port" => settings.health_check_port = Some(read_text(key, value)?),
             _ => return Err(unknown(SETTINGS, key)),
         }
     }
@@ -375,6 +391,26 @@ pub trait Manager {
         settings: HashMap<&str, Variant<'_>>,
     ) -> zbus::Result<Vec<String>>;
 
+    /// Creates a health check; see [`crate::healthcheck::HEALTH_CHECK_SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_health_check(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes a health check; what is not given stays. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_health_check(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<bool>;
+
+    /// Deletes health checks and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_health_checks(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
     /// All counters; see [`crate::stats`].
     fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;
 
@@ -468,6 +504,48 @@ pub trait ServerGroup {
     /// Ids of its servers.
     #[zbus(property)]
     fn servers(&self) -> zbus::fdo::Result<Vec<String>>;
+}
+
+/// A health check, at [`check_path`].
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.HealthCheck",
+    default_service = "org.ilb.Ilb1"
+)]
+pub trait HealthCheck {
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::CheckDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Kind of the test, or the path of a script.
+    #[zbus(property)]
+    fn test(&self) -> zbus::fdo::Result<String>;
+
+    /// Seconds that a test may take.
+    #[zbus(property)]
+    fn timeout(&self) -> zbus::fdo::Result<f64>;
+
+    /// Seconds from one test to the next, on average.
+    #[zbus(property)]
+    fn interval(&self) -> zbus::fdo::Result<f64>;
+
+    /// Failures in a row that make a server dead.
+    #[zbus(property)]
+    fn count(&self) -> zbus::fdo::Result<u32>;
+
+    /// Whether the server is pinged before each test.
+    #[zbus(property)]
+    fn ping(&self) -> zbus::fdo::Result<bool>;
+
+    /// See [`crate::healthcheck::HEALTH_CHECK_SETTINGS`].
+    #[zbus(property)]
+    fn settings(&self) -> zbus::fdo::Result<HashMap<String, OwnedVariant>>;
 }
 
 /// A server, at [`server_path`].

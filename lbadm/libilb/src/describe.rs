@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::healthcheck::HealthCheck;
 use crate::model::{Rule, Server};
 
 /// Everything that there is to know about a node, but for its counters.
@@ -32,6 +33,9 @@ pub struct Description {
     pub rules: Vec<RuleDescription>,
     /// Server groups by name.
     pub groups: Vec<GroupDescription>,
+    /// Health checks by name.
+    #[serde(default)]
+    pub checks: Vec<CheckDescription>,
     /// Every reason for which the fast path drops packets.
     #[serde(default)]
     pub drop_reasons: Vec<DropReason>,
@@ -50,6 +54,13 @@ impl Description {
         self.groups
             .iter()
             .find(|g| g.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The health check of this name, in any case.
+    pub fn check(&self, name: &str) -> Option<&CheckDescription> {
+        self.checks
+            .iter()
+            .find(|c| c.check.name.eq_ignore_ascii_case(name))
     }
 
     /// As `Describe()` returns it.
@@ -160,6 +171,17 @@ pub struct GroupDescription {
     pub name: String,
     /// The servers in the order in which they were added, then removed ones that still have connections.
     pub servers: Vec<ServerDescription>,
+}
+
+/// A health check with what uses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDescription {
+    /// The check as configured.
+    #[serde(flatten)]
+    pub check: HealthCheck,
+    /// Names of the rules that use it.
+    #[serde(default)]
+    pub rules: Vec<String>,
 }
 
 /// A server with its state.

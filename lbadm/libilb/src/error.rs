@@ -168,6 +168,29 @@ pub enum ModelError {
         /// The rules that use it.
         rules: Vec<String>,
     },
+    /// A health check that rules use cannot be deleted.
+    #[error(
+        "health check '{check}' is used by {} {}: take it off with 'lbadm modify-rule -h none {}' first",
+        if rules.len() == 1 { "rule" } else { "rules" },
+        quote(rules).join(", "),
+        if rules.len() == 1 { &rules[0] } else { "RULE" }
+    )]
+    CheckInUse {
+        /// The health check.
+        check: String,
+        /// The rules that use it.
+        rules: Vec<String>,
+    },
+    /// A rule and its health check do not fit together.
+    #[error("health check '{check}' does not fit rule '{rule}': {problem}")]
+    CheckMismatch {
+        /// The rule.
+        rule: String,
+        /// The health check.
+        check: String,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// Two rules claim the same traffic.
     #[error(
         "rule '{rule}' would claim {claim}, which rule '{other}' has: use another vip, protocol, port or client, or delete \
@@ -224,10 +247,11 @@ impl ModelError {
             | ModelError::Missing { .. } => ErrorKind::InvalidArgument,
             ModelError::NotFound { .. } | ModelError::NotInGroup { .. } => ErrorKind::NotFound,
             ModelError::AlreadyExists { .. } => ErrorKind::AlreadyExists,
-            ModelError::GroupInUse { .. } => ErrorKind::InUse,
+            ModelError::GroupInUse { .. } | ModelError::CheckInUse { .. } => ErrorKind::InUse,
             ModelError::Overlap { .. }
             | ModelError::DuplicateServer { .. }
-            | ModelError::Mismatch { .. } => ErrorKind::Conflict,
+            | ModelError::Mismatch { .. }
+            | ModelError::CheckMismatch { .. } => ErrorKind::Conflict,
             ModelError::NotSupported { .. } => ErrorKind::NotSupported,
         }
     }

@@ -23,6 +23,7 @@ pub mod explain;
 pub mod export;
 pub mod health;
 pub mod healthcheck;
+pub mod healthcheck_use;
 pub mod import;
 pub mod map;
 pub mod model;

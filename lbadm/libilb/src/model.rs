@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Item, ModelError};
+use crate::healthcheck::HealthCheck;
+use crate::healthcheck_use::check_use;
 use crate::map::Map;
 use crate::port::{self, PortMap};
 use crate::rules::Rules;
@@ -16,10 +18,15 @@ use crate::server::{ServerSpec, Target, UNPLACED};
 use crate::validate::check_fit;
 use crate::words;
 
+mod checks;
+
+pub use checks::MAX_CHECKS;
+
+pub use crate::healthcheck::HealthCheckSettings;
 pub use crate::port::PortRange;
 pub use crate::rule::{
-    Algorithm, Flags, Orphans, Persistence, Prefix, Protocol, Rule, RuleSettings, Timeout,
-    Topology, Tunnel, TunnelChecksum, Vip, VipSettings, Vips,
+    Algorithm, CheckPort, Flags, HealthCheckUse, Orphans, Persistence, Prefix, Protocol, Rule,
+    RuleSettings, Timeout, Topology, Tunnel, TunnelChecksum, Vip, VipSettings, Vips,
 };
 pub use crate::server::{Server, ServerSettings};
 pub use crate::servergroup::ServerGroup;
@@ -29,13 +36,16 @@ pub const MAX_RULES: usize = 65_536;
 /// Most servers of one group.
 pub const MAX_SERVERS: usize = 65_536;
 
-/// All rules and server groups, and the counters that number them.
+/// All rules, server groups and health checks, and the counters that number them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// By [`key`].
     pub rules: Rules,
     /// By [`key`].
     pub groups: Map<String, Arc<ServerGroup>>,
+    /// By [`key`].
+    #[serde(default)]
+    pub checks: Map<String, Arc<HealthCheck>>,
     /// Number of the next rule. Grows only; stored with the rest.
     pub next_rule: u32,
     /// Number of the next server. Grows only; stored with the rest.
@@ -47,6 +57,7 @@ impl Default for Configuration {
         Configuration {
             rules: Rules::default(),
             groups: Map::default(),
+            checks: Map::default(),
             next_rule: 1,
             next_server: 1,
         }
@@ -114,6 +125,7 @@ impl Configuration {
         }
         rule.servergroup = group.name.clone();
         rule.number = self.next_rule;
+        self.adopt_check(&mut rule)?;
         self.check_among(&rule)?;
         let next = self.next_rule.checked_add(1);
         self.next_rule = next.ok_or_else(|| too_many("rule", name, u32::MAX as usize))?;
@@ -136,11 +148,12 @@ impl Configuration {
         let Some(old) = self.rule(name) else {
             return Ok(None);
         };
-        let new = settings.amend(old)?;
+        let mut new = settings.amend(old)?;
+        self.adopt_check(&mut new)?;
         if new == **old {
             return Ok(None);
         }
-        if new.clients != old.clients {
+        if new.clients != old.clients || new.health_check != old.health_check {
             self.check_among(&new)?;
         }
         let new = Arc::new(new);
@@ -280,6 +293,9 @@ impl Configuration {
         let next_server = self.extend(&mut new, specs)?;
         for rule in self.rules_of(group) {
             check_fit(rule, &new, before)?;
+            if let Some(check) = self.check_of(rule) {
+                check_use(rule, check, &new.servers[before..])?;
+            }
         }
         let added = new.servers[before..].to_vec();
         self.groups.insert(key(group), Arc::new(new));

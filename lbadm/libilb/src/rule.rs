@@ -11,6 +11,8 @@ use crate::words::{self, Word};
 
 use crate::algorithm::{self, ALGORITHMS};
 pub use crate::algorithm::{Algorithm, Flags};
+pub use crate::healthcheck::CheckPort;
+pub use crate::healthcheck_use::HealthCheckUse;
 pub use crate::settings::RuleSettings;
 pub use crate::timeout::{Timeout, Timeouts};
 pub use crate::tunnel::{Tunnel, TunnelChecksum};
@@ -80,6 +82,9 @@ pub struct Rule {
     /// Idle times of single states.
     #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
     pub timeouts: Timeouts,
+    /// What its servers have to pass to get new connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckUse>,
     /// Whether the manager puts the rule's addresses on an interface.
     #[serde(default = "yes")]
     pub manage_addresses: bool,
@@ -430,8 +435,8 @@ fn check_proxy_src(rule: &Rule) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Checks the name of a rule or server group: 1 to [`MAX_NAME`] ASCII letters, digits, `-`, `_` and `.`, beginning with
-/// a letter or digit (a leading `_` marks server ids).
+/// Checks the name of a rule, server group or health check: 1 to [`MAX_NAME`] ASCII letters, digits, `-`, `_` and `.`,
+/// beginning with a letter or digit (a leading `_` marks server ids).
 ///
 /// # Errors
 /// [`ModelError::Invalid`].

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::address::{self, Family, Purpose};
 use crate::error::{Item, ModelError};
+use crate::healthcheck_use;
 use crate::rule::{
     Algorithm, Flags, Orphans, PERSIST_TIMEOUT, Persistence, Rule, Timeouts, Topology, Tunnel,
     VipSettings, Vips, check_name, check_rule,
@@ -61,6 +62,10 @@ pub struct RuleSettings {
     pub max_new_flows: Option<u32>,
     /// Yes if not given.
     pub manage_addresses: Option<bool>,
+    /// Name of an existing health check; `none` for no check.
+    pub health_check: Option<String>,
+    /// See [`crate::rule::CheckPort::parse`]; any port of the server if not given.
+    pub health_check_port: Option<String>,
 }
 
 impl RuleSettings {
@@ -147,6 +152,7 @@ impl RuleSettings {
             conn_drain: 0,
             nat_timeout: 0,
             timeouts: Timeouts::new(),
+            health_check: None,
             manage_addresses: self.manage_addresses.unwrap_or(true),
         };
         self.change(&mut rule)?;
@@ -234,7 +240,11 @@ impl RuleSettings {
         set(self.slow_start, &mut rule.slow_start);
         set(self.max_new_flows, &mut rule.max_new_flows);
         rule.one_packet = self.one_packet.unwrap_or(rule.one_packet);
-        Ok(())
+        healthcheck_use::change(
+            rule,
+            self.health_check.as_deref(),
+            self.health_check_port.as_deref(),
+        )
     }
 
     fn change_persistence(&self, rule: &mut Rule) -> Result<(), ModelError> {

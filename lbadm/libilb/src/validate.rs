@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::error::ModelError;
+use crate::healthcheck_use::check_use;
 use crate::model::{Configuration, key};
 use crate::port::{self, PortMap, PortRange};
 use crate::rule::{Prefix, Protocol, Rule, Topology};
@@ -50,6 +51,9 @@ impl Configuration {
             self.rules.values().map(|r| r.number),
             self.next_rule,
         )?;
+        for (k, check) in &self.checks {
+            check_key(k, &check.name)?;
+        }
         let mut claims: Vec<&Rule> = Vec::with_capacity(self.rules.len());
         for (k, rule) in &self.rules {
             check_key(k, &rule.name)?;
@@ -58,6 +62,7 @@ impl Configuration {
                 .group_of(rule)
                 .ok_or_else(|| self.group_not_found(&rule.servergroup))?;
             check_fit(rule, group, 0)?;
+            self.check_use_of(rule, &group.servers)?;
             claims.push(rule);
         }
         claim_conflicts(&claims)
@@ -82,7 +87,20 @@ impl Configuration {
         let group = self
             .group_of(rule)
             .ok_or_else(|| self.group_not_found(&rule.servergroup))?;
-        check_fit(rule, group, 0)
+        check_fit(rule, group, 0)?;
+        self.check_use_of(rule, &group.servers)
+    }
+
+    /// Checks that the health check of a rule is there, is spelled so, and can be carried out.
+    fn check_use_of(&self, rule: &Rule, servers: &[Server]) -> Result<(), ModelError> {
+        let Some(used) = &rule.health_check else {
+            return Ok(());
+        };
+        let check = self
+            .check(&used.name)
+            .filter(|check| check.name == used.name)
+            .ok_or_else(|| self.check_not_found(&[&used.name]))?;
+        check_use(rule, check, servers)
     }
 }
 

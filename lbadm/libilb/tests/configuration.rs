@@ -1,6 +1,7 @@
 //! What can be done to a configuration, and that it stays valid whatever is done.
 
 use libilb::describe::Description;
+use libilb::healthcheck::HealthCheckSettings;
 use libilb::model::{Configuration, RuleSettings, Topology};
 use libilb::port::{self, PortMap, PortRange};
 use libilb::rule::{Protocol, Rule, Vip};
@@ -271,10 +272,14 @@ fn a_configuration_that_was_tampered_with_is_not_valid() {
         .unwrap();
     good.create_rule("a", &settings("192.0.2.80", "80", "web"))
         .unwrap();
-    good.create_rule("b", &settings("192.0.2.80", "81", "web"))
-        .unwrap();
+    good.create_check("alive", &check("test=tcp")).unwrap();
+    let checked = RuleSettings {
+        health_check: Some("alive".into()),
+        ..settings("192.0.2.80", "81", "web")
+    };
+    good.create_rule("b", &checked).unwrap();
     good.validate().unwrap();
-    let spoil: [fn(&mut Configuration); 8] = [
+    let spoil: [fn(&mut Configuration); 10] = [
         |c| c.next_rule = 2,
         |c| c.next_server = 2,
         |c| drop(c.groups.remove("web")),
@@ -283,6 +288,12 @@ fn a_configuration_that_was_tampered_with_is_not_valid() {
         |c| spoil_rule(c, |rule| rule.topology = Topology::Nat),
         |c| spoil_rule(c, |rule| rule.name = "x".into()),
         |c| std::sync::Arc::make_mut(c.groups.get_mut("web").unwrap()).next_index = 1,
+        |c| drop(c.checks.remove("alive")),
+        |c| {
+            spoil_rule(c, |rule| {
+                rule.health_check.as_mut().unwrap().name = "ALIVE".into()
+            })
+        },
     ];
     for (i, spoil) in spoil.iter().enumerate() {
         let mut c = good.clone();
@@ -298,6 +309,14 @@ fn descriptions_and_configurations_survive_json() {
         .unwrap();
     c.create_rule("www", &settings("192.0.2.80", "80-90", "web"))
         .unwrap();
+    c.create_check("alive", &check("test=tcp,timeout=0.5"))
+        .unwrap();
+    let used = RuleSettings {
+        health_check: Some("ALIVE".into()),
+        health_check_port: Some("8080".into()),
+        ..RuleSettings::default()
+    };
+    c.modify_rule("www", &used).unwrap();
     let json = serde_json::to_string(&c).unwrap();
     assert_eq!(serde_json::from_str::<Configuration>(&json).unwrap(), c);
     let old = r#"{"version":"9","generation":3,"state":"ok","fastpath":"behind","rules":[],"groups":[],"new":1}"#;
@@ -305,6 +324,53 @@ fn descriptions_and_configurations_survive_json() {
     assert_eq!(description.generation, 3);
     let again = Description::from_json(&description.to_json().unwrap()).unwrap();
     assert_eq!(again, description);
+}
+
+#[test]
+fn a_rule_has_its_health_check_until_it_is_taken_off() {
+    let mut c = Configuration::default();
+    c.create_group("web", &["192.0.2.11"]).unwrap();
+    c.create_check("Alive", &check("test=tcp")).unwrap();
+    c.create_check("page", &check("test=http,port=8080"))
+        .unwrap();
+    c.create_rule("www", &settings("192.0.2.80", "80", "web"))
+        .unwrap();
+    let mut modify = |name: Option<&str>, port: Option<&str>| {
+        let said = RuleSettings {
+            health_check: name.map(str::to_string),
+            health_check_port: port.map(str::to_string),
+            ..RuleSettings::default()
+        };
+        let changed = c.modify_rule("www", &said).unwrap().is_some();
+        let used = c.rule("www").unwrap().health_check.clone();
+        let words = used.map(|used| (used.name, used.port.map(|port| port.to_string())));
+        (changed, words)
+    };
+    let of = |name: &str, port: Option<&str>| Some((name.to_string(), port.map(str::to_string)));
+    // (given, then): hc-name and hc-port; whether that made a difference, and what the rule has.
+    for (given, then) in [
+        ((Some("alive"), None), (true, of("Alive", None))),
+        ((Some("ALIVE"), None), (false, of("Alive", None))),
+        ((None, Some("81")), (true, of("Alive", Some("81")))),
+        ((Some("page"), None), (true, of("page", Some("81")))),
+        ((Some("page"), Some("any")), (true, of("page", Some("ANY")))),
+        ((Some("None"), None), (true, None)),
+        ((Some("none"), None), (false, None)),
+        ((Some("alive"), Some("82")), (true, of("Alive", Some("82")))),
+    ] {
+        assert_eq!(modify(given.0, given.1), then, "{given:?}");
+    }
+    assert_eq!(c.rules_of_check("ALIVE").count(), 1);
+    c.delete_checks(&["page"]).unwrap();
+    c.delete_rules(&["www"]).unwrap();
+    c.delete_checks(&["alive", "Alive"]).unwrap();
+    assert!(c.checks.is_empty());
+}
+
+fn check(text: &str) -> HealthCheckSettings {
+    let mut settings = HealthCheckSettings::default();
+    settings.parse(text).unwrap();
+    settings
 }
 
 /// Requests of all kinds from a small world, so that they meet each other.
@@ -320,6 +386,24 @@ enum Step {
     EnableRule(Option<u8>, bool),
     ModifyRule(u8, RuleSettings),
     ModifyServer(u8, u8, ServerSettings),
+    CreateCheck(u8, HealthCheckSettings),
+    ModifyCheck(u8, HealthCheckSettings),
+    DeleteCheck(u8),
+}
+
+fn checks() -> impl Strategy<Value = HealthCheckSettings> {
+    prop::sample::select(vec![
+        "test=tcp",
+        "test=ping,source=10.0.0.7",
+        "test=tcp,source=2001:db8::7",
+        "test=http,url=/health,status=200-204",
+        "test=/bin/true,port=81",
+        "count=2",
+        "count=0",
+        "url=/",
+        "source=",
+    ])
+    .prop_map(check)
 }
 
 fn server() -> impl Strategy<Value = String> {
@@ -385,6 +469,8 @@ fn rule() -> impl Strategy<Value = RuleSettings> {
                 flags: changes.flags,
                 pmask: changes.pmask,
                 one_packet: changes.one_packet,
+                health_check: changes.health_check,
+                health_check_port: changes.health_check_port,
                 ..settings(vip, port, &format!("g{group}"))
             },
         )
@@ -404,9 +490,23 @@ fn changes() -> impl Strategy<Value = RuleSettings> {
     let flag = prop::sample::select(vec!["", "", "", "mh-port", "none"]);
     let mask = prop::sample::select(vec![None, Some(""), Some("/24"), Some("/33"), Some("none")]);
     let one_packet = prop::sample::select(vec![None, Some(true), Some(false)]);
+    let check = prop_oneof![
+        8 => Just(("", "")),
+        3 => prop::sample::select(vec![
+            ("h0", ""),
+            ("H1", ""),
+            ("H1", "81"),
+            ("h1", "any"),
+            ("none", ""),
+            ("", "81"),
+            ("h0", "0"),
+        ]),
+    ];
     let given = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
-    (clients, algorithm, flag, mask, one_packet).prop_map(
-        move |(clients, algorithm, flag, mask, one_packet)| RuleSettings {
+    (clients, algorithm, flag, mask, one_packet, check).prop_map(
+        move |(clients, algorithm, flag, mask, one_packet, check)| RuleSettings {
+            health_check: given(check.0),
+            health_check_port: given(check.1),
             clients: given(clients).into_iter().collect(),
             algorithm: algorithm.into(),
             flags: given(flag).into_iter().collect(),
@@ -446,6 +546,9 @@ fn step() -> impl Strategy<Value = Step> {
         (prop::option::of(0..4u8), any::<bool>()).prop_map(|(n, e)| Step::EnableRule(n, e)),
         (0..4u8, changes()).prop_map(|(n, r)| Step::ModifyRule(n, r)),
         (0..3u8, 0..6u8, limits()).prop_map(|(g, n, l)| Step::ModifyServer(g, n, l)),
+        (0..2u8, checks()).prop_map(|(n, s)| Step::CreateCheck(n, s)),
+        (0..2u8, checks()).prop_map(|(n, s)| Step::ModifyCheck(n, s)),
+        (0..2u8).prop_map(Step::DeleteCheck),
     ]
 }
 
@@ -464,6 +567,9 @@ fn apply(c: &mut Configuration, step: &Step) -> Result<(), libilb::ModelError> {
         }
         Step::ModifyRule(n, r) => c.modify_rule(&format!("r{n}"), r).map(drop),
         Step::ModifyServer(g, n, l) => c.modify_servers(&[format!("_g{g}.{n}")], l).map(drop),
+        Step::CreateCheck(n, s) => c.create_check(&format!("h{n}"), s).map(drop),
+        Step::ModifyCheck(n, s) => c.modify_check(&format!("H{n}"), s).map(drop),
+        Step::DeleteCheck(n) => c.delete_checks(&[format!("h{n}")]).map(drop),
     }
 }
 
@@ -515,7 +621,7 @@ fn the_random_steps_are_accepted_and_refused_in_every_way() {
     let mut runner = TestRunner::deterministic();
     let mut c = Configuration::default();
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..5000 {
+    for _ in 0..30_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
         let kind = match step {
             Step::CreateGroup(..) => "create group",
@@ -528,6 +634,9 @@ fn the_random_steps_are_accepted_and_refused_in_every_way() {
             Step::EnableRule(..) => "enable rule",
             Step::ModifyRule(..) => "modify rule",
             Step::ModifyServer(..) => "modify server",
+            Step::CreateCheck(..) => "create check",
+            Step::ModifyCheck(..) => "modify check",
+            Step::DeleteCheck(..) => "delete check",
         };
         let outcome = match apply(&mut c, &step) {
             Ok(()) => "ok".to_string(),
@@ -561,6 +670,16 @@ fn the_random_steps_are_accepted_and_refused_in_every_way() {
         "modify server: ok",
         "modify server: InvalidArgument",
         "modify server: NotFound",
+        "modify rule: NotFound",
+        "create check: ok",
+        "create check: AlreadyExists",
+        "create check: InvalidArgument",
+        "modify check: ok",
+        "modify check: NotFound",
+        "modify check: InvalidArgument",
+        "delete check: ok",
+        "delete check: NotFound",
+        "delete check: InUse",
     ] {
         assert!(
             seen.contains(wanted),

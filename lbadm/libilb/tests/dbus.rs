@@ -103,6 +103,8 @@ fn settings_survive_the_bus() {
         orphans: Some("drop".into()),
         slow_start: Some(9),
         max_new_flows: Some(0),
+        health_check: Some("web".into()),
+        health_check_port: Some("ANY".into()),
     };
     assert_eq!(
         settings_from_dbus(&owned(settings_to_dbus(&full))),

@@ -3,10 +3,11 @@
 
 use libilb::ErrorKind::{self, *};
 use libilb::ModelError;
+use libilb::healthcheck::HealthCheckSettings;
 use libilb::model::{Configuration, RuleSettings, ServerSettings, VipSettings};
 
 /// Groups `web` (two IPv4 servers), `web6` (IPv6), `ported` (a port and a range) and `empty`; rules `www`, `inner` (for
-/// clients of 10.0.0.0/8) and `outer` use `web` and `own`.
+/// clients of 10.0.0.0/8) and `outer` use `web` and `own`; rule `checked` uses health check `Alive` and group `probed`, none uses `spare`.
 fn configured() -> Configuration {
     let mut c = Configuration::default();
     c.create_group("web", &["192.0.2.11", "192.0.2.12:8080"])
@@ -15,6 +16,7 @@ fn configured() -> Configuration {
     c.create_group("ported", &["192.0.2.21:8000-8002"]).unwrap();
     c.create_group::<&str>("Empty", &[]).unwrap();
     c.create_group("own", &["192.0.2.15"]).unwrap();
+    c.create_group("probed", &["192.0.2.16"]).unwrap();
     c.create_rule("www", &rule()).unwrap();
     let clients = |list: &[&str]| RuleSettings {
         vip: "192.0.2.83".into(),
@@ -23,6 +25,16 @@ fn configured() -> Configuration {
         ..rule()
     };
     c.create_rule("inner", &clients(&["10.0.0.0/8"])).unwrap();
+    c.create_check("Alive", &check("test=tcp")).unwrap();
+    c.create_check("spare", &check("test=ping,source=192.0.2.1"))
+        .unwrap();
+    let checked = RuleSettings {
+        vip: "192.0.2.84".into(),
+        servergroup: "probed".into(),
+        health_check: Some("ALIVE".into()),
+        ..rule()
+    };
+    c.create_rule("checked", &checked).unwrap();
     c.create_rule("outer", &clients(&[])).unwrap();
     c
 }
@@ -38,6 +50,12 @@ fn vip(vip: &str, port: &str) -> VipSettings {
 fn tun(r: &mut RuleSettings) {
     r.topology = "TUN".into();
     r.proxy_src = vec!["192.0.2.9".into()];
+}
+
+fn check(text: &str) -> HealthCheckSettings {
+    let mut settings = HealthCheckSettings::default();
+    settings.parse(text).unwrap();
+    settings
 }
 
 fn weight(weight: u16) -> ServerSettings {
@@ -336,6 +354,39 @@ const CASES: &[Case] = &[
      "no server is named '_web.9'; did you mean '_web.0'?"),
     (|c| c.enable_servers(&["web.0"], false).map(drop), NotFound,
      "no server is named 'web.0'; did you mean '_web.0'?"),
+    // Health checks.
+    (|c| c.create_check("alive", &check("test=ping")).map(drop), AlreadyExists,
+     "a health check named 'Alive' exists already: choose another name, or delete it first"),
+    (|c| c.create_check("None", &check("test=ping")).map(drop), InvalidArgument,
+     "health check name 'None' means no health check: choose another name"),
+    (|c| c.create_check("-x", &check("test=ping")).map(drop), InvalidArgument,
+     "health check name '-x' begins with '-': use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"),
+    (|c| c.create_check("x", &check("test=tcp,jitter=51")).map(drop), InvalidArgument,
+     "jitter '51' is out of range: use 0 to 50 percent"),
+    (|c| c.modify_check("aliv", &check("count=2")).map(drop), NotFound,
+     "no health check is named 'aliv'; did you mean 'Alive'?"),
+    (|c| c.modify_check("alive", &check("count=0")).map(drop), InvalidArgument,
+     "count '0' is out of range: use 1 to 255"),
+    (|c| c.modify_check("alive", &check("source=2001:db8::1")).map(drop), Conflict,
+     "health check 'Alive' does not fit rule 'checked': server _probed.0: source '2001:db8::1' cannot ask 192.0.2.16, which is of another address family: use a source of the servers' family, or leave it out"),
+    (|c| c.delete_checks(&["spare", "nosuch"]).map(drop), NotFound,
+     "no health check is named 'nosuch'"),
+    (|c| c.delete_checks(&["spare", "alive"]).map(drop), InUse,
+     "health check 'Alive' is used by rule 'checked': take it off with 'lbadm modify-rule -h none checked' first"),
+    (|c| create(c, |r| r.health_check = Some("spar".into())), NotFound,
+     "no health check is named 'spar'; did you mean 'spare'?"),
+    (|c| create(c, |r| r.health_check_port = Some("80".into())), InvalidArgument,
+     "hc-name is missing: hc-port belongs to a health check; name it, such as hc-name=web"),
+    (|c| create(c, |r| { r.health_check = Some("alive".into()); r.health_check_port = Some("0".into()) }), InvalidArgument,
+     "hc-port '0' is not a port: use a port from 1 to 65535, or ANY for any of the server's ports"),
+    (|c| create(c, |r| { r.health_check = Some("alive".into()); r.port = "any".into() }), Conflict,
+     "health check 'Alive' does not fit rule 'new': the rule has no ports of its own, so say which one is probed: hc-port=PORT"),
+    (|c| create(c, |r| { r.health_check = Some("spare".into()); r.vip = "2001:db8::80".into(); r.servergroup = "web6".into() }), Conflict,
+     "health check 'spare' does not fit rule 'new': server _web6.0: source '192.0.2.1' cannot ask 2001:db8::11, which is of another address family: use a source of the servers' family, or leave it out"),
+    (|c| modify(c, "checked", |r| { r.health_check = Some("none".into()); r.health_check_port = Some("80".into()) }), InvalidArgument,
+     "hc-port '80' is given, but hc-name is none: leave it out, or name a health check"),
+    (|c| modify(c, "www", |r| r.health_check = Some("nosuch".into())), NotFound,
+     "no health check is named 'nosuch'"),
     (|c| c.enable_servers::<&str>(&[], false).map(drop), InvalidArgument,
      "server id is missing: name at least one; 'lbadm show-servergroup' lists them"),
 ];

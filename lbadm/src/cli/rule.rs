@@ -10,13 +10,14 @@ pub enum RuleCommand {
     /// Create a rule: which traffic goes where, and how
     #[command(alias = "create-rl", override_usage = "\
 lbadm create-rule [-e] [-p] -i vip=,port=[,protocol=][,client=]...
-       -m lbalg=,type=[,proxy-src=][,pmask=]... [-t conn-drain=,nat-timeout=]...
-       -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
+       -m lbalg=,type=[,proxy-src=][,pmask=]... [-h hc-name=[,hc-port=]]
+       [-t conn-drain=,nat-timeout=]... -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
     CreateRule(CreateRule),
     /// Change a rule while its connections go on
     #[command(alias = "modify-rl", override_usage = "\
 lbadm modify-rule [-p] [-i client=] [-m lbalg=,pmask=,orphans=,...]
-       [-t conn-drain=,nat-timeout=,...] NAME", after_help = MODIFY_RULE_HELP)]
+       [-h hc-name=[,hc-port=] | -h none] [-t conn-drain=,nat-timeout=,...]
+       NAME", after_help = MODIFY_RULE_HELP)]
     ModifyRule(ModifyRule),
     /// Delete rules
     #[command(
@@ -61,7 +62,7 @@ lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
 proxy-src conn-drain nat-timeout manage-addresses connections problems clients
 flags tunnel pmask persist-timeout one-packet orphans slow-start max-new-flows
-timeouts.
+timeouts hc-name hc-port.
 
 Examples:
   lbadm show-rule
@@ -86,7 +87,7 @@ pub struct CreateRule {
     /// How it is balanced: lbalg=,type=[,proxy-src=][,pmask=]...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub method: Vec<String>,
-    /// (not supported yet) How servers are checked: hc-name=[,hc-port=]
+    /// How servers are checked: hc-name=[,hc-port=]
     #[arg(short = 'h', value_name = "KEY=VALUE,...")]
     pub health: Vec<String>,
     /// Times: [conn-drain=][,nat-timeout=][,persist-timeout=]...
@@ -111,6 +112,9 @@ pub struct ModifyRule {
     /// How it is balanced: lbalg=, flags=, pmask=, orphans=, max-new-flows=
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub method: Vec<String>,
+    /// How servers are checked: hc-name=, hc-port=, or none
+    #[arg(short = 'h', value_name = "KEY=VALUE,...")]
+    pub health: Vec<String>,
     /// Times: conn-drain=, nat-timeout=, persist-timeout=, slow-start=, STATE=
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub timers: Vec<String>,
@@ -198,6 +202,9 @@ Keys:
      STATE=SECONDS            idle time of one state: tcp-established
                               syn-received fin-wait time-wait close close-wait
                               last-ack udp sctp icmp other
+  -h hc-name=NAME             health check that servers have to pass (alias hcn)
+     hc-port=PORT|ANY         port of the server to probe; as the check says, or
+                              ANY of the server's, if not given (alias hcp)
   -o servergroup=NAME         where it goes (alias sg)
 
 Algorithms: roundrobin (rr), hash-ip (hip), hash-ip-port (hipp), hash-ip-vip
@@ -232,11 +239,13 @@ Examples:
 
 const MODIFY_RULE_HELP: &str = "\
 'lbadm help create-rule' explains the keys. Algorithm, flags, persistence,
-times, limits, orphans and clients can be changed; vips, type, tunnel, proxy-src
-and servergroup are what connections depend on and stay. pmask=none ends
-persistence, client=any opens the rule for all, a time of 0 is the default.
+times, limits, health check, orphans and clients can be changed; vips, type,
+tunnel, proxy-src and servergroup are what connections depend on and stay.
+pmask=none ends persistence, -h none ends checking, client=any opens the rule
+for all, a time of 0 is the default.
 
 Examples:
   lbadm modify-rule -m lbalg=wlc www
   lbadm modify-rule -p -t persist-timeout=600 www
+  lbadm modify-rule -h hc-name=web,hc-port=8080 www
   lbadm modify-rule -m max-new-flows=1000,orphans=reset -t fin-wait=30 www";

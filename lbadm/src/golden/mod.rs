@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use libilb::dbus;
 use libilb::describe::{Description, Fastpath, State};
+use libilb::healthcheck;
 
 use crate::action::{self, Action, Request, understand};
 use crate::cli;
@@ -144,6 +145,15 @@ fn called(request: &Request) -> String {
             format!("ModifyServers {ids:?}"),
             dbus::server_settings_to_dbus(s),
         ),
+        Request::CreateCheck { name, settings: s } => settings(
+            format!("CreateHealthCheck {name:?}"),
+            healthcheck::settings_to_dbus(s),
+        ),
+        Request::ModifyCheck { name, settings: s } => settings(
+            format!("ModifyHealthCheck {name:?}"),
+            healthcheck::settings_to_dbus(s),
+        ),
+        Request::DeleteChecks(names) => format!("DeleteHealthChecks {names:?}\n"),
         Request::DeleteRules(names) => format!("DeleteRules {names:?}\n"),
         Request::DeleteAllRules => "DeleteAllRules\n".to_string(),
         Request::EnableRules { names, enabled } => format!("{}Rules {names:?}\n", on(*enabled)),
@@ -262,6 +272,7 @@ fn json_is_json() {
         "show-rule",
         "show-server",
         "show-servergroup",
+        "show-healthcheck",
         "status",
         "show-stats",
         "show-stats --drops",

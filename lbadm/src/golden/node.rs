@@ -1,9 +1,10 @@
 //! The node that the cases are about, and what it has counted.
 
 use libilb::describe::{
-    Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, State,
-    Status,
+    CheckDescription, Description, DropReason, Fastpath, GroupDescription, RuleDescription,
+    ServerDescription, State, Status,
 };
+use libilb::healthcheck::HealthCheckSettings;
 use libilb::model::{Configuration, RuleSettings, Timeout};
 use libilb::stats::{Counter, Entry, Statistics};
 
@@ -43,6 +44,18 @@ pub fn node() -> Description {
         ],
     )
     .unwrap();
+    for (name, text) in [
+        ("alive", "test=tcp,timeout=2,interval=0.5,ping=no"),
+        (
+            "page",
+            "test=https,url=/health,status=200-204\\,301,host=www.example.com,verify=yes,count=2,rise=2,port=8443",
+        ),
+        ("db", "test=/etc/ilb/check-db.sh"),
+    ] {
+        let mut settings = HealthCheckSettings::default();
+        settings.parse(text).unwrap();
+        c.create_check(name, &settings).unwrap();
+    }
     let far = RuleSettings {
         more_vips: vec!["vip=192.0.2.83,port=443,protocol=sctp".parse().unwrap()],
         clients: vec!["10.0.0.0/8".into(), "192.0.2.7".into()],
@@ -55,6 +68,8 @@ pub fn node() -> Description {
         slow_start: Some(30),
         max_new_flows: Some(1000),
         timeouts: [(Timeout::SynReceived, 5), (Timeout::FinWait, 20)].into(),
+        health_check: Some("page".into()),
+        health_check_port: Some("443".into()),
         ..rule("192.0.2.82", "any", "t", "far")
     };
     let rules = [
@@ -128,6 +143,17 @@ pub fn node() -> Description {
                         removed: removed.contains(s),
                         connections: 3,
                     })
+                    .collect(),
+            })
+            .collect(),
+        checks: c
+            .checks
+            .values()
+            .map(|check| CheckDescription {
+                check: (**check).clone(),
+                rules: c
+                    .rules_of_check(&check.name)
+                    .map(|rule| rule.name.clone())
                     .collect(),
             })
             .collect(),

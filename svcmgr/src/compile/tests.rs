@@ -128,7 +128,14 @@ fn everything_that_can_be_said_arrives() {
         .unwrap();
     risen.follow(&configuration, &before, 1234);
     let state = state(before);
-    let spec = snapshot(&state, &Surroundings { limits, risen });
+    let spec = snapshot(
+        &state,
+        &Surroundings {
+            limits,
+            risen,
+            ..Surroundings::default()
+        },
+    );
     assert_eq!(spec.limits, limits);
     let vip = |address: &str, protocol, first, last| VipSpec {
         address: address.parse().unwrap(),
@@ -341,7 +348,7 @@ proptest! {
         let mut surroundings = Surroundings::default();
         let give = |state: &State, surroundings: &Surroundings| Given {
             state: state.clone(),
-            risen: surroundings.risen.clone(),
+            surroundings: surroundings.clone(),
         };
         let mut given = give(&state, &surroundings);
         let mut follower = snapshot(&state, &surroundings);
@@ -388,7 +395,7 @@ fn one_server_more_is_a_change_of_its_rules_only() {
     after.add_servers("other", &["192.0.2.10"]).unwrap();
     let given = Given {
         state: state(before),
-        risen: Risen::default(),
+        surroundings: Surroundings::default(),
     };
     let change = change(&given, &state(after), &Surroundings::default());
     let ids: Vec<RuleId> = change.rules.iter().map(|rule| rule.id).collect();

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use libilb::connections::{self, Filter};
-use libilb::dbus::{self, group_path, rule_path};
+use libilb::dbus::{self, check_path, group_path, rule_path};
 use libilb::explain::Packet;
+use libilb::healthcheck;
 use libilb::stats::RawEntry;
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface};
@@ -239,6 +240,51 @@ impl ManagerObject {
         let settings = dbus::server_settings_from_dbus(&settings)?;
         let change = Change::ModifyServers { ids, settings };
         Ok(self.handle.change(author, change).await?)
+    }
+
+    /// Creates a health check. Keys of settings: see docs/dbus.md.
+    #[zbus(out_args("path"))]
+    async fn create_health_check(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let settings = Box::new(healthcheck::settings_from_dbus(&settings)?);
+        let path = check_path(&name);
+        self.handle
+            .change(author, Change::CreateCheck { name, settings })
+            .await?;
+        object_path(path)
+    }
+
+    /// Changes a health check; what is not given stays. True if it was different.
+    #[zbus(out_args("changed"))]
+    async fn modify_health_check(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let settings = Box::new(healthcheck::settings_from_dbus(&settings)?);
+        let change = Change::ModifyCheck { name, settings };
+        Ok(!self.handle.change(author, change).await?.is_empty())
+    }
+
+    /// Deletes health checks that no rule uses, all of them or none, and returns their names.
+    #[zbus(out_args("deleted"))]
+    async fn delete_health_checks(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::DeleteChecks(names))
+            .await
     }
 
     /// Counters: rule name, server id (empty: the whole rule), values by name. Both names empty: the node.

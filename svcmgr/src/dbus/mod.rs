@@ -3,6 +3,7 @@
 
 mod access;
 mod error;
+mod healthcheck;
 mod manager;
 mod polkit;
 mod publisher;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use libilb::dbus::{ROOT_PATH, group_path, rule_path, server_path};
+use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path};
 use libilb::model::{Configuration, Server, ServerGroup};
 use zbus::Connection;
 
+use super::healthcheck::HealthCheckObject;
 use super::manager::ManagerObject;
 use super::rule::RuleObject;
 use super::server::ServerObject;
@@ -111,6 +112,31 @@ impl ObjectPublisher {
         Ok(())
     }
 
+    async fn checks(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        for check in after.checks.since(&before.checks) {
+            match (check.before, check.after) {
+                (Some(old), None) => {
+                    server
+                        .remove::<HealthCheckObject, _>(check_path(&old.name))
+                        .await?;
+                }
+                (None, Some(new)) => {
+                    let object = HealthCheckObject::new(self.handle.clone(), new.name.clone());
+                    server.at(check_path(&new.name), object).await?;
+                }
+                (Some(old), Some(new)) => {
+                    let path = check_path(&new.name);
+                    let object = server.interface::<_, HealthCheckObject>(path).await?;
+                    let emitter = object.signal_emitter();
+                    object.get().await.announce(emitter, old, new).await?;
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn manager(&self, before: &View, after: &View) -> zbus::Result<()> {
         let server = self.connection.object_server();
         let Ok(object) = server.interface::<_, ManagerObject>(ROOT_PATH).await else {
@@ -143,6 +169,7 @@ impl Publisher for ObjectPublisher {
         let old = &before.state.configuration;
         let new = &after.state.configuration;
         for result in [
+            self.checks(old, new).await,
             self.rules(old, new).await,
             self.groups(old, new).await,
             self.servers(old, new).await,

@@ -153,6 +153,21 @@ impl RuleObject {
         Ok(self.rule()?.idle_timeout())
     }
 
+    /// Name of the health check that servers have to pass; empty for none.
+    #[zbus(property)]
+    async fn health_check(&self) -> fdo::Result<String> {
+        let used = self.rule()?.health_check.clone();
+        Ok(used.map(|used| used.name).unwrap_or_default())
+    }
+
+    /// The port of servers that is probed, or `ANY`; empty without a check, or if the check says it.
+    #[zbus(property)]
+    async fn health_check_port(&self) -> fdo::Result<String> {
+        let used = self.rule()?.health_check.clone();
+        let port = used.and_then(|used| used.port);
+        Ok(port.map(|port| port.to_string()).unwrap_or_default())
+    }
+
     /// Whether its VIPs are put on the node's interfaces.
     #[zbus(property)]
     async fn manage_addresses(&self) -> fdo::Result<bool> {
@@ -279,6 +294,10 @@ impl RuleObject {
             Timeout::all().any(|state| before.timeout(state) != after.timeout(state))
                 => timeouts_changed;
             before.manage_addresses != after.manage_addresses => manage_addresses_changed;
+            before.health_check.as_ref().map(|c| &c.name) != after.health_check.as_ref().map(|c| &c.name)
+                => health_check_changed;
+            before.health_check.as_ref().and_then(|c| c.port) != after.health_check.as_ref().and_then(|c| c.port)
+                => health_check_port_changed;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What an administrator can ask to be changed.
 
 use libilb::ModelError;
-use libilb::model::{Configuration, RuleSettings, ServerSettings};
+use libilb::model::{Configuration, HealthCheckSettings, RuleSettings, ServerSettings};
 
 /// One user action: done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,22 @@ pub enum Change {
         /// What shall be different.
         settings: ServerSettings,
     },
+    /// See [`Configuration::create_check`].
+    CreateCheck {
+        /// Its name.
+        name: String,
+        /// All about it.
+        settings: Box<HealthCheckSettings>,
+    },
+    /// See [`Configuration::modify_check`].
+    ModifyCheck {
+        /// Its name.
+        name: String,
+        /// What shall be different.
+        settings: Box<HealthCheckSettings>,
+    },
+    /// See [`Configuration::delete_checks`].
+    DeleteChecks(Vec<String>),
 }
 
 impl Change {
@@ -122,6 +138,19 @@ impl Change {
                 ids: names,
                 settings,
             } => ids(configuration.modify_servers(names, settings)?),
+            Change::CreateCheck { name, settings } => {
+                vec![configuration.create_check(name, settings)?.name.clone()]
+            }
+            Change::ModifyCheck { name, settings } => configuration
+                .modify_check(name, settings)?
+                .iter()
+                .map(|check| check.name.clone())
+                .collect(),
+            Change::DeleteChecks(names) => configuration
+                .delete_checks(names)?
+                .iter()
+                .map(|check| check.name.clone())
+                .collect(),
         })
     }
 }
@@ -143,6 +172,9 @@ impl Change {
             Change::EnableServers { enabled: true, .. } => "enable servers",
             Change::EnableServers { enabled: false, .. } => "disable servers",
             Change::ModifyServers { .. } => "modify servers",
+            Change::CreateCheck { .. } => "create health check",
+            Change::ModifyCheck { .. } => "modify health check",
+            Change::DeleteChecks(_) => "delete health checks",
         }
     }
 }

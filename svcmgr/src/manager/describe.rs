@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ilb_forwarder::spec::ServerId;
 use ilb_forwarder::verdict;
 use libilb::describe::{
-    Description, DropReason, Fastpath, GroupDescription, RuleDescription, ServerDescription, Status,
+    CheckDescription, Description, DropReason, Fastpath, GroupDescription, RuleDescription,
+    ServerDescription, Status,
 };
-use libilb::model::{Rule, Server, ServerGroup, key};
+use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 
 use super::statistics::Ledger;
 use super::view::View;
@@ -70,6 +71,7 @@ pub fn describe(
             .iter()
             .map(|(key, item)| group(item, draining.get(key).unwrap_or(&none), &connections))
             .collect(),
+        checks: checks(configuration),
         drop_reasons: verdict::DropReason::ALL
             .iter()
             .map(|reason| DropReason {
@@ -78,6 +80,21 @@ pub fn describe(
             })
             .collect(),
     }
+}
+
+/// Health checks, each with the rules that use it.
+fn checks(configuration: &Configuration) -> Vec<CheckDescription> {
+    let mut rules: HashMap<&str, Vec<String>> = HashMap::new();
+    for rule in configuration.rules.values() {
+        if let Some(used) = &rule.health_check {
+            rules.entry(&used.name).or_default().push(rule.name.clone());
+        }
+    }
+    let described = configuration.checks.values().map(|check| CheckDescription {
+        check: check.as_ref().clone(),
+        rules: rules.remove(check.name.as_str()).unwrap_or_default(),
+    });
+    described.collect()
 }
 
 /// Retired servers by their numbers; a removed one may drain in several rules.

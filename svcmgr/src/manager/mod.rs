@@ -458,7 +458,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     fn give(&self) -> Given {
         Given {
             state: self.state.clone(),
-            risen: self.surroundings.risen.clone(),
+            surroundings: self.surroundings.clone(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `rules` | number of the rule, u32 big-endian | JSON of [`Rule`] |
 //! | `groups` | name in lower case | JSON of [`GroupRecord`] |
 //! | `servers` | number of the server, u32 big-endian | JSON of [`ServerRecord`] |
+//! | `health-checks` | name in lower case | JSON of [`HealthCheck`] |
 //! | `retired-rules` | number of the rule | JSON of [`RetiredRule`] |
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use libilb::healthcheck::HealthCheck;
 use libilb::map::Map;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 use serde::de::DeserializeOwned;
@@ -22,8 +24,17 @@ use serde::{Deserialize, Serialize};
 use crate::retired::{Retired, RetiredRule, RetiredServer};
 use crate::state::State;
 
-/// Version of this layout.
-pub const SCHEMA: u32 = 1;
+/// Latest version of this layout. 2 has health checks.
+pub const SCHEMA: u32 = 2;
+
+/// The earliest version that can hold a state. It is written as that, so that an earlier program can read what it
+/// understands, and says so of what it does not.
+pub fn schema(state: &State) -> u32 {
+    match state.configuration.checks.is_empty() {
+        true => 1,
+        false => 2,
+    }
+}
 
 /// The trees, in the order of their declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +47,8 @@ pub enum Tree {
     Groups,
     /// Servers of all groups.
     Servers,
+    /// Health checks.
+    HealthChecks,
     /// See [`Retired::rules`].
     RetiredRules,
     /// See [`Retired::servers`].
@@ -46,11 +59,12 @@ pub enum Tree {
 
 impl Tree {
     /// All trees; a tree's place is `tree as usize`.
-    pub const ALL: [Tree; 7] = [
+    pub const ALL: [Tree; 8] = [
         Tree::Meta,
         Tree::Rules,
         Tree::Groups,
         Tree::Servers,
+        Tree::HealthChecks,
         Tree::RetiredRules,
         Tree::RetiredServers,
         Tree::Addresses,
@@ -63,6 +77,7 @@ impl Tree {
             Tree::Rules => "rules",
             Tree::Groups => "groups",
             Tree::Servers => "servers",
+            Tree::HealthChecks => "health-checks",
             Tree::RetiredRules => "retired-rules",
             Tree::RetiredServers => "retired-servers",
             Tree::Addresses => "addresses",
@@ -116,7 +131,7 @@ pub enum DecodeError {
         reason: String,
     },
     /// The schema is another one.
-    #[error("schema {0} instead of {SCHEMA}")]
+    #[error("schema {0}, which is none of 1 to {SCHEMA}")]
     Schema(u32),
     /// The records do not fit together.
     #[error("{0}")]
@@ -141,6 +156,7 @@ pub fn count(state: &State) -> u64 {
     let all = state.configuration.rules.len()
         + groups.len()
         + servers
+        + state.configuration.checks.len()
         + state.retired.rules.len()
         + state.retired.servers.len()
         + state.addresses.len();
@@ -151,7 +167,7 @@ pub fn count(state: &State) -> u64 {
 fn meta_records(state: &State, count: u64) -> [(Key, Vec<u8>); 5] {
     let configuration = &state.configuration;
     [
-        (META_SCHEMA, be(SCHEMA)),
+        (META_SCHEMA, be(schema(state))),
         (META_GENERATION, state.generation.to_be_bytes().to_vec()),
         (META_NEXT_RULE, be(configuration.next_rule)),
         (META_NEXT_SERVER, be(configuration.next_server)),
@@ -255,6 +271,11 @@ pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) 
             group.after.map(AsRef::as_ref),
         );
     }
+    for check in new.checks.since(&old.checks) {
+        let both = (check.before, check.after);
+        let key = check.key.clone().into_bytes();
+        changes.record(Tree::HealthChecks, key, both, |check| json(check.as_ref()));
+    }
     let (old, new) = (&before.retired, &after.retired);
     for rule in new.rules.since(&old.rules) {
         let both = (rule.before, rule.after);
@@ -292,7 +313,7 @@ pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) 
 /// [`DecodeError`] for the first record, or combination of records, that makes no sense.
 pub fn decode(records: &Records) -> Result<State, DecodeError> {
     let schema = meta_u32(records, META_SCHEMA)?;
-    if schema != SCHEMA {
+    if !(1..=SCHEMA).contains(&schema) {
         return Err(DecodeError::Schema(schema));
     }
     let mut state = State {
@@ -347,6 +368,12 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
                     .ok_or_else(|| fail(format!("there is no group {:?}", record.group)))?
                     .servers
                     .push(record.server);
+            }
+            Tree::HealthChecks => {
+                let check: HealthCheck = parse(value).map_err(fail)?;
+                let name = key(&check.name);
+                same_key(name.as_bytes(), record_key).map_err(fail)?;
+                state.configuration.checks.insert(name, Arc::new(check));
             }
             Tree::RetiredRules => {
                 let record: RetiredRule = parse(value).map_err(fail)?;
@@ -478,7 +505,9 @@ fn meta_u64(records: &Records, name: &str) -> Result<u64, DecodeError> {
 
 fn bad(tree: Tree, key: &[u8], reason: String) -> DecodeError {
     let key = match std::str::from_utf8(key) {
-        Ok(text) if matches!(tree, Tree::Meta | Tree::Groups) => format!("{text:?}"),
+        Ok(text) if matches!(tree, Tree::Meta | Tree::Groups | Tree::HealthChecks) => {
+            format!("{text:?}")
+        }
         _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     DecodeError::Record {

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use libilb::healthcheck::HealthCheck;
 use libilb::model::{Configuration, Rule, ServerGroup, key};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ struct Document {
     next_server: u32,
     #[serde(default)]
     servergroup: Vec<ServerGroup>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    healthcheck: Vec<HealthCheck>,
     #[serde(default)]
     rule: Vec<Rule>,
     #[serde(default)]
@@ -156,11 +159,12 @@ fn generation_of(name: &str) -> Option<u64> {
 /// The canonical text of a state: the same state gives the same text.
 fn to_text(state: &State) -> Result<String, String> {
     let document = Document {
-        schema: SCHEMA,
+        schema: codec::schema(state),
         generation: state.generation,
         next_rule: state.configuration.next_rule,
         next_server: state.configuration.next_server,
         servergroup: cloned(state.configuration.groups.values()),
+        healthcheck: cloned(state.configuration.checks.values()),
         rule: cloned(state.configuration.rules.values()),
         retired_rule: cloned(state.retired.rules.values()),
         retired_server: state
@@ -194,8 +198,11 @@ fn from_text(text: &str) -> Result<State, String> {
         return Err("it is cut off: its last line is missing".to_owned());
     }
     let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
-    if document.schema != SCHEMA {
-        return Err(format!("schema {} instead of {SCHEMA}", document.schema));
+    if !(1..=SCHEMA).contains(&document.schema) {
+        return Err(format!(
+            "schema {}, which is none of 1 to {SCHEMA}",
+            document.schema
+        ));
     }
     let state = State {
         generation: document.generation,
@@ -212,6 +219,11 @@ fn from_text(text: &str) -> Result<State, String> {
                     group.settle();
                     (key(&group.name), Arc::new(group))
                 })
+                .collect(),
+            checks: document
+                .healthcheck
+                .into_iter()
+                .map(|check| (key(&check.name), Arc::new(check)))
                 .collect(),
             next_rule: document.next_rule,
             next_server: document.next_server,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::algorithm::{Algorithm, Flags};
 use crate::error::ModelError;
 use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
+use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
 use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
 use crate::server::{Server, ServerSpec, Target};
@@ -59,11 +60,6 @@ pub struct RuleEntry {
     pub manage_addresses: Option<bool>,
 }
 
-/// Whether a word says that a rule has no health check.
-fn is_none(name: &str) -> bool {
-    name.eq_ignore_ascii_case("none")
-}
-
 /// Which bits of a client's address count for persistence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
@@ -98,8 +94,8 @@ impl RuleEntry {
             tunnel: rule.tunnel,
             proxy_src: unless(rule.proxy_src.clone(), Vec::new()),
             group: Some(rule.servergroup.clone()),
-            check: None,
-            check_port: None,
+            check: rule.health_check.as_ref().map(|used| used.name.clone()),
+            check_port: rule.health_check.as_ref().and_then(|used| used.port),
             mask: rule.persistence.map(|p| Mask::Bits(p.mask)),
             persist_timeout: rule.persistence.map(|p| p.timeout),
             conn_drain: unless(rule.conn_drain, 0),
@@ -231,7 +227,16 @@ impl RuleEntry {
             conn_drain: self.conn_drain.unwrap_or(0),
             nat_timeout: self.nat_timeout.unwrap_or(0),
             timeouts: self.timeouts.clone().unwrap_or_default(),
+            health_check: self.health_check(),
             manage_addresses: self.manage_addresses.unwrap_or(true),
+        })
+    }
+
+    fn health_check(&self) -> Option<HealthCheckUse> {
+        let name = self.check.clone().filter(|name| !is_none(name))?;
+        Some(HealthCheckUse {
+            name,
+            port: self.check_port,
         })
     }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
+use crate::healthcheck_use::is_none;
 use crate::rule::check_name;
 use crate::words;
 
@@ -22,6 +23,15 @@ impl HealthCheckSettings {
     pub fn check_all(&self, name: &str) -> Result<HealthCheck, Vec<ModelError>> {
         let mut errors: Vec<ModelError> = Vec::new();
         keep(&mut errors, check_name(Item::HealthCheck, name));
+        if is_none(name) {
+            let (field, problem) = ("health check name", "means no health check");
+            errors.push(ModelError::invalid(
+                field,
+                name,
+                problem,
+                "choose another name",
+            ));
+        }
         if let Some(other) = self.name.as_ref().filter(|other| *other != name) {
             let problem = format!("is given for health check '{name}'");
             let allowed = "leave the name out where it is given already";

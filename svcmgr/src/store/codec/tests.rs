@@ -1,5 +1,5 @@
 use super::*;
-use libilb::model::RuleSettings;
+use libilb::model::{HealthCheckSettings, RuleSettings};
 
 /// A state with something in every tree.
 pub fn full_state() -> State {
@@ -29,7 +29,27 @@ pub fn full_state() -> State {
     before
         .create_group("far", &["192.0.2.31,weight=0,max-conn=9,min-conn=3"])
         .unwrap();
+    for (name, text) in [
+        (
+            "Page",
+            "test=https,url=/a\\,b,status=200-204,digest=0123456789abcdef0123456789abcdef,verify=yes,timeout=0.5",
+        ),
+        (
+            "udp",
+            "test=udp,payload=0x00ff,reply=0x0?ff,retries=0,warm-up=1,jitter=0",
+        ),
+        (
+            "script",
+            "test=/bin/true,contract=exit-code,arg=a b,weight=yes,alpha=yes,source=192.0.2.1",
+        ),
+    ] {
+        let mut settings = HealthCheckSettings::default();
+        settings.parse(text).unwrap();
+        before.create_check(name, &settings).unwrap();
+    }
     let far = RuleSettings {
+        health_check: Some("page".into()),
+        health_check_port: Some("8443".into()),
         more_vips: vec!["vip=198.51.100.9,protocol=icmp".parse().unwrap()],
         clients: vec!["10.0.0.0/8".into()],
         algorithm: "mh".into(),
@@ -94,6 +114,8 @@ fn changes_lead_from_one_state_to_the_other() {
         (&empty, &full),
         (&full, &less),
         (&less, &full),
+        (&full, &checked_otherwise(&full)),
+        (&checked_otherwise(&full), &full),
         // Equal, but nothing is shared.
         (&full, &decode(&encode(&full)).unwrap()),
     ] {
@@ -110,6 +132,18 @@ fn changes_lead_from_one_state_to_the_other() {
         assert_eq!(records, encode(to));
     }
     assert_eq!(changes(&full, &full.clone(), 3), (vec![], 3));
+}
+
+/// One health check changed, one gone, one more.
+fn checked_otherwise(state: &State) -> State {
+    let mut state = state.clone();
+    let mut settings = HealthCheckSettings::default();
+    settings.parse("count=7").unwrap();
+    state.configuration.modify_check("page", &settings).unwrap();
+    settings.parse("test=ping").unwrap();
+    state.configuration.create_check("more", &settings).unwrap();
+    state.configuration.delete_checks(&["udp"]).unwrap();
+    state
 }
 
 #[test]
@@ -138,8 +172,36 @@ fn a_lost_or_broken_record_is_noticed() {
 #[test]
 fn a_later_schema_is_no_damage() {
     let mut records = encode(&full_state());
-    records.insert((Tree::Meta, b"schema".to_vec()), be(2));
-    assert_eq!(decode(&records), Err(DecodeError::Schema(2)));
+    for schema in [0, SCHEMA + 1] {
+        records.insert((Tree::Meta, b"schema".to_vec()), be(schema));
+        assert_eq!(decode(&records), Err(DecodeError::Schema(schema)));
+    }
+}
+
+/// An earlier program shall read what it understands, and not take for damage what it does not.
+#[test]
+fn a_state_is_written_as_the_earliest_schema_that_holds_it() {
+    let full = full_state();
+    let mut plain = full.clone();
+    let configuration = &mut plain.configuration;
+    let off = RuleSettings {
+        health_check: Some("none".into()),
+        ..RuleSettings::default()
+    };
+    configuration.modify_rule("far", &off).unwrap();
+    let names: Vec<String> = configuration.checks.keys().cloned().collect();
+    configuration.delete_checks(&names).unwrap();
+    for (state, schema) in [(&full, 2), (&plain, 1), (&State::default(), 1)] {
+        assert_eq!(meta_u32(&encode(state), META_SCHEMA), Ok(schema));
+    }
+    let schemas = |from, to| {
+        let (list, _) = changes(from, to, count(from));
+        let of_schema = |(key, value): (Key, _)| (key.1 == b"schema").then_some(value);
+        list.into_iter().find_map(of_schema)
+    };
+    assert_eq!(schemas(&plain, &full), Some(Some(be(2))));
+    assert_eq!(schemas(&full, &plain), Some(Some(be(1))));
+    assert_eq!(schemas(&full, &full.clone()), None);
 }
 
 /// Records as the first version wrote them: one VIP, and nothing of what rules and servers can say since.
