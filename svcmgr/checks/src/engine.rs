@@ -24,6 +24,9 @@ const RESERVED: u64 = 256;
 /// Most sockets unless told otherwise.
 const MAX_SOCKETS: u64 = 16_384;
 
+/// Threads that read files.
+const BLOCKING_THREADS: usize = 8;
+
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -103,6 +106,8 @@ impl Engine {
         let feed = Arc::new(Feed::default());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // Files are read by them, briefly.
+            .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let published = feed.clone();
         let thread = thread::Builder::new()
