@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{ask, target, until, words};
+use ilb_checks::probe::{Pinger, Tools};
 use ilb_checks::{Engine, Options};
 use libilb::health::{Code, HealthState, ServerHealth};
 use nix::sched::{CloneFlags, unshare};
@@ -430,6 +431,21 @@ fn pings_are_answered_dropped_or_undeliverable() {
         run("nft flush ruleset");
         let outcome = ask("hc-test=tcp,hc-timeout=20", place("127.0.0.1:80"));
         assert_eq!(words(&outcome), "dead L4/refused: connection refused");
+    });
+}
+
+#[test]
+fn pings_without_privileges_are_answered_too() {
+    apart("dgram", |_| {
+        run("echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range");
+        for (address, expected) in [("127.0.0.1:0", "good L3/ok"), ("[::1]:0", "good L3/ok")] {
+            let tools = Tools {
+                pinger: Pinger::unprivileged(),
+                ..Tools::default()
+            };
+            let outcome = common::ask_with("hc-test=ping,hc-timeout=20", place(address), &tools);
+            assert_eq!(words(&outcome), expected, "{address}");
+        }
     });
 }
 

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use nix::libc;
+use socket2::SockFilter;
+
 /// Octets of an echo request of ours: header, then the token.
 pub const LENGTH: usize = HEADER + 16;
 const HEADER: usize = 8;
@@ -112,6 +115,36 @@ pub fn read_v6(packet: &[u8]) -> Option<Message> {
         }
         _ => None,
     }
+}
+
+/// A filter (classic BPF) for a raw socket: answers to echoes with this identifier, and messages that something could not be
+/// delivered. A raw IPv4 socket sees the header of the packet, a raw ICMPv6 one does not.
+pub fn filter(v4: bool, identifier: u16) -> [SockFilter; 9] {
+    let (reply, errors) = match v4 {
+        true => (ECHO_REPLY, [UNREACHABLE, TIME_EXCEEDED]),
+        false => (ECHO_REPLY_6, [UNREACHABLE_6, TIME_EXCEEDED_6]),
+    };
+    let base = libc::BPF_IND;
+    let step = |code: u32, k: u32, jt: u8, jf: u8| {
+        SockFilter::new(u16::try_from(code).unwrap_or_default(), jt, jf, k)
+    };
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    // The index register: where the ICMP message begins.
+    let begin = match v4 {
+        true => step(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, 0, 0, 0),
+        false => step(libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM, 0, 0, 0),
+    };
+    [
+        begin,
+        step(libc::BPF_LD | libc::BPF_B | base, 0, 0, 0),
+        step(equal, errors[0].into(), 4, 0),
+        step(equal, errors[1].into(), 3, 0),
+        step(equal, reply.into(), 0, 3),
+        step(libc::BPF_LD | libc::BPF_H | base, 4, 0, 0),
+        step(equal, identifier.into(), 0, 1),
+        step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
 }
 
 /// What is behind the header of an IPv4 packet, if it is ICMP.

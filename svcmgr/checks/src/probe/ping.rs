@@ -1,5 +1,6 @@
-//! Echoes through one socket for all targets of a family (and source): a "ping socket" where the system lets us have one,
-//! for the kernel then hands us our own replies only; else a raw one, which needs CAP_NET_RAW.
+//! Echoes through one socket for all targets of a family (and source): a raw one, which needs CAP_NET_RAW and hears why an
+//! echo could not be delivered, with a filter, so that nobody else's messages crowd it; or a "ping socket" where the system
+//! lets us have no other (`net.ipv4.ping_group_range`), which hears of answers only.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,7 +25,16 @@ type Sockets = HashMap<(bool, Option<IpAddr>), Arc<Shared>>;
 /// Sends echoes and hands out what comes back for them. Copies share their sockets.
 #[derive(Debug, Clone, Default)]
 pub struct Pinger {
+    kinds: Kinds,
     sockets: Arc<Mutex<Sockets>>,
+}
+
+/// Which sockets may be used.
+#[derive(Debug, Clone, Copy, Default)]
+enum Kinds {
+    #[default]
+    Any,
+    Unprivileged,
 }
 
 /// A socket with those who wait for it.
@@ -73,6 +83,14 @@ impl Drop for Registration {
 }
 
 impl Pinger {
+    /// One that uses no raw sockets, whatever this process may have.
+    pub fn unprivileged() -> Pinger {
+        Pinger {
+            kinds: Kinds::Unprivileged,
+            ..Pinger::default()
+        }
+    }
+
     /// Sends an echo and waits for the answer, for as long as the caller likes.
     pub(crate) async fn ping(
         &self,
@@ -116,7 +134,7 @@ impl Pinger {
         if let Some(shared) = sockets.get(&(v4, source)) {
             return Ok(shared.clone());
         }
-        let shared = Arc::new(Shared::open(v4, source)?);
+        let shared = Arc::new(Shared::open(self.kinds, v4, source)?);
         tokio::spawn(receive(Arc::downgrade(&shared)));
         sockets.insert((v4, source), shared.clone());
         Ok(shared)
@@ -124,14 +142,28 @@ impl Pinger {
 }
 
 impl Shared {
-    fn open(v4: bool, source: Option<IpAddr>) -> io::Result<Shared> {
+    fn open(kinds: Kinds, v4: bool, source: Option<IpAddr>) -> io::Result<Shared> {
         let (domain, protocol) = match v4 {
             true => (Domain::IPV4, Protocol::ICMPV4),
             false => (Domain::IPV6, Protocol::ICMPV6),
         };
-        let (socket, raw) = match Socket::new(domain, Type::DGRAM, Some(protocol)) {
-            Ok(socket) => (socket, false),
-            Err(_) => (Socket::new(domain, Type::RAW, Some(protocol))?, true),
+        let clock = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let nonce =
+            u64::from(std::process::id()) << 32 ^ u64::try_from(clock.as_nanos()).unwrap_or(0);
+        // A ping socket has one of the kernel's in its place.
+        let identifier = u16::try_from(nonce & 0xffff).unwrap_or(1);
+        let raw = match kinds {
+            Kinds::Any => Socket::new(domain, Type::RAW, Some(protocol)).ok(),
+            Kinds::Unprivileged => None,
+        };
+        let (socket, raw) = match raw {
+            Some(socket) => {
+                socket.attach_filter(&icmp::filter(v4, identifier))?;
+                (socket, true)
+            }
+            None => (Socket::new(domain, Type::DGRAM, Some(protocol))?, false),
         };
         socket.set_nonblocking(true)?;
         // As much as the system allows.
@@ -141,17 +173,11 @@ impl Shared {
             false => Ipv6Addr::UNSPECIFIED.into(),
         };
         socket.bind(&SocketAddr::new(source.unwrap_or(any), 0).into())?;
-        let clock = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let nonce =
-            u64::from(std::process::id()) << 32 ^ u64::try_from(clock.as_nanos()).unwrap_or(0);
         Ok(Shared {
             socket: UdpSocket::from_std(socket.into())?,
             raw,
             v4,
-            // A ping socket has one of the kernel's in its place.
-            identifier: u16::try_from(nonce & 0xffff).unwrap_or(1),
+            identifier,
             nonce,
             waiting: Mutex::default(),
         })

@@ -43,13 +43,18 @@ pub fn target(server: u32, text: &str, place: SocketAddr) -> Target {
 
 /// One test.
 pub fn ask(text: &str, place: SocketAddr) -> Outcome {
+    ask_with(text, place, &Tools::default())
+}
+
+/// One test with these tools.
+pub fn ask_with(text: &str, place: SocketAddr, tools: &Tools) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let target = target(1, text, place);
     let plan = Plan::new(target.check.clone());
-    runtime.block_on(probe(&target, &plan, place, &Tools::default()))
+    runtime.block_on(probe(&target, &plan, place, tools))
 }
 
 /// What a person reads about it, without the time that it took.
