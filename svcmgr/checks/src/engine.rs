@@ -130,6 +130,12 @@ impl Engine {
         self.send(Command::Set(targets));
     }
 
+    /// Says what is to be tested otherwise, or anew, and what no longer. All others go on undisturbed. The work is that of
+    /// the difference.
+    pub fn update(&self, changed: Vec<Target>, gone: Vec<Id>) {
+        self.send(Command::Update { changed, gone });
+    }
+
     /// Waits for changes, and takes them; by id. May be cancelled. Each target is told of once when it is new.
     pub async fn changes(&self) -> Vec<Changed> {
         self.feed.take().await

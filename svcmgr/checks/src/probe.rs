@@ -84,11 +84,13 @@ pub async fn probe(target: &Target, plan: &Plan, place: SocketAddr, tools: &Tool
     if check.ping {
         let ping = tools.pinger.ping(place.ip(), check.source);
         let mut outcome = timed(Kind::Ping, timeout, Layer::L3, ping).await;
-        if outcome.verdict != Verdict::Good {
-            if outcome.verdict == Verdict::Dead {
+        match outcome.verdict {
+            // If this machine cannot ping, the test itself may still say something.
+            Verdict::Good | Verdict::Unknown => {}
+            Verdict::Dead | Verdict::Unreachable => {
                 outcome.verdict = Verdict::Unreachable;
+                return outcome;
             }
-            return outcome;
         }
     }
     let source = check.source;

@@ -233,6 +233,22 @@ fn changing_targets_does_not_disturb_the_others() {
     assert_eq!(named, before);
     assert_eq!(door.visits(), 1, "it was tested again");
     assert_eq!(watched.report().servers.len(), 2);
+    // The same by differences.
+    let another = target(4, HTTP, other.place);
+    watched
+        .engine
+        .update(vec![another], vec![Id { rule: 1, server: 3 }]);
+    watched.until("the one that was added is alive", |w| {
+        w.state(4) == Some(Alive)
+    });
+    let servers: Vec<String> = watched
+        .report()
+        .servers
+        .into_iter()
+        .map(|s| s.server)
+        .collect();
+    assert_eq!(servers, ["_g.1", "_g.4"]);
+    assert_eq!(door.visits(), 1, "it was tested again");
     // The one that is gone is not tested any more, but for what was under way.
     std::thread::sleep(Duration::from_millis(50));
     watched.engine.set(Vec::new());

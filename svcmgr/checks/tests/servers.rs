@@ -437,13 +437,24 @@ fn pings_are_answered_dropped_or_undeliverable() {
 #[test]
 fn pings_without_privileges_are_answered_too() {
     apart("dgram", |_| {
+        let tools = || Tools {
+            pinger: Pinger::unprivileged(),
+            ..Tools::default()
+        };
+        run("echo 1 0 >/proc/sys/net/ipv4/ping_group_range");
+        // Where no ping can be sent at all, a ping says nothing, and a test with a ping before it is made all the same.
+        let outcome =
+            common::ask_with("hc-test=ping,hc-timeout=20", place("127.0.0.1:0"), &tools());
+        assert_eq!(
+            words(&outcome),
+            "unknown local/not-asked: cannot ping: permission denied"
+        );
+        let outcome =
+            common::ask_with("hc-test=tcp,hc-timeout=20", place("127.0.0.1:80"), &tools());
+        assert_eq!(words(&outcome), "dead L4/refused: connection refused");
         run("echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range");
         for (address, expected) in [("127.0.0.1:0", "good L3/ok"), ("[::1]:0", "good L3/ok")] {
-            let tools = Tools {
-                pinger: Pinger::unprivileged(),
-                ..Tools::default()
-            };
-            let outcome = common::ask_with("hc-test=ping,hc-timeout=20", place(address), &tools);
+            let outcome = common::ask_with("hc-test=ping,hc-timeout=20", place(address), &tools());
             assert_eq!(words(&outcome), expected, "{address}");
         }
     });

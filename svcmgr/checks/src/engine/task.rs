@@ -1,6 +1,6 @@
 //! The task that owns all targets.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,7 @@ const AFTER_NOTHING: Micros = 1_000_000;
 /// What the handle asks for.
 pub enum Command {
     Set(Vec<Target>),
+    Update { changed: Vec<Target>, gone: Vec<Id> },
     Report(oneshot::Sender<HealthReport>),
     Statistics(oneshot::Sender<Statistics>),
 }
@@ -159,6 +160,7 @@ impl Task {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Set(targets) => self.set(targets),
+            Command::Update { changed, gone } => self.update(changed, &gone),
             // Who asked may have gone.
             Command::Report(sender) => {
                 let _ = sender.send(self.health());
@@ -182,29 +184,27 @@ impl Task {
             .copied()
             .filter(|id| !ids.contains(id))
             .collect();
-        for id in gone {
+        self.update(targets, &gone);
+    }
+
+    fn update(&mut self, changed: Vec<Target>, gone: &[Id]) {
+        for &id in gone {
             self.schedule.remove(id);
             self.entries.remove(&id);
             self.feed.forget(id);
         }
-        self.waiting.retain(|(id, _)| ids.contains(id));
-        // Checks that many targets share are made ready once.
-        let mut plans: Vec<Arc<Plan>> = Vec::new();
-        for target in targets {
-            let same = |plan: &&Arc<Plan>| {
-                Arc::ptr_eq(&plan.check, &target.check) || plan.check == target.check
+        self.waiting.retain(|(id, _)| self.entries.contains_key(id));
+        // A check that many targets share is made ready once.
+        let mut plans: HashMap<usize, Arc<Plan>> = HashMap::new();
+        for target in changed {
+            let known = self.entries.get(&target.id).map(|entry| &entry.plan);
+            let plan = match known.filter(|plan| plan.check == target.check) {
+                Some(plan) => plan.clone(),
+                None => plans
+                    .entry(Arc::as_ptr(&target.check).addr())
+                    .or_insert_with(|| Arc::new(Plan::new(target.check.clone())))
+                    .clone(),
             };
-            let known = self
-                .entries
-                .get(&target.id)
-                .map(|entry| &entry.plan)
-                .filter(same);
-            let plan = known.or_else(|| plans.iter().rev().find(same)).cloned();
-            let plan = plan.unwrap_or_else(|| {
-                let plan = Arc::new(Plan::new(target.check.clone()));
-                plans.push(plan.clone());
-                plan
-            });
             match self.entries.contains_key(&target.id) {
                 true => self.change(target, plan),
                 false => self.add(target, plan),
