@@ -10,7 +10,7 @@ use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
 
-use crate::cli::{self, Cli, Command, ShowStatistics};
+use crate::cli::{self, Cli, Command, ExportConfig, ShowStatistics};
 use crate::connections::Listing;
 use crate::error::{Error, Exit};
 use crate::explain::Question;
@@ -38,6 +38,10 @@ pub enum Action {
     Monitor(monitor::Filter),
     /// Say what may come next in a command line.
     Complete(String),
+    /// Write the configuration.
+    Export(ExportConfig),
+    /// Read a configuration.
+    Import(Box<config::Import>),
     /// Write the man pages.
     Man(PathBuf),
 }

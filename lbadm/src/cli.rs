@@ -130,8 +130,27 @@ pub fn command() -> clap::Command {
 /// # Errors
 /// What clap has to say, be it an error, help or version.
 pub fn parse(args: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches_from(lower_command(args))?;
-    Cli::from_arg_matches(&matches)
+    CommandLines::new().parse(args)
+}
+
+/// Reads many command lines. The commands are made once, which costs more than to read a line.
+#[derive(Debug)]
+pub struct CommandLines(clap::Command);
+
+impl CommandLines {
+    /// For command lines of [`command`].
+    pub fn new() -> CommandLines {
+        CommandLines(command())
+    }
+
+    /// Reads one, program name first.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn parse(&mut self, args: Vec<std::ffi::OsString>) -> Result<Cli, clap::Error> {
+        let matches = self.0.try_get_matches_from_mut(lower_command(args))?;
+        Cli::from_arg_matches(&matches)
+    }
 }
 
 /// Commands are the same in any case.

@@ -1,21 +1,27 @@
 //! `export-config`, `import-config`.
 
+mod export;
+mod import;
+mod script;
+#[cfg(test)]
+mod tests;
+
 use crate::action::Action;
 use crate::cli::ConfigCommand;
 use crate::error::Error;
 
+pub use export::{export, write};
+pub use import::Import;
+
 /// Reads a command about the configuration as a whole.
 ///
 /// # Errors
-/// What this version cannot do.
+/// Values that are wrong in themselves.
 pub fn understand(command: ConfigCommand) -> Result<Action, Error> {
     match command {
-        ConfigCommand::ExportConfig(_) => Err(Error::not_supported(
-            "export of the configuration",
-            Some("'lbadm show-rule -j' and 'lbadm show-servergroup -j' write it as JSON"),
-        )),
-        ConfigCommand::ImportConfig(_) => {
-            Err(Error::not_supported("import of a configuration", None))
+        ConfigCommand::ExportConfig(args) => Ok(Action::Export(args)),
+        ConfigCommand::ImportConfig(args) => {
+            Ok(Action::Import(Box::new(Import::understand(args)?)))
         }
     }
 }

@@ -35,6 +35,9 @@ pub enum Error {
     /// The manager is not there or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A file could not be imported.
+    #[error("{0}")]
+    Import(String),
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
@@ -75,9 +78,11 @@ impl Error {
                 kind: ErrorKind::Degraded,
                 ..
             }) => Exit::Degraded,
-            Error::Model(_) | Error::Client(_) | Error::Output(_) | Error::File { .. } => {
-                Exit::Failed
-            }
+            Error::Model(_)
+            | Error::Client(_)
+            | Error::Import(_)
+            | Error::Output(_)
+            | Error::File { .. } => Exit::Failed,
         }
     }
 }

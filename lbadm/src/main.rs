@@ -110,6 +110,22 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             let (node, counted) = (client.describe().await?, client.statistics().await?);
             say(&object.explain(&node, &counted, json, style())?)?;
         }
+        Action::Export(args) => {
+            let node = Client::connect().await?.describe().await?;
+            let text = config::export(&args, &node, json);
+            match &args.file {
+                Some(file) if file.as_os_str() != "-" => config::write(file, &text)?,
+                _ => say(&text)?,
+            }
+        }
+        Action::Import(import) => {
+            let read = import.read()?;
+            say(&import.render(&read, json, style()))?;
+            import.check(&read)?;
+            if !import.is_dry_run() {
+                import.apply()?;
+            }
+        }
         Action::Complete(line) => complete(&line).await?,
         Action::Monitor(filter) => monitor(&filter, json).await?,
     }

@@ -3,11 +3,13 @@
 //! Unknown fields are ignored and new ones have defaults, so that programs of different versions understand each other.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::healthcheck::HealthCheck;
-use crate::model::{Rule, Server};
+use crate::model::{Configuration, Rule, Server, key};
+use crate::servergroup::ServerGroup;
 
 /// Everything that there is to know about a node, but for its counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,37 @@ impl Description {
         self.checks
             .iter()
             .find(|c| c.check.name.eq_ignore_ascii_case(name))
+    }
+
+    /// What is configured, without what is deleted and only drains.
+    pub fn configuration(&self) -> Configuration {
+        let mut all = Configuration::default();
+        for group in &self.groups {
+            let present = group.servers.iter().filter(|s| !s.removed);
+            let servers: Vec<Server> = present.map(|s| s.server.clone()).collect();
+            let index = |id: &str| id.rsplit_once('.').and_then(|(_, n)| n.parse::<u32>().ok());
+            let last = group.servers.iter().filter_map(|s| index(&s.server.id));
+            let number = servers.iter().map(|s| s.number.saturating_add(1));
+            all.next_server = number.fold(all.next_server, u32::max);
+            let mut made = ServerGroup {
+                name: group.name.clone(),
+                servers,
+                next_index: last.max().map_or(0, |n| n.saturating_add(1)),
+                places: 0,
+            };
+            made.settle();
+            all.groups.insert(key(&group.name), Arc::new(made));
+        }
+        for check in &self.checks {
+            let check = Arc::new(check.check.clone());
+            all.checks.insert(key(&check.name), check);
+        }
+        for described in self.rules.iter().filter(|r| !r.deleted) {
+            let rule = Arc::new(described.rule.clone());
+            all.next_rule = all.next_rule.max(rule.number.saturating_add(1));
+            all.rules.insert(key(&rule.name), rule);
+        }
+        all
     }
 
     /// As `Describe()` returns it.

@@ -1,10 +1,11 @@
 //! A configuration as commands of lbadm: server groups, then health checks, then rules.
 //!
-//! `lbadm import-config` reads them, and so does a shell. What is the default is not written. Ids of servers are, so that
-//! what refers to them goes on to mean the same.
+//! `lbadm import-config` reads them, and so does a shell. What is the default is not written. Nor are ids of servers that a
+//! new group would give them anyway; others are, so that what refers to them goes on to mean the same.
 
 use std::fmt::Write;
 
+use crate::healthcheck::{HealthCheck, HealthCheckSettings};
 use crate::import::lines::quote;
 use crate::model::Configuration;
 use crate::rule::{Orphans, Rule};
@@ -20,6 +21,10 @@ pub fn commands(configuration: &Configuration, version: &str) -> String {
     for group in configuration.groups.values() {
         out.push('\n');
         self::group(&mut out, group);
+    }
+    for check in configuration.checks.values() {
+        out.push('\n');
+        self::check(&mut out, check);
     }
     for rule in configuration.rules.values() {
         out.push('\n');
@@ -50,12 +55,14 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
 fn group(out: &mut String, group: &ServerGroup) {
     let mut chunks = group.servers.chunks(SERVERS);
     let mut first = vec![words(["create-servergroup"])];
-    first.extend(chunks.next().unwrap_or_default().iter().map(server));
+    let mut next = 0;
+    let mut server = |server: &Server| self::server(server, &mut next);
+    first.extend(chunks.next().unwrap_or_default().iter().map(&mut server));
     first.push(words([&group.name]));
     command(out, &first);
     for more in chunks {
         let mut add = vec![words(["add-server"])];
-        add.extend(more.iter().map(server));
+        add.extend(more.iter().map(&mut server));
         add.push(words([&group.name]));
         command(out, &add);
     }
@@ -69,7 +76,14 @@ fn group(out: &mut String, group: &ServerGroup) {
     }
 }
 
-fn server(server: &Server) -> Vec<String> {
+/// A server. `next` is the `<n>` of the id that it would get by itself.
+fn server(server: &Server, next: &mut u32) -> Vec<String> {
+    let index = server
+        .id
+        .rsplit_once('.')
+        .and_then(|(_, n)| n.parse::<u32>().ok());
+    let usual = index == Some(*next);
+    *next = index.map_or(*next, |index| index.saturating_add(1));
     let some = |number: u32| (number != 0).then_some(number);
     let spec = ServerSpec {
         target: Target::Address(server.address),
@@ -80,9 +94,22 @@ fn server(server: &Server) -> Vec<String> {
             max_connections: some(server.max_connections),
             min_connections: some(server.min_connections),
         },
-        id: Some(server.id.clone()),
+        id: (!usual).then(|| server.id.clone()),
     };
     words(["-s", &format!("server={spec}")])
+}
+
+fn check(out: &mut String, check: &HealthCheck) {
+    let settings = HealthCheckSettings {
+        name: None,
+        ..HealthCheckSettings::from(check).brief()
+    };
+    let all = [
+        words(["create-healthcheck"]),
+        words(["-h", &settings.words()]),
+        words([&check.name]),
+    ];
+    command(out, &all);
 }
 
 fn rule(out: &mut String, rule: &Rule) {
@@ -105,6 +132,12 @@ fn rule(out: &mut String, rule: &Rule) {
         all.push(words(["-i", &format!("client={}", listed(&rule.clients))]));
     }
     all.push(words(["-m", &method(rule)]));
+    if let Some(used) = &rule.health_check {
+        let port = used
+            .port
+            .map_or(String::new(), |port| format!(",hc-port={port}"));
+        all.push(words(["-h", &format!("hc-name={}{port}", used.name)]));
+    }
     let times = times(rule);
     if !times.is_empty() {
         all.push(words(["-t", &times.join(",")]));

@@ -21,6 +21,7 @@ use libilb::healthcheck;
 use crate::action::{self, Action, Request, understand};
 use crate::cli;
 use crate::complete;
+use crate::config;
 use crate::error::Error;
 use crate::explain::{self, Question};
 use crate::statistics::{self, Printer};
@@ -108,6 +109,8 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
                 .filter_map(|event| filter.render(event, now, json, plain))
                 .collect())
         }
+        (Action::Export(args), json) => Ok(config::export(&args, node, json)),
+        (Action::Import(import), _) => Ok(format!("{import:?}\n")),
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(called(&request)),
         (Action::Complete(line), _) => Ok(complete::answer(&line, Some(node)).text()),

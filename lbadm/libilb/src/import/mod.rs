@@ -22,6 +22,7 @@ pub use files::{Files, Memory, System};
 pub use options::{Mark, Options};
 pub use report::{Entry, Kind, Place, Report};
 
+use crate::document::{self, Document};
 use crate::model::Configuration;
 use crate::words::{self, Word};
 
@@ -135,6 +136,18 @@ pub struct Import {
     pub failover: serde_json::Map<String, serde_json::Value>,
     /// What became of each thing.
     pub report: Report,
+}
+
+impl Import {
+    /// What was read as a document, with what is kept for failover.
+    pub fn document(&self) -> Document {
+        let mut document = Document::of(&self.configuration);
+        let kept = self.failover.iter();
+        document.vrrp = kept
+            .map(|(kind, value)| (kind.clone(), document::Value::from_json(value)))
+            .collect();
+        document
+    }
 }
 
 /// Why a file cannot be read at all.

@@ -9,6 +9,7 @@ use super::tree::Statement;
 use super::virtual_server::too_many;
 use super::{Reader, milliseconds, said, switch};
 use crate::healthcheck::{Field, HealthCheck, HealthCheckSettings};
+use crate::model::{Configuration, RuleSettings};
 
 /// Why a script is left out.
 pub(super) const SCRIPTS: &str =
@@ -98,6 +99,25 @@ impl Defaults {
 pub(super) struct Check {
     said: Said,
     check: HealthCheck,
+}
+
+/// The check that a rule gets, with its name.
+pub(super) struct Chosen {
+    name: String,
+    settings: HealthCheckSettings,
+}
+
+/// Gives a rule its check.
+pub(super) fn attach(chosen: &Chosen, rule: &mut RuleSettings, configuration: &mut Configuration) {
+    let there = configuration.check(&chosen.name).is_some();
+    // It was checked before; only too many of them can be the reason.
+    if there
+        || configuration
+            .create_check(&chosen.name, &chosen.settings)
+            .is_ok()
+    {
+        rule.health_check = Some(chosen.name.clone());
+    }
 }
 
 /// The test with its settings while it is read.
@@ -233,7 +253,7 @@ impl Reader<'_> {
         &mut self,
         block: &Statement,
         checks: Vec<(Said, Option<Check>)>,
-    ) -> Option<()> {
+    ) -> Option<Chosen> {
         let mut counts: Vec<(&Check, usize)> = Vec::new();
         for check in checks.iter().filter_map(|(_, check)| check.as_ref()) {
             match counts
@@ -262,8 +282,8 @@ impl Reader<'_> {
                     };
                     (
                         &check.said,
-                        Kind::LeftOut,
-                        format!("health check {name}{shared}: rules have none yet"),
+                        Kind::Taken,
+                        format!("health check {name}{shared}"),
                     )
                 }
                 Some(check) => (
@@ -278,7 +298,13 @@ impl Reader<'_> {
             };
             self.report().add(&at.place, kind, &at.what, note);
         }
-        None
+        Some(Chosen {
+            settings: HealthCheckSettings {
+                name: None,
+                ..HealthCheckSettings::from(&chosen.check).brief()
+            },
+            name,
+        })
     }
 }
 

@@ -244,7 +244,7 @@ impl Reader<'_> {
             checks,
             ..
         } = server;
-        self.choose(block, checks);
+        let check = self.choose(block, checks);
         let group = match block.values() {
             [kind, name] if kind == "group" => Some(clean(name)),
             _ => None,
@@ -282,7 +282,11 @@ impl Reader<'_> {
                 true => servers.clone(),
                 false => servers.iter().filter(own).cloned().collect(),
             };
-            self.builder.add(&service, |_, _| {});
+            self.builder.add(&service, |settings, configuration| {
+                if let Some(check) = &check {
+                    checkers::attach(check, settings, configuration);
+                }
+            });
         }
     }
 
