@@ -29,7 +29,7 @@ CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection
 
-.PHONY: help deps build demo test test-pure test-lab fuzz bench lint dbus-docs install lab-clean clean
+.PHONY: help deps build demo test test-pure test-lab fuzz bench lint soak dbus-docs install lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -76,6 +76,8 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-co
 TARGET_DIR = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 SECONDS ?= 300
+KILLS ?= 500
+SEED ?= 1
 
 fuzz: ## SECONDS=300 of libFuzzer for each target; FUZZ_TARGETS=process for one
 	@echo
@@ -101,6 +103,10 @@ lint: deps ## rustfmt and clippy without any warning, and the shell scripts
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	bash -n .ci/run tests/deps.sh
 	shellcheck .ci/run tests/deps.sh
+
+soak: ## KILLS=500 of kill -9 of the manager under a stream of changes, and the thousand damaged databases; SEED=1
+	ILB_KILLS='$(KILLS)' ILB_SEED='$(SEED)' cargo test --locked -p ilb-svcmgr --test kills -- --nocapture
+	cargo test --locked -p ilb-svcmgr --bins -- --nocapture a_thousand_damaged_databases
 
 dbus-docs: ## write packaging/dbus/interfaces and the tables of docs/dbus.md from what the manager says of itself
 	ILB_WRITE=1 cargo test --locked -p ilb-svcmgr --test interfaces files_and_documentation

@@ -17,6 +17,8 @@ packages=(
     zsh fish
     # benchmarks: the competition, and a counter of instructions
     nftables valgrind
+    # durability: writes that fail
+    strace
 )
 
 missing=()

@@ -16,7 +16,8 @@ use crate::error::{Error, Exit};
 use crate::explain::Question;
 use crate::table::Style;
 use crate::{
-    config, connections, explain, healthcheck, monitor, node, rule, server, servergroup, statistics,
+    config, connections, explain, healthcheck, history, monitor, node, rule, server, servergroup,
+    statistics,
 };
 
 /// What to do.
@@ -42,6 +43,10 @@ pub enum Action {
     Export(ExportConfig),
     /// Read a configuration.
     Import(Box<config::Import>),
+    /// Show what was changed.
+    History(history::Listing),
+    /// Go back to what was.
+    Rollback(history::Rollback),
     /// Write the man pages.
     Man(PathBuf),
 }
@@ -161,6 +166,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Server(command)) => server::understand(command),
         Some(Command::Healthcheck(command)) => healthcheck::understand(command),
         Some(Command::Config(command)) => config::understand(command),
+        Some(Command::History(command)) => history::understand(command),
         Some(Command::Statistics(command)) => statistics::understand(command),
         Some(Command::Connections(command)) => connections::understand(command),
         Some(Command::Explain(command)) => explain::understand(command),

@@ -10,6 +10,7 @@ mod connections;
 mod explain;
 mod healthcheck;
 mod help;
+mod history;
 mod monitor;
 mod node;
 mod rule;
@@ -25,6 +26,7 @@ pub use explain::*;
 pub use healthcheck::*;
 use help::AFTER_HELP;
 pub use help::OVERVIEW;
+pub use history::*;
 pub use monitor::*;
 pub use node::*;
 pub use rule::*;
@@ -68,6 +70,9 @@ pub enum Command {
     /// The configuration as a whole.
     #[command(flatten)]
     Config(ConfigCommand),
+    /// What was changed, and the way back.
+    #[command(flatten)]
+    History(HistoryCommand),
     /// Counters.
     #[command(flatten)]
     Statistics(StatisticsCommand),

@@ -16,6 +16,7 @@ mod explain;
 #[allow(dead_code, reason = "the doctor comes next")]
 mod finding;
 mod healthcheck;
+mod history;
 mod keys;
 mod man;
 mod monitor;
@@ -100,6 +101,19 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             let client = Client::connect().await?;
             let (found, more) = client.connections(&listing.filter, listing.limit).await?;
             say(&listing.render(&found, more, json, style())?)?;
+        }
+        Action::History(listing) => {
+            let count = listing.count.saturating_add(1);
+            let found = Client::connect().await?.history(count).await?;
+            say(&listing.render(&found, json, style())?)?;
+        }
+        Action::Rollback(rollback) => {
+            let client = Client::connect().await?;
+            let report = match rollback.dry_run {
+                true => client.preview_rollback(rollback.generation).await?,
+                false => client.rollback(rollback.generation).await?,
+            };
+            say(&rollback.render(&report, json, style())?)?;
         }
         Action::Explain(Question::Packet(packet)) => {
             let said = Client::connect().await?.explain(&packet).await?;

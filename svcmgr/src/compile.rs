@@ -292,7 +292,6 @@ fn server(
             false => 0,
         },
         place: server.place,
-        ..ServerSpec::default()
     })
 }
 

@@ -12,6 +12,7 @@ mod author;
 mod compile;
 mod dataplane;
 mod dbus;
+mod history;
 mod manager;
 mod retired;
 mod risen;

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ilb_node::settings::{Settings, SettingsError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,9 +15,12 @@ use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
 use crate::state::State;
-use crate::store::open::{self, Lock, OpenError};
+use crate::store::open::{OpenError, Place};
 use crate::store::snapshots::Snapshots;
-use crate::store::{Store, StoreError};
+use crate::store::{Keeper, Store, StoreError};
+
+/// How long a write that is under way may keep the program from ending.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the program ends before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,7 @@ pub fn run(args: &Args) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(system("start the async runtime"))?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         if args.sim {
             tracing::warn!("simulating the fast path and addresses: no packet will be forwarded");
             serve(
@@ -80,7 +84,10 @@ pub fn run(args: &Args) -> Result<(), RunError> {
             let link = SocketDataPlane::start(&settings.control_socket());
             serve(&settings, link, addresses).await
         }
-    })
+    });
+    // A disk that does not answer shall not keep us from ending.
+    runtime.shutdown_timeout(STOP_PATIENCE);
+    result
 }
 
 async fn serve<D: DataPlane, A: Addresses>(
@@ -93,12 +100,16 @@ async fn serve<D: DataPlane, A: Addresses>(
     // Settings are read at the start only; without a handler SIGHUP would end us.
     let _hangup = signal(SignalKind::hangup()).map_err(system("catch SIGHUP"))?;
 
-    let content = open_store(&settings.database(), &settings.snapshots()).await?;
+    let scratch = &settings.node.runtime_dir;
+    let place = Place::new(&settings.database(), &settings.snapshots(), scratch);
+    let content = open_store(Arc::new(place), &settings.snapshots()).await?;
     let connection = dbus::connect().await?;
     let (manager, handle) = Manager::new(Start {
         store: content.store,
         state: content.state,
         notice: content.notice,
+        known: content.known,
+        keeper: content.keeper,
         database: settings.database().display().to_string(),
         snapshots: content.snapshots,
         dataplane,
@@ -125,7 +136,6 @@ async fn serve<D: DataPlane, A: Addresses>(
     if let Err(error) = manager.await {
         tracing::error!("the manager ended badly: {error}");
     }
-    drop(content.lock);
     tracing::info!("stopped; the fast path and the addresses stay as they are");
     result
 }
@@ -134,15 +144,16 @@ struct Content {
     store: Option<Arc<dyn Store>>,
     state: State,
     notice: String,
+    known: bool,
+    keeper: Option<Arc<dyn Keeper>>,
     snapshots: Option<Snapshots>,
-    lock: Option<Lock>,
 }
 
 /// Opens the database off the async thread. A hopelessly damaged one is no reason not to start: what is forwarded now can
 /// still be seen, and an error that is told over D-Bus reaches the administrator sooner.
-async fn open_store(database: &Path, snapshots: &Path) -> Result<Content, RunError> {
-    let paths = (database.to_owned(), snapshots.to_owned());
-    let opened = tokio::task::spawn_blocking(move || open::open(&paths.0, &paths.1))
+async fn open_store(place: Arc<Place>, snapshots: &Path) -> Result<Content, RunError> {
+    let opener = place.clone();
+    let opened = tokio::task::spawn_blocking(move || opener.open())
         .await
         .map_err(|error| RunError::System {
             action: "open the database",
@@ -150,11 +161,12 @@ async fn open_store(database: &Path, snapshots: &Path) -> Result<Content, RunErr
         })?;
     match opened {
         Ok(opened) => Ok(Content {
-            store: Some(Arc::new(opened.store)),
+            store: opened.store,
             state: opened.state,
-            notice: opened.rebuilt.unwrap_or_default(),
+            notice: opened.notice,
+            known: true,
+            keeper: Some(place),
             snapshots: Some(Snapshots::new(snapshots)),
-            lock: Some(opened.lock),
         }),
         Err(OpenError::Store(error)) => Err(error.into()),
         Err(hopeless @ OpenError::Hopeless { .. }) => {
@@ -163,8 +175,9 @@ async fn open_store(database: &Path, snapshots: &Path) -> Result<Content, RunErr
                 store: None,
                 state: State::default(),
                 notice: hopeless.to_string(),
+                known: false,
+                keeper: None,
                 snapshots: None,
-                lock: None,
             })
         }
     }

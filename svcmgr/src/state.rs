@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use libilb::map::Map;
 use libilb::model::Configuration;
 
+use crate::history::History;
 use crate::retired::Retired;
 
 /// See the module. A clone shares everything.
@@ -18,4 +19,6 @@ pub struct State {
     pub retired: Retired,
     /// Addresses that we put on interfaces, or are about to.
     pub addresses: Map<IpAddr, String>,
+    /// How the generations came about, and the way back to them.
+    pub history: History,
 }

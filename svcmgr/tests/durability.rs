@@ -1,111 +1,13 @@
-//! Acknowledged means durable: kill -9 at any moment, damage, a second instance, a clean stop.
+//! What the store does at start and stop: damage, a second instance, a clean stop. `kills.rs` and `faults.rs` are about what
+//! happens in between.
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use common::{Bus, Node, Process, rule, wait_until};
 use libilb::ErrorKind;
-use libilb::client::{Client, ClientError};
-
-/// Two servers that are always added together.
-fn pair(number: u32) -> [String; 2] {
-    let [_, a, b, c] = number.to_be_bytes();
-    [format!("10.{a}.{b}.{c}"), format!("11.{a}.{b}.{c}")]
-}
-
-/// Adds pairs until the manager is gone; those that were acknowledged are in `done`.
-async fn add_until_killed(client: Client, first: u32, done: Arc<Mutex<Vec<u32>>>) {
-    for number in first.. {
-        let [one, two] = pair(number);
-        match client.add_servers("web", &[&one, &two]).await {
-            Ok(ids) => assert_eq!(ids.len(), 2),
-            Err(ClientError::NotRunning(_)) => return,
-            Err(other) => panic!("an unexpected answer: {other}"),
-        }
-        done.lock().unwrap().push(number);
-    }
-}
-
-#[tokio::test(flavor = "current_thread")]
-async fn thirty_kills_lose_nothing_and_leave_nothing_half_done() {
-    let (bus, node) = (Bus::start(), Node::new());
-    let mut acknowledged: BTreeSet<u32> = BTreeSet::new();
-    let mut next = 1;
-    let mut landed_while_killed = 0;
-    for round in 0..30_u64 {
-        let (mut manager, client) = node.start_sim(&bus).await;
-        if round == 0 {
-            client.create_group("web", &["192.0.2.1"]).await.unwrap();
-            client
-                .create_rule("shop", &rule("198.51.100.1", "web"))
-                .await
-                .unwrap();
-        }
-        let done = Arc::new(Mutex::new(Vec::new()));
-        let adding = tokio::spawn(add_until_killed(client, next, done.clone()));
-        // Somewhere within a few changes; a different moment each time.
-        tokio::time::sleep(Duration::from_micros(1_000 + round * 2_731 % 60_000)).await;
-        manager.kill();
-        adding.await.unwrap();
-        let done = done.lock().unwrap().clone();
-        let unknown = next + done.len() as u32;
-        acknowledged.extend(done);
-
-        let (mut manager, client) = node.start_sim(&bus).await;
-        let description = client.describe().await.unwrap();
-        assert_eq!(
-            description.state_reason, "",
-            "round {round}: nothing was rebuilt"
-        );
-        let there: BTreeSet<String> = description
-            .group("web")
-            .expect("the group is there")
-            .servers
-            .iter()
-            .map(|server| server.server.address.to_string())
-            .collect();
-        for number in &acknowledged {
-            for address in pair(*number) {
-                assert!(
-                    there.contains(&address),
-                    "round {round}: {address} was acknowledged and is lost"
-                );
-            }
-        }
-        // What was under way is there as a whole or not at all.
-        let [one, two] = pair(unknown);
-        assert_eq!(
-            there.contains(&one),
-            there.contains(&two),
-            "round {round}: half a change"
-        );
-        if there.contains(&one) {
-            acknowledged.insert(unknown);
-            landed_while_killed += 1;
-        }
-        assert_eq!(
-            there.len(),
-            1 + 2 * acknowledged.len(),
-            "round {round}: nothing else is there"
-        );
-        assert!(description.rule("shop").unwrap().rule.enabled);
-        next = unknown + 1;
-        manager.kill();
-    }
-    assert!(
-        acknowledged.len() >= 30,
-        "only {} changes were made",
-        acknowledged.len()
-    );
-    println!(
-        "{} changes, {landed_while_killed} durable but not acknowledged",
-        acknowledged.len()
-    );
-}
+use libilb::client::ClientError;
 
 #[tokio::test]
 async fn generations_only_grow() {
@@ -268,4 +170,105 @@ async fn systemd_is_told_when_it_is_ready() {
             .try_lock()
             .is_ok()
     });
+}
+
+/// A state folder as the last version with schema 1 left it: `schema-1.tar.gz`, written by that program. Seven changes, the
+/// last three less than a second before it was stopped, so that two servers still drain.
+#[tokio::test]
+async fn a_database_of_the_schema_before_is_taken_over_whole() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let archive = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/schema-1.tar.gz"
+    );
+    fs::create_dir(node.path("state")).unwrap();
+    let status = std::process::Command::new("tar")
+        .args(["xzf", archive, "-C"])
+        .arg(node.path("state"))
+        .status();
+    assert!(status.unwrap().success());
+    for start in 0..2 {
+        let (mut manager, client) = node.start_sim(&bus).await;
+        let found = client.describe().await.unwrap();
+        assert_eq!(found.state_reason, "", "start {start}");
+        let shop = &found.rule("shop").unwrap().rule;
+        assert_eq!(
+            (shop.name.as_str(), shop.number, shop.conn_drain),
+            ("Shop", 1, 30)
+        );
+        let vips: Vec<String> = shop.vips.iter().map(ToString::to_string).collect();
+        assert_eq!(vips, ["198.51.100.1 tcp port 80"]);
+        assert!(shop.enabled && !found.rule("dns").unwrap().rule.enabled);
+        let servers: Vec<_> = found
+            .group("web")
+            .unwrap()
+            .servers
+            .iter()
+            .filter(|server| !server.removed)
+            .map(|item| {
+                (
+                    item.server.id.as_str(),
+                    item.server.number,
+                    item.server.enabled,
+                )
+            })
+            .collect();
+        let expected = [
+            ("_Web.0", 1, true),
+            ("_Web.1", 2, false),
+            ("_Web.3", 5, true),
+        ];
+        assert_eq!(servers, expected);
+        // The earlier ones are there as snapshots.
+        let history = client.history(0).await.unwrap();
+        let item = history.iter().find(|item| item.generation == 7).unwrap();
+        assert_eq!(
+            (item.words.as_str(), item.kept),
+            ("taken over from schema 1", true)
+        );
+        let preview = client.preview_rollback(2).await.unwrap();
+        let names: Vec<&str> = preview
+            .differences
+            .iter()
+            .map(|d| d.name.as_str())
+            .collect();
+        assert_eq!(names, ["_Web.1", "_Web.2", "_Web.3", "dns", "Shop"]);
+        manager.signal("TERM");
+        assert!(manager.wait().success());
+    }
+    assert!(
+        node.path("state/db.schema-1/db").exists(),
+        "what it was is kept"
+    );
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_left_alone() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (mut manager, client) = node.start_sim(&bus).await;
+    client.create_group("web", &["192.0.2.1"]).await.unwrap();
+    manager.signal("TERM");
+    assert!(manager.wait().success());
+    {
+        let db = sled::open(node.path("state/db")).unwrap();
+        let meta = db.open_tree("meta").unwrap();
+        meta.insert("schema", &u32::MAX.to_be_bytes()).unwrap();
+        db.flush().unwrap();
+    }
+    let output = node.command(&bus).arg("--sim").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(error.contains("has schema 4294967295"), "{error}");
+    assert!(
+        error.contains("install the version that wrote it"),
+        "{error}"
+    );
+    assert!(node.path("state/db/db").exists());
+    assert!(!fs::read_dir(node.path("state")).unwrap().any(|file| {
+        file.unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .contains("damaged")
+    }));
 }

@@ -20,7 +20,14 @@ use libilb::dbus::{BUS_NAME, ROOT_PATH};
 use libilb::healthcheck::HealthCheckSettings;
 
 /// Methods that everybody may call. Any other asks polkit.
-const READING: &[&str] = &["Describe", "Explain", "GetStatistics", "ListConnections"];
+const READING: &[&str] = &[
+    "Describe",
+    "Explain",
+    "GetStatistics",
+    "History",
+    "ListConnections",
+    "PreviewRollback",
+];
 
 /// Methods for which polkit's action `manage-state` is enough.
 const STATE: &[&str] = &[

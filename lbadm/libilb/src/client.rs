@@ -13,6 +13,7 @@ use crate::error::ErrorKind;
 use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
 use crate::healthcheck::{self, HealthCheckSettings};
+use crate::history;
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
 use crate::stats::Statistics;
@@ -206,6 +207,21 @@ impl Client {
     /// What would become of a packet.
     pub async fn explain(&self, packet: &Packet) -> Result<Explanation, ClientError> {
         from_json(&self.manager.explain(packet.to_dbus()).await?)
+    }
+
+    /// The newest generations, newest first; 0 for all that are known.
+    pub async fn history(&self, count: u32) -> Result<Vec<history::Item>, ClientError> {
+        from_json(&self.manager.history(count).await?)
+    }
+
+    /// Goes back to the configuration of a generation.
+    pub async fn rollback(&self, generation: u64) -> Result<history::Report, ClientError> {
+        from_json(&self.manager.rollback(generation).await?)
+    }
+
+    /// What going back would change.
+    pub async fn preview_rollback(&self, generation: u64) -> Result<history::Report, ClientError> {
+        from_json(&self.manager.preview_rollback(generation).await?)
     }
 
     /// Creates a rule and returns its object path.

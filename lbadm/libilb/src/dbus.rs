@@ -425,6 +425,17 @@ pub trait Manager {
     /// What would become of a packet, as JSON; see [`crate::explain`].
     fn explain(&self, packet: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
 
+    /// The newest generations, 0 for all that are known, as JSON; see [`crate::history::Item`].
+    fn history(&self, count: u32) -> zbus::Result<String>;
+
+    /// Goes back to the configuration of a generation, as one change, and says as JSON what that changed; see
+    /// [`crate::history::Report`].
+    #[zbus(allow_interactive_auth)]
+    fn rollback(&self, generation: u64) -> zbus::Result<String>;
+
+    /// What `Rollback` would change.
+    fn preview_rollback(&self, generation: u64) -> zbus::Result<String>;
+
     /// Configuration and state as JSON; see [`crate::describe::Description`].
     fn describe(&self) -> zbus::Result<String>;
 

@@ -6,6 +6,7 @@
 //! are about other nodes.
 
 mod events;
+mod history;
 mod node;
 mod traffic;
 
@@ -28,6 +29,7 @@ use crate::statistics::{self, Printer};
 use crate::table::Style;
 use crate::usage;
 use events::events;
+use history::{history, rolled_back};
 use node::{counted, node};
 use traffic::{claims, connections, explanation};
 
@@ -38,6 +40,7 @@ const CASES: &[(&str, &str)] = &[
     ("server", include_str!("server.txt")),
     ("healthcheck", include_str!("healthcheck.txt")),
     ("config", include_str!("config.txt")),
+    ("history", include_str!("history.txt")),
     ("statistics", include_str!("statistics.txt")),
     ("connections", include_str!("connections.txt")),
     ("explain", include_str!("explain.txt")),
@@ -94,6 +97,11 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
             let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
             let found = &all[..all.len().min(limit)];
             listing.render(found, found.len() < all.len(), json, plain)
+        }
+        (Action::History(listing), json) => listing.render(&history(), json, plain),
+        (Action::Rollback(rollback), json) => {
+            let report = rolled_back(rollback.generation, rollback.dry_run);
+            rollback.render(&report, json, plain)
         }
         (Action::Explain(Question::Packet(packet)), json) => {
             let said = explanation(&packet);

@@ -315,6 +315,30 @@ impl ManagerObject {
         json(&self.handle.explain(&packet).await?)
     }
 
+    /// The newest `count` generations as JSON, newest first; 0 for all that are known.
+    #[zbus(out_args("json"))]
+    async fn history(&self, count: u32) -> Result<String, MethodError> {
+        json(&self.handle.history(count).await?)
+    }
+
+    /// Goes back to the configuration of a generation, as one change, and says as JSON what that changed.
+    #[zbus(out_args("json"))]
+    async fn rollback(
+        &self,
+        generation: u64,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, MethodError> {
+        let author = access::check(connection, &header).await?;
+        json(&self.handle.rollback(author, generation).await?)
+    }
+
+    /// What `Rollback` would change, as JSON; nothing changes.
+    #[zbus(out_args("json"))]
+    async fn preview_rollback(&self, generation: u64) -> Result<String, MethodError> {
+        json(&self.handle.preview_rollback(generation).await?)
+    }
+
     /// Configuration and state as JSON.
     #[zbus(out_args("json"))]
     async fn describe(&self) -> Result<String, MethodError> {

@@ -22,6 +22,16 @@ pub enum ManagerError {
     /// An address could not be put on its interface.
     #[error("{0}; nothing was changed")]
     Address(AddressError),
+    /// There is no way back to it.
+    #[error(
+        "generation {generation} {problem}: 'lbadm history' lists those that one can go back to"
+    )]
+    Generation {
+        /// Which.
+        generation: u64,
+        /// What about it.
+        problem: String,
+    },
     /// The caller may not.
     #[error(
         "user {uid} may not {what}: {reason}; run it as root, for example with sudo, or have an administrator allow the \
@@ -53,6 +63,7 @@ impl ManagerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             ManagerError::Model(error) => error.kind(),
+            ManagerError::Generation { .. } => ErrorKind::NotFound,
             ManagerError::Degraded(_) => ErrorKind::Degraded,
             ManagerError::FastpathRejected(_) => ErrorKind::FastpathRejected,
             ManagerError::NotAuthorized { .. } | ManagerError::UnknownCaller(_) => {

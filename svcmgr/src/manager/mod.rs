@@ -18,6 +18,8 @@ pub mod change;
 pub mod describe;
 pub mod error;
 mod questions;
+mod recovery;
+mod restore;
 mod snapshot_writer;
 pub mod statistics;
 mod steps;
@@ -44,10 +46,12 @@ use crate::compile::{Given, Surroundings};
 use crate::dataplane::{DataPlane, Event};
 use crate::retired::RetiredKey;
 use crate::state::State;
-use crate::store::Store;
 use crate::store::snapshots::Snapshots;
+use crate::store::{Keeper, Store};
 use change::Change;
 use error::ManagerError;
+use libilb::history::Report;
+use recovery::Recovery;
 use snapshot_writer::SnapshotWriter;
 use statistics::Ledger;
 use view::View;
@@ -84,6 +88,15 @@ pub enum Command {
         /// All of it.
         reply: oneshot::Sender<Description>,
     },
+    /// Go back to the configuration of this generation, durably.
+    Rollback {
+        /// Who asks for it; `None` to see what would change.
+        author: Option<Author>,
+        /// The generation.
+        generation: u64,
+        /// What is different, or would be.
+        reply: oneshot::Sender<Result<Report, ManagerError>>,
+    },
     /// Something that only the fast path knows.
     Ask {
         /// The question.
@@ -100,6 +113,7 @@ pub struct ManagerHandle {
     view: watch::Receiver<Arc<View>>,
     database: Arc<str>,
     interfaces: Arc<[String]>,
+    snapshots: Option<Snapshots>,
 }
 
 impl ManagerHandle {
@@ -188,7 +202,11 @@ pub struct Start<D, A> {
     pub notice: String,
     /// Where the database is, for people.
     pub database: String,
-    /// Where snapshots go; `None` with no store.
+    /// Whether `state` is what the administrator wants: not when nothing could be read.
+    pub known: bool,
+    /// How to get a store again when it cannot be written.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// Where snapshots go; `None` when nothing could be read.
     pub snapshots: Option<Snapshots>,
     /// The fast path.
     pub dataplane: D,
@@ -205,11 +223,15 @@ pub struct Start<D, A> {
 /// See the module.
 pub struct Manager<D, A> {
     store: Option<Arc<dyn Store>>,
+    known: bool,
+    keeper: Option<Arc<dyn Keeper>>,
+    recovery: Recovery,
     state: State,
     database: String,
     health: libilb::describe::State,
     health_reason: String,
     snapshots: Option<SnapshotWriter>,
+    snapshot_files: Option<Snapshots>,
     dataplane: D,
     addresses: A,
     manage_addresses: bool,
@@ -248,8 +270,16 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             },
             snapshots: start
                 .snapshots
+                .clone()
                 .map(|files| SnapshotWriter::start(files, &start.state)),
+            snapshot_files: start.snapshots.clone(),
+            recovery: match degraded && start.known {
+                true => Recovery::reopen(),
+                false => Recovery::default(),
+            },
             store: start.store,
+            known: start.known,
+            keeper: start.keeper,
             state: start.state,
             health: match degraded {
                 true => libilb::describe::State::Degraded,
@@ -275,6 +305,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             view: viewer,
             database: start.database.into(),
             interfaces: start.interfaces.into(),
+            snapshots: start.snapshots,
         };
         (manager, handle)
     }
@@ -288,6 +319,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let mut supervision = Instant::now() + SUPERVISION;
         loop {
             let supervise = !self.state.retired.is_empty();
+            let recovery = self.recovery.due();
             tokio::select! {
                 () = &mut stop => break,
                 command = self.commands.recv() => match command {
@@ -300,6 +332,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 () = sleep_until(supervision), if supervise => {
                     self.supervise().await;
                     supervision = Instant::now() + SUPERVISION;
+                }
+                () = sleep_until(recovery.unwrap_or(supervision)), if recovery.is_some() => {
+                    self.recover().await;
                 }
             }
             self.publish(&mut publisher).await;
@@ -323,7 +358,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 change,
                 reply,
             } => {
-                let result = self.change(&change).await;
+                let result = self.change(&author, &change).await;
                 match &result {
                     Ok(names) if names.is_empty() => {
                         tracing::debug!("{author}: {change:?}: nothing to do")
@@ -337,6 +372,15 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             Command::Statistics { reply } => {
                 self.read_statistics().await;
                 drop(reply.send(self.ledger.report(&self.state.configuration)));
+            }
+            Command::Rollback {
+                author,
+                generation,
+                reply,
+            } => {
+                let result = self.rollback(author, generation).await;
+                self.publish(publisher).await;
+                drop(reply.send(result));
             }
             Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
             Command::Describe { reply } => {
@@ -447,7 +491,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.link.peer = Some(hello);
                 self.link.given = self.in_step().then(|| self.give());
                 self.idle.clear();
-                if self.store.is_some() {
+                if self.known {
                     self.catch_up().await;
                 }
             }

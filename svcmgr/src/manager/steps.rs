@@ -1,47 +1,78 @@
 //! The steps of a change, in their order, and back again when one fails.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ilb_node::control::{Request, Response, Statistics};
+use libilb::model::Configuration;
+use tokio::time::timeout;
 
 use super::Manager;
 use super::change::Change;
 use super::error::ManagerError;
+use super::recovery::Failure;
 use crate::addresses::{self, AddressError, Addresses, Plan};
+use crate::author::Author;
 use crate::compile;
 use crate::dataplane::{DataPlane, unexpected};
+use crate::history::Entry;
+use crate::retired::RetiredKey;
 use crate::state::State;
+use crate::store::codec;
 
+/// How long a commit may take before the disk is given up: a write takes milliseconds, on a disk that is very busy seconds.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// How many names a line of the history has at most.
+const NAMED: usize = 8;
 /// How often in a row a retired item has to be without connections before it goes.
 const IDLE_ENOUGH: u32 = 2;
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// A user action from beginning to end.
-    pub(super) async fn change(&mut self, change: &Change) -> Result<Vec<String>, ManagerError> {
-        if self.health == libilb::describe::State::Degraded {
-            return Err(ManagerError::Degraded(self.health_reason.clone()));
-        }
-        let mut next = self.state.clone();
-        let names = change.apply(&mut next.configuration)?;
-        let before = &self.state.configuration;
-        if next.configuration != *before {
-            next.retired.follow(before, &next.configuration, unix_now());
-            let risen = self.surroundings.risen.clone();
-            let now = boot_seconds();
-            self.surroundings
-                .risen
-                .follow(before, &next.configuration, now);
-            let result = self.advance(next).await;
-            if result.is_err() {
-                self.surroundings.risen = risen;
-            }
-            result?;
-        }
+    pub(super) async fn change(
+        &mut self,
+        author: &Author,
+        change: &Change,
+    ) -> Result<Vec<String>, ManagerError> {
+        self.need_store().await?;
+        let mut configuration = self.state.configuration.clone();
+        let names = change.apply(&mut configuration)?;
+        let cause = Cause {
+            author: author.clone(),
+            words: cause_words(change.words(), &names),
+        };
+        self.configure(configuration, cause).await?;
         Ok(names)
     }
 
+    /// Makes this the configuration: durable and in force. One that is the same changes nothing. After an error the
+    /// previous one is in force.
+    pub(super) async fn configure(
+        &mut self,
+        configuration: Configuration,
+        cause: Cause,
+    ) -> Result<(), ManagerError> {
+        let before = &self.state.configuration;
+        if configuration == *before {
+            return Ok(());
+        }
+        let mut next = self.state.clone();
+        next.configuration = configuration;
+        next.retired.follow(before, &next.configuration, unix_now());
+        let risen = self.surroundings.risen.clone();
+        let now = boot_seconds();
+        self.surroundings
+            .risen
+            .follow(before, &next.configuration, now);
+        let result = self.advance(next, cause).await;
+        if result.is_err() {
+            self.surroundings.risen = risen;
+        }
+        result
+    }
+
     /// Makes `next` durable and puts it in force. After an error the previous state is.
-    async fn advance(&mut self, mut next: State) -> Result<(), ManagerError> {
+    async fn advance(&mut self, mut next: State, cause: Cause) -> Result<(), ManagerError> {
         let before = self.state.clone();
         next.generation = before.generation + 1;
         let plan = match same_addresses(&before, &next) {
@@ -53,7 +84,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         };
         next.addresses = plan.owned.clone();
         let began = Instant::now();
-        self.commit(next).await?;
+        self.commit(next, cause).await?;
         let durable = began.elapsed();
         let Err(refusal) = self.carry_out(plan).await else {
             let in_force = began.elapsed() - durable;
@@ -63,37 +94,67 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         tracing::warn!("taking the change back: {refusal}");
         let back = State {
             generation: self.state.generation + 1,
+            history: self.state.history.clone(),
             ..before
         };
-        self.commit(back).await?;
+        let cause = Cause::own(format!("taken back: {refusal}"));
+        self.commit(back, cause).await?;
         self.catch_up().await;
         Err(refusal)
     }
 
-    /// One transaction, durable. The store is not to be trusted any more when it fails.
-    async fn commit(&mut self, next: State) -> Result<(), ManagerError> {
+    /// One transaction, durable. The store is not to be trusted any more when it fails. A new generation is entered in the
+    /// history.
+    pub(super) async fn commit(
+        &mut self,
+        mut next: State,
+        cause: Cause,
+    ) -> Result<(), ManagerError> {
         let Some(store) = self.store.clone() else {
             return Err(ManagerError::Degraded(self.health_reason.clone()));
         };
-        let (before, after) = (self.state.clone(), next.clone());
-        let result = tokio::task::spawn_blocking(move || store.replace(&before, &after)).await;
-        let failure = match result {
-            Ok(Ok(())) => {
+        let before = self.state.clone();
+        if next.generation != before.generation {
+            let undo = codec::history::undo(&before.configuration, &next.configuration);
+            let entry = Entry {
+                time: unix_now(),
+                author: cause.author,
+                words: cause.words,
+                before: before.generation,
+                undo: Some(Arc::new(undo)),
+            };
+            next.history.push(next.generation, entry);
+        }
+        let after = next.clone();
+        let replace = tokio::task::spawn_blocking(move || store.replace(&before, &after));
+        let failure = match timeout(STORE_PATIENCE, replace).await {
+            Ok(Ok(Ok(()))) => {
                 if let Some(snapshots) = &self.snapshots {
                     snapshots.write(&next);
                 }
                 self.state = next;
                 return Ok(());
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Ok(Err(error))) => Failure {
+                damage: error.is_damage(),
+                reason: error.to_string(),
+                hangs: false,
+            },
+            Ok(Err(error)) => Failure {
+                damage: false,
+                reason: error.to_string(),
+                hangs: false,
+            },
+            Err(_) => Failure {
+                damage: false,
+                reason: format!(
+                    "the disk has not answered for {} s",
+                    STORE_PATIENCE.as_secs()
+                ),
+                hangs: true,
+            },
         };
-        tracing::error!(
-            "the configuration cannot be stored, from now on it can only be read: {failure}"
-        );
-        self.health = libilb::describe::State::Degraded;
-        self.health_reason = format!("{failure}; see to the disk and restart ilb");
-        Err(ManagerError::Degraded(self.health_reason.clone()))
+        Err(self.degrade(failure))
     }
 
     /// Brings kernel and fast path to the present state: addresses that are no longer wanted go before their steering,
@@ -196,7 +257,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 generation: self.link.applied + 1,
                 ..self.state.clone()
             };
-            if let Err(error) = self.commit(next).await {
+            let words = "numbered after what the fast path has seen".to_owned();
+            if let Err(error) = self.commit(next, Cause::own(words)).await {
                 tracing::error!("{error}");
                 return;
             }
@@ -224,7 +286,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Looks whether the interfaces have what they should have, and corrects it. New addresses wait until the fast path
     /// is in step. Returns false when something failed and another try is worth it.
     pub(super) async fn settle_addresses(&mut self) -> bool {
-        if self.store.is_none() || self.health == libilb::describe::State::Degraded {
+        if !self.known {
             return true;
         }
         let plan = match self.plan(&self.state.clone()).await {
@@ -234,12 +296,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 return false;
             }
         };
+        if plan.owned != self.state.addresses && self.store.is_none() {
+            // They are needed for forwarding; the marks on them are as good as the record.
+            self.state.addresses = plan.owned.clone();
+        }
         if plan.owned != self.state.addresses {
             let next = State {
                 addresses: plan.owned.clone(),
                 ..self.state.clone()
             };
-            if let Err(error) = self.commit(next).await {
+            // No new generation: nobody but us has to know.
+            let cause = Cause::own(String::new());
+            if let Err(error) = self.commit(next, cause).await {
                 tracing::error!("{error}");
                 return false;
             }
@@ -278,6 +346,23 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
     }
 
+    /// What has drained, for people.
+    fn drained(&self, gone: &[RetiredKey]) -> String {
+        let retired = &self.state.retired;
+        let name = |key: &RetiredKey| match key {
+            RetiredKey::Rule(rule) => {
+                let record = retired.rules.get(rule);
+                record.map_or(format!("rule #{rule}"), |r| format!("rule {}", r.rule.name))
+            }
+            RetiredKey::Server(rule, server) => {
+                let record = retired.servers.get(&(*rule, *server));
+                record.map_or(format!("server #{server}"), |r| r.server.id.clone())
+            }
+        };
+        let names: Vec<String> = gone.iter().map(name).collect();
+        cause_words("drained", &names)
+    }
+
     /// Lets retired rules and servers go that have no connections any more or whose time is over.
     pub(super) async fn supervise(&mut self) {
         if self.health == libilb::describe::State::Degraded {
@@ -310,11 +395,44 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             next.retired.remove(*key);
             self.idle.remove(key);
         }
-        tracing::info!("drained: {gone:?}");
-        if let Err(error) = self.advance(next).await {
+        tracing::info!("{}", self.drained(&gone));
+        let cause = Cause::own(self.drained(&gone));
+        if let Err(error) = self.advance(next, cause).await {
             tracing::error!("{error}");
         }
     }
+}
+
+/// Why there is a new generation.
+pub(super) struct Cause {
+    /// Who wants it.
+    pub author: Author,
+    /// What was done, for people.
+    pub words: String,
+}
+
+impl Cause {
+    /// Of our own accord.
+    pub(super) fn own(words: String) -> Cause {
+        Cause {
+            author: Author::Manager,
+            words,
+        }
+    }
+}
+
+/// What was done and to what, of which as many are named as can be read at a glance.
+pub(super) fn cause_words(what: &str, names: &[String]) -> String {
+    let mut words = what.to_owned();
+    for (index, name) in names.iter().enumerate() {
+        if index == NAMED {
+            words.push_str(&format!(" and {} more", names.len() - NAMED));
+            break;
+        }
+        words.push_str(if index == 0 { " " } else { ", " });
+        words.push_str(name);
+    }
+    words
 }
 
 /// Whether two states need the same addresses for certain, because they have the same rules.

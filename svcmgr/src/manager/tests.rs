@@ -193,6 +193,8 @@ impl Bench {
                 true => String::new(),
                 false => "damaged".into(),
             },
+            known: store,
+            keeper: None,
             database: "/db".into(),
             snapshots: None,
             dataplane: Scripted(world.clone(), wake.clone()),

@@ -10,31 +10,32 @@
 //! | `retired-rules` | number of the rule | JSON of [`RetiredRule`] |
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
+//! | `history` | generation, u64 big-endian | JSON of [`HistoryRecord`] |
+//! | `undo` | generation, u32 of the record, big-endian | a record of the generation before, see [`history`] |
+//!
+//! `meta` has the schema, the generation, the numbers that the next rule and the next server get, and the [`Seal`].
+//! Schema 1 had no `health-checks`, no `history`, no `undo`, and of the seal only the number of records.
+
+pub mod history;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use libilb::healthcheck::HealthCheck;
-use libilb::map::Map;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::retired::{Retired, RetiredRule, RetiredServer};
+use super::seal::Seal;
+use crate::retired::{RetiredRule, RetiredServer};
 use crate::state::State;
+pub use history::HistoryRecord;
 
-/// Latest version of this layout. 2 has health checks.
+/// Version of this layout.
 pub const SCHEMA: u32 = 2;
-
-/// The earliest version that can hold a state. It is written as that, so that an earlier program can read what it
-/// understands, and says so of what it does not.
-pub fn schema(state: &State) -> u32 {
-    match state.configuration.checks.is_empty() {
-        true => 1,
-        false => 2,
-    }
-}
+/// The oldest layout that is read; it becomes the present one with the next change.
+pub const OLDEST_SCHEMA: u32 = 1;
 
 /// The trees, in the order of their declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,11 +56,15 @@ pub enum Tree {
     RetiredServers,
     /// See [`State::addresses`].
     Addresses,
+    /// See [`State::history`].
+    History,
+    /// See [`crate::history::Undo`].
+    Undo,
 }
 
 impl Tree {
     /// All trees; a tree's place is `tree as usize`.
-    pub const ALL: [Tree; 8] = [
+    pub const ALL: [Tree; 10] = [
         Tree::Meta,
         Tree::Rules,
         Tree::Groups,
@@ -68,6 +73,8 @@ impl Tree {
         Tree::RetiredRules,
         Tree::RetiredServers,
         Tree::Addresses,
+        Tree::History,
+        Tree::Undo,
     ];
 
     /// Its name in the database.
@@ -81,6 +88,21 @@ impl Tree {
             Tree::RetiredRules => "retired-rules",
             Tree::RetiredServers => "retired-servers",
             Tree::Addresses => "addresses",
+            Tree::History => "history",
+            Tree::Undo => "undo",
+        }
+    }
+
+    /// Whether its records are what the administrator has configured: what comes back when a generation is restored.
+    pub const fn is_configuration(self) -> bool {
+        match self {
+            Tree::Rules | Tree::Groups | Tree::Servers | Tree::HealthChecks => true,
+            Tree::Meta
+            | Tree::RetiredRules
+            | Tree::RetiredServers
+            | Tree::Addresses
+            | Tree::History
+            | Tree::Undo => false,
         }
     }
 }
@@ -89,8 +111,8 @@ const META_SCHEMA: &str = "schema";
 const META_GENERATION: &str = "generation";
 const META_NEXT_RULE: &str = "next-rule";
 const META_NEXT_SERVER: &str = "next-server";
-/// How many records the other trees have together: a record that is lost does not go unnoticed.
-const META_RECORDS: &str = "records";
+pub(super) const META_RECORDS: &str = "records";
+pub(super) const META_CHECKSUM: &str = "checksum";
 
 /// Names a record.
 pub type Key = (Tree, Vec<u8>);
@@ -130,70 +152,60 @@ pub enum DecodeError {
         /// Why.
         reason: String,
     },
-    /// The schema is another one.
-    #[error("schema {0}, which is none of 1 to {SCHEMA}")]
+    /// The schema is one that this version does not know.
+    #[error("schema {0}, which this version does not know")]
     Schema(u32),
     /// The records do not fit together.
     #[error("{0}")]
     Whole(String),
 }
 
-/// The records of a state.
+/// The records of a state, sealed.
 pub fn encode(state: &State) -> Records {
-    let (changes, _) = changes(&State::default(), state, 0);
-    let mut records: Records = changes
+    let mut records: Records = changes(&State::default(), state)
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
-    records.extend(meta_records(state, count(state)));
+    records.extend(meta_records(state));
+    let seal = Seal::of(&records);
+    records.extend(seal.stored());
     records
 }
 
-/// Number of records outside of `meta`.
-pub fn count(state: &State) -> u64 {
-    let groups = &state.configuration.groups;
-    let servers: usize = groups.values().map(|group| group.servers.len()).sum();
-    let all = state.configuration.rules.len()
-        + groups.len()
-        + servers
-        + state.configuration.checks.len()
-        + state.retired.rules.len()
-        + state.retired.servers.len()
-        + state.addresses.len();
-    all as u64
-}
-
-/// The records of the tree `meta`.
-fn meta_records(state: &State, count: u64) -> [(Key, Vec<u8>); 5] {
+/// The records of the tree `meta`, but for the seal.
+fn meta_records(state: &State) -> [(Key, Vec<u8>); 4] {
     let configuration = &state.configuration;
     [
-        (META_SCHEMA, be(schema(state))),
+        (META_SCHEMA, be(SCHEMA)),
         (META_GENERATION, state.generation.to_be_bytes().to_vec()),
         (META_NEXT_RULE, be(configuration.next_rule)),
         (META_NEXT_SERVER, be(configuration.next_server)),
-        (META_RECORDS, count.to_be_bytes().to_vec()),
     ]
     .map(|(name, value)| ((Tree::Meta, name.as_bytes().to_vec()), value))
+}
+
+/// What makes records of an older schema those of this one; the seal aside.
+pub fn migration() -> Vec<Change> {
+    vec![(
+        (Tree::Meta, META_SCHEMA.as_bytes().to_vec()),
+        Some(be(SCHEMA)),
+    )]
 }
 
 /// Collects what has to be written.
 struct Changes {
     list: Vec<Change>,
-    /// Records outside of `meta` that there will be.
-    count: u64,
 }
 
 impl Changes {
-    /// One record: what it was and what it will be.
+    /// One record: what it will be.
     fn record<T>(
         &mut self,
         tree: Tree,
         key: Vec<u8>,
-        (before, after): (Option<T>, Option<T>),
+        after: Option<T>,
         value: impl FnOnce(T) -> Vec<u8>,
     ) {
-        self.count -= u64::from(before.is_some() && after.is_none());
-        self.count += u64::from(before.is_none() && after.is_some());
         self.list.push(((tree, key), after.map(value)));
     }
 
@@ -204,63 +216,51 @@ impl Changes {
             next_index: group.next_index,
             places: group.places,
         };
-        let records = (before.map(record), after.map(record));
-        if records.0 != records.1 {
-            self.record(Tree::Groups, name.into(), records, |record| json(&record));
+        let (was, is) = (before.map(record), after.map(record));
+        if was != is {
+            self.record(Tree::Groups, name.into(), is, |record| json(&record));
         }
         fn servers(group: Option<&ServerGroup>) -> BTreeMap<u32, &Server> {
             let servers = group.into_iter().flat_map(|group| &group.servers);
             servers.map(|server| (server.number, server)).collect()
         }
         let (old, new) = (servers(before), servers(after));
-        for (number, server) in &old {
+        for number in old.keys() {
             if !new.contains_key(number) {
-                self.record(Tree::Servers, be(*number), (Some(*server), None), |_| {
-                    Vec::new()
-                });
+                self.list.push(((Tree::Servers, be(*number)), None));
             }
         }
         for (number, server) in new {
             let was = old.get(&number).copied();
             if was != Some(server) {
-                self.record(
-                    Tree::Servers,
-                    be(number),
-                    (was, Some(server)),
-                    |server: &Server| {
-                        json(&ServerRecord {
-                            group: name.into(),
-                            server: server.clone(),
-                        })
-                    },
-                );
+                self.record(Tree::Servers, be(number), Some(server), |server| {
+                    json(&ServerRecord {
+                        group: name.into(),
+                        server: server.clone(),
+                    })
+                });
             }
         }
     }
 }
 
-/// What has to be written so that a database with the records of `before`, of which there are `count` outside of
-/// `meta`, has those of `after`; and how many these are. The work is that of the difference.
-pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) {
-    let mut changes = Changes {
-        list: Vec::new(),
-        count,
-    };
+/// What has to be written so that a database with the records of `before` has those of `after`, but for the seal. The
+/// work is that of the difference.
+pub fn changes(before: &State, after: &State) -> Vec<Change> {
+    let mut changes = Changes { list: Vec::new() };
     let (old, new) = (&before.configuration, &after.configuration);
     for rule in new.rules.since(&old.rules) {
         match (rule.before, rule.after) {
             // One name, two rules.
             (Some(old), Some(new)) if old.number != new.number => {
-                let gone = (Some(old), None);
-                changes.record(Tree::Rules, be(old.number), gone, |_| Vec::new());
-                let come = (None, Some(new));
-                changes.record(Tree::Rules, be(new.number), come, |rule| {
+                changes.list.push(((Tree::Rules, be(old.number)), None));
+                changes.record(Tree::Rules, be(new.number), Some(new), |rule| {
                     json(rule.as_ref())
                 });
             }
-            both => {
-                let number = both.0.or(both.1).map_or(0, |rule| rule.number);
-                changes.record(Tree::Rules, be(number), both, |rule| json(rule.as_ref()));
+            (old, new) => {
+                let number = old.or(new).map_or(0, |rule| rule.number);
+                changes.record(Tree::Rules, be(number), new, |rule| json(rule.as_ref()));
             }
         }
     }
@@ -272,21 +272,20 @@ pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) 
         );
     }
     for check in new.checks.since(&old.checks) {
-        let both = (check.before, check.after);
         let key = check.key.clone().into_bytes();
-        changes.record(Tree::HealthChecks, key, both, |check| json(check.as_ref()));
+        changes.record(Tree::HealthChecks, key, check.after, |check| {
+            json(check.as_ref())
+        });
     }
     let (old, new) = (&before.retired, &after.retired);
     for rule in new.rules.since(&old.rules) {
-        let both = (rule.before, rule.after);
-        changes.record(Tree::RetiredRules, be(*rule.key), both, |rule| {
+        changes.record(Tree::RetiredRules, be(*rule.key), rule.after, |rule| {
             json(rule.as_ref())
         });
     }
     for server in new.servers.since(&old.servers) {
         let key = [be(server.key.0), be(server.key.1)].concat();
-        let both = (server.before, server.after);
-        changes.record(Tree::RetiredServers, key, both, |server| {
+        changes.record(Tree::RetiredServers, key, server.after, |server| {
             json(server.as_ref())
         });
     }
@@ -295,16 +294,30 @@ pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) 
             IpAddr::V4(address) => address.octets().to_vec(),
             IpAddr::V6(address) => address.octets().to_vec(),
         };
-        let both = (address.before, address.after);
-        changes.record(Tree::Addresses, key, both, |name| name.clone().into_bytes());
+        changes.record(Tree::Addresses, key, address.after, |name| {
+            name.clone().into_bytes()
+        });
     }
-    let meta = meta_records(after, changes.count);
-    let old = meta_records(before, count);
+    history::changes(&before.history, &after.history, &mut changes.list);
+    let meta = meta_records(after);
+    let old = meta_records(before);
     let different = meta.into_iter().zip(old).filter(|(new, old)| new != old);
     changes
         .list
         .extend(different.map(|((key, value), _)| (key, Some(value))));
-    (changes.list, changes.count)
+    changes.list
+}
+
+/// The schema by which records were written.
+///
+/// # Errors
+/// [`DecodeError`] when it is missing or not known.
+pub fn schema(records: &Records) -> Result<u32, DecodeError> {
+    let schema = meta_u32(records, META_SCHEMA)?;
+    match (OLDEST_SCHEMA..=SCHEMA).contains(&schema) {
+        true => Ok(schema),
+        false => Err(DecodeError::Schema(schema)),
+    }
 }
 
 /// The state that records make, checked as a whole.
@@ -312,10 +325,25 @@ pub fn changes(before: &State, after: &State, count: u64) -> (Vec<Change>, u64) 
 /// # Errors
 /// [`DecodeError`] for the first record, or combination of records, that makes no sense.
 pub fn decode(records: &Records) -> Result<State, DecodeError> {
-    let schema = meta_u32(records, META_SCHEMA)?;
-    if !(1..=SCHEMA).contains(&schema) {
-        return Err(DecodeError::Schema(schema));
+    let sealed = schema(records)? > 1;
+    let (expected, found) = (meta_u64(records, META_RECORDS)?, Seal::of(records));
+    if found.records != expected {
+        return Err(DecodeError::Whole(format!(
+            "{} records are there, but {expected} were written",
+            found.records
+        )));
     }
+    if sealed && found.checksum != meta_u64(records, META_CHECKSUM)? {
+        return Err(DecodeError::Whole(
+            "records are not what was written last: the checksum over all of them is wrong"
+                .to_owned(),
+        ));
+    }
+    decode_state(records)
+}
+
+/// As [`decode`], whatever schema and seal say.
+fn decode_state(records: &Records) -> Result<State, DecodeError> {
     let mut state = State {
         generation: meta_u64(records, META_GENERATION)?,
         configuration: Configuration {
@@ -323,15 +351,12 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
             next_server: meta_u32(records, META_NEXT_SERVER)?,
             ..Configuration::default()
         },
-        retired: Retired::default(),
-        addresses: Map::default(),
+        ..State::default()
     };
-    let expected = meta_u64(records, META_RECORDS)?;
+    let mut history = history::Reader::default();
     let mut groups: BTreeMap<String, ServerGroup> = BTreeMap::new();
-    let mut found = 0;
     // Trees come in their order: groups before servers.
     for ((tree, record_key), value) in records {
-        found += u64::from(*tree != Tree::Meta);
         let fail = |reason: String| bad(*tree, record_key, reason);
         match tree {
             Tree::Meta => {}
@@ -397,13 +422,11 @@ pub fn decode(records: &Records) -> Result<State, DecodeError> {
                     .map_err(|_| fail("the name is not text".to_owned()))?;
                 state.addresses.insert(address, interface);
             }
+            Tree::History => history.entry(record_key, value).map_err(fail)?,
+            Tree::Undo => history.undo(record_key, value).map_err(fail)?,
         }
     }
-    if found != expected {
-        return Err(DecodeError::Whole(format!(
-            "{found} records are there, but {expected} were written"
-        )));
-    }
+    state.history = history.finish()?;
     state.configuration.groups = groups
         .into_iter()
         .map(|(name, mut group)| {

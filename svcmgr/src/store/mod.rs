@@ -2,12 +2,18 @@
 //! a damaged database is rebuilt ([`open`]).
 
 pub mod codec;
+#[cfg(test)]
+mod images;
+mod lock;
 pub mod open;
+mod seal;
 pub mod sled_store;
 pub mod snapshots;
+mod watermark;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::state::State;
 
@@ -19,6 +25,22 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// After any error it is unknown what the store holds, and nothing more may be written to it.
     fn replace(&self, before: &State, after: &State) -> Result<(), StoreError>;
+}
+
+/// Gets a store again after it could not be written. Calls block.
+pub trait Keeper: Send + Sync + 'static {
+    /// A new store that holds `state`, in the place of one that failed; that one must not be touched any more. It is kept
+    /// aside if it is `damaged`.
+    ///
+    /// # Errors
+    /// Why it still cannot be written.
+    fn renew(&self, state: &State, damaged: bool) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// Opens the store that could not be opened for writing at the start.
+    ///
+    /// # Errors
+    /// Why it still cannot be written.
+    fn reopen(&self) -> Result<open::Opened, open::OpenError>;
 }
 
 /// Why the store could not be opened, read or written.
@@ -74,24 +96,54 @@ pub enum StoreError {
     },
 }
 
+/// An error of the disk itself (`errno.h`).
+const EIO: i32 = 5;
+
 /// Without the backtrace that sled prints.
 fn database_words(error: &sled::Error) -> String {
     match error {
         sled::Error::Corruption { at: Some(at), .. } => format!("is damaged at offset {at:?}"),
         sled::Error::Corruption { at: None, .. } => "is damaged".to_owned(),
+        sled::Error::Io(error) if error.raw_os_error().is_none() => {
+            format!("cannot be written or read: {}", error.kind())
+        }
+        sled::Error::Io(error) => format!("cannot be written or read: {error}"),
         other => format!("failed: {other}"),
     }
 }
 
 impl StoreError {
+    /// Whether it is only about writing: no room, a read-only file system, a disk that fails.
+    pub fn is_about_writing(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let (StoreError::Io { source, .. }
+        | StoreError::Database {
+            source: sled::Error::Io(source),
+            ..
+        }) = self
+        else {
+            return false;
+        };
+        // sled keeps the number only as text.
+        matches!(
+            source.kind(),
+            StorageFull | ReadOnlyFilesystem | QuotaExceeded
+        ) || source.raw_os_error() == Some(EIO)
+            || source.to_string().contains(&format!("code: {EIO},"))
+    }
+
     /// Whether the contents are bad, as opposed to the surroundings.
     pub fn is_damage(&self) -> bool {
         match self {
             StoreError::Damaged { .. } => true,
             StoreError::Database { source, .. } => {
+                // "Unsupported" is what it says of a file of its own that it does not understand.
                 matches!(
                     source,
-                    sled::Error::Corruption { .. } | sled::Error::ReportableBug(_)
+                    sled::Error::Corruption { .. }
+                        | sled::Error::ReportableBug(_)
+                        | sled::Error::Unsupported(_)
+                        | sled::Error::CollectionNotFound(_)
                 )
             }
             StoreError::InUse { .. } | StoreError::Io { .. } | StoreError::Schema { .. } => false,

@@ -1,28 +1,37 @@
-//! Opening the store at the start: one process only, and a damaged database is rebuilt from the newest good snapshot.
+//! Opening the store at the start: one process only; a damaged database is rebuilt from the newest good snapshot, one that
+//! cannot be written is at least read; and getting it back when it can be written again.
+//!
+//! ```text
+//!                     ┌─ as it was left ──────────────────────────▶ store and state
+//!  open ── database ──┼─ older schema ── copied, brought up to date ▶ store and state
+//!                     ├─ damaged, or older than it has to be ── moved aside, rebuilt from a snapshot ▶ store, state, notice
+//!                     ├─ damaged, no snapshot ─────────────────────▶ nothing: "hopeless"
+//!                     ├─ newer schema, in use, not ours to read ───▶ an error, the program ends
+//!                     └─ no room, read-only, I/O errors ── a copy in memory is read ▶ state, trouble
+//! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::sled_store::{SledStore, io_error};
+use super::codec::SCHEMA;
+use super::lock::Lock;
+use super::sled_store::{SledStore, io_error, sync_folder};
 use super::snapshots::Snapshots;
-use super::{Store, StoreError};
+use super::{Keeper, Store, StoreError, watermark};
+use crate::author::Author;
+use crate::history::{Entry, Undo};
 use crate::state::State;
 
-/// How long to wait for another process to give the database free.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A store that is open, and what it holds.
+/// What is known about the configuration after the start.
 pub struct Opened {
-    /// The database.
-    pub store: SledStore,
+    /// The database; `None` while it cannot be written.
+    pub store: Option<Arc<dyn Store>>,
     /// Its contents.
     pub state: State,
-    /// What happened to the database, when it was rebuilt.
-    pub rebuilt: Option<String>,
-    /// Kept as long as the store is used: it locks others out.
-    pub lock: Lock,
+    /// What a person should know: that it was rebuilt, or why it cannot be written. Usually empty.
+    pub notice: String,
 }
 
 /// Why the store is not there, and what can be known without it.
@@ -46,87 +55,299 @@ pub enum OpenError {
     },
 }
 
-/// Opens the database at `database`, rebuilding it from the snapshots in `snapshots` when it is damaged.
-///
-/// # Errors
-/// [`OpenError`].
-pub fn open(database: &Path, snapshots: &Path) -> Result<Opened, OpenError> {
-    let parent = database.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(io_error("create", parent))?;
-    let lock = Lock::take(database)?;
-    let files = Snapshots::new(snapshots);
-    let fresh = !database.exists();
-    if fresh {
-        SledStore::create(database)?;
-    }
-    let damage = match SledStore::open(database) {
-        Ok((store, state)) => match files.newest_generation() {
-            // A snapshot is written after its change is durable, so the database cannot be older.
-            Some(newest) if newest > state.generation => StoreError::Damaged {
-                path: database.to_owned(),
-                reason: format!(
-                    "it has generation {}, but a snapshot of generation {newest} was written after it",
-                    state.generation
-                ),
-            },
-            _ => {
-                return Ok(Opened {
-                    store,
-                    state,
-                    rebuilt: None,
-                    lock,
-                });
-            }
-        },
-        Err(error) if error.is_damage() => error,
-        Err(error) => return Err(error.into()),
-    };
-    let Some((mut state, source)) = files.newest_good() else {
-        if fresh {
-            return begin_empty(database, lock, &files);
-        }
-        return Err(OpenError::Hopeless {
-            damage: Box::new(damage),
-            database: database.to_owned(),
-            snapshots: snapshots.to_owned(),
-        });
-    };
-    let aside = aside(database);
-    fs::rename(database, &aside).map_err(io_error("move aside", database))?;
-    SledStore::create(database)?;
-    let (store, empty) = SledStore::open(database)?;
-    // The fast path may have seen later generations than the snapshot has.
-    state.generation = state.generation.max(files.newest_generation().unwrap_or(0)) + 1;
-    store.replace(&empty, &state)?;
-    let rebuilt = format!(
-        "{damage}; it was rebuilt from {} and the damaged one moved to {}: compare 'lbadm show-rule' with what you expect",
-        source.display(),
-        aside.display()
-    );
-    tracing::error!("{rebuilt}");
-    Ok(Opened {
-        store,
-        state,
-        rebuilt: Some(rebuilt),
-        lock,
-    })
+/// Where the database and its snapshots are. As long as this lives, no other process has them.
+pub struct Place {
+    database: PathBuf,
+    snapshots: Snapshots,
+    folder: PathBuf,
+    /// A folder in memory, for a copy of a database that can only be read.
+    scratch: PathBuf,
+    lock: Mutex<Option<Lock>>,
 }
 
-/// There is no database and no good snapshot: an empty configuration, numbered after everything that ever was.
-fn begin_empty(database: &Path, lock: Lock, files: &Snapshots) -> Result<Opened, OpenError> {
-    let (store, empty) = SledStore::open(database)?;
-    let state = State {
-        generation: files.newest_generation().unwrap_or(0) + 1,
-        ..State::default()
+impl Place {
+    /// The database at `database`, its snapshots in the folder `snapshots`; `scratch` is in memory.
+    pub fn new(database: &Path, snapshots: &Path, scratch: &Path) -> Place {
+        Place {
+            database: database.to_owned(),
+            snapshots: Snapshots::new(snapshots),
+            folder: snapshots.to_owned(),
+            scratch: scratch.to_owned(),
+            lock: Mutex::default(),
+        }
+    }
+
+    /// Opens it for reading and writing, or if that is not possible says what it holds.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(&self) -> Result<Opened, OpenError> {
+        match self.open_writable() {
+            Err(OpenError::Store(error)) if error.is_about_writing() => self.look(error),
+            other => other,
+        }
+    }
+
+    fn open_writable(&self) -> Result<Opened, OpenError> {
+        let database = self.database.as_path();
+        let parent = database.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        self.take_lock()?;
+        self.finish_renewal()?;
+        let fresh = !database.exists();
+        if fresh {
+            self.put(&State::default(), None)?;
+        }
+        let expected = self.expected();
+        let (damage, readable) = match SledStore::open(database) {
+            Ok((store, state, schema)) if expected <= state.generation => {
+                return self.opened(store, state, schema);
+            }
+            // What was acknowledged is on the disk, so it cannot be older.
+            Ok((_, state, _)) => {
+                let reason = format!(
+                    "it has generation {}, but generation {expected} was written after it",
+                    state.generation
+                );
+                let path = database.to_owned();
+                (StoreError::Damaged { path, reason }, Some(state))
+            }
+            Err(error) if error.is_damage() => (error, None),
+            Err(error) => return Err(error.into()),
+        };
+        // Of a new database nothing is readable that counts.
+        let readable = readable.filter(|_| !fresh).map(|state| (state, None));
+        let snapshot = self
+            .snapshots
+            .newest_good()
+            .map(|(state, path)| (state, Some(path)));
+        let best = [readable, snapshot].into_iter().flatten();
+        let Some((state, source)) = best.max_by_key(|(state, _)| state.generation) else {
+            if fresh {
+                return self.begin_empty();
+            }
+            return Err(OpenError::Hopeless {
+                damage: Box::new(damage),
+                database: database.to_owned(),
+                snapshots: self.folder.clone(),
+            });
+        };
+        self.rebuild(&damage, state, source.as_deref())
+    }
+
+    /// The generation that the database has at least, by what else was written.
+    fn expected(&self) -> u64 {
+        let snapshot = self.snapshots.newest_generation().unwrap_or(0);
+        snapshot.max(watermark::read(&self.database).unwrap_or(0))
+    }
+
+    fn opened(&self, store: SledStore, mut state: State, schema: u32) -> Result<Opened, OpenError> {
+        let store = match schema {
+            SCHEMA => store,
+            older => {
+                drop(store);
+                let kept = beside(&self.database, &format!(".schema-{older}"));
+                copy_folder(&self.database, &kept)?;
+                let (store, _, _) = SledStore::open(&self.database)?;
+                store.migrate()?;
+                tracing::warn!(
+                    "the database {} had schema {older} and has {SCHEMA} now; what it was is kept in {}",
+                    self.database.display(),
+                    kept.display()
+                );
+                let words = format!("taken over from schema {older}");
+                let before = state.clone();
+                enter(&mut state, before.generation, words);
+                store.replace(&before, &state)?;
+                store
+            }
+        };
+        Ok(Opened {
+            store: Some(Arc::new(store)),
+            state,
+            notice: String::new(),
+        })
+    }
+
+    fn rebuild(
+        &self,
+        damage: &StoreError,
+        mut state: State,
+        source: Option<&Path>,
+    ) -> Result<Opened, OpenError> {
+        let database = self.database.as_path();
+        let aside = aside(database);
+        let (from, what) = match source {
+            Some(path) => (path.display().to_string(), "of the snapshot"),
+            None => ("what could be read of it".to_owned(), "that could be read"),
+        };
+        let words = format!("rebuilt from generation {} {what}", state.generation);
+        // The fast path may have seen later generations.
+        let generation = self.expected().max(state.generation) + 1;
+        enter(&mut state, generation, words);
+        let store = self.put(&state, Some(&aside))?;
+        watermark::write(database, state.generation);
+        let notice = format!(
+            "{damage}; it was rebuilt from {from} and the damaged one moved to {}: compare 'lbadm show-rule' with what you expect",
+            aside.display()
+        );
+        tracing::error!("{notice}");
+        Ok(Opened {
+            store: Some(Arc::new(store)),
+            state,
+            notice,
+        })
+    }
+
+    /// There is no database and no good snapshot: an empty configuration, numbered after everything that ever was.
+    fn begin_empty(&self) -> Result<Opened, OpenError> {
+        let mut state = State::default();
+        enter(&mut state, self.expected() + 1, "beginning".to_owned());
+        let store = self.put(&state, None)?;
+        watermark::write(&self.database, state.generation);
+        tracing::warn!("no database and no good snapshot: beginning with an empty configuration");
+        Ok(Opened {
+            store: Some(Arc::new(store)),
+            state,
+            notice: String::new(),
+        })
+    }
+
+    /// What can be known of a database that cannot be written.
+    fn look(&self, error: StoreError) -> Result<Opened, OpenError> {
+        self.take_lock_for_reading()?;
+        let copy = self
+            .scratch
+            .join(format!("database-{}", std::process::id()));
+        let read = copy_folder(&self.database, &copy).and_then(|()| SledStore::open(&copy));
+        if let Err(error) = fs::remove_dir_all(&copy) {
+            tracing::debug!("{}: {error}", copy.display());
+        }
+        let (state, from) = match read {
+            Ok((_, state, _)) => (state, "the database"),
+            Err(unreadable) => {
+                tracing::error!("{unreadable}");
+                let Some((state, _)) = self.snapshots.newest_good() else {
+                    return Err(error.into());
+                };
+                (state, "the newest snapshot")
+            }
+        };
+        let notice = format!("{error}; the configuration is that of {from}");
+        tracing::error!("{notice}");
+        Ok(Opened {
+            store: None,
+            state,
+            notice,
+        })
+    }
+
+    /// Makes a database that holds `state` and puts it in its place, whole. The one that is there goes to `aside`, or goes.
+    fn put(&self, state: &State, aside: Option<&Path>) -> Result<SledStore, StoreError> {
+        let database = self.database.as_path();
+        let (new, old) = (beside(database, ".new"), beside(database, ".old"));
+        SledStore::create(&new, state)?;
+        let away = aside.unwrap_or(&old);
+        if database.exists() {
+            fs::rename(database, away).map_err(io_error("move aside", database))?;
+        }
+        fs::rename(&new, database).map_err(io_error("rename", &new))?;
+        database.parent().map_or(Ok(()), sync_folder)?;
+        if old.exists() {
+            fs::remove_dir_all(&old).map_err(io_error("delete", &old))?;
+        }
+        let (store, found, _) = SledStore::open(database)?;
+        if found != *state {
+            let reason = "what was just written is not what is read".to_owned();
+            let path = database.to_owned();
+            return Err(StoreError::Damaged { path, reason });
+        }
+        Ok(store)
+    }
+
+    /// An earlier process may have been killed within [`Place::put`].
+    fn finish_renewal(&self) -> Result<(), StoreError> {
+        let (database, old) = (self.database.as_path(), beside(&self.database, ".old"));
+        if !old.exists() {
+            return Ok(());
+        }
+        match database.exists() {
+            true => fs::remove_dir_all(&old).map_err(io_error("delete", &old)),
+            false => fs::rename(&old, database).map_err(io_error("rename", &old)),
+        }
+    }
+
+    fn take_lock(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was taken for reading is as good, but has nobody's number in it.
+        if lock.as_ref().is_none_or(|lock| !lock.is_named()) {
+            *lock = None;
+            *lock = Some(Lock::take(&self.database)?);
+        }
+        Ok(())
+    }
+
+    fn take_lock_for_reading(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            *lock = Lock::take_for_reading(&self.database)?;
+        }
+        Ok(())
+    }
+}
+
+impl Keeper for Place {
+    fn renew(&self, state: &State, damaged: bool) -> Result<Arc<dyn Store>, StoreError> {
+        self.probe()?;
+        let aside = damaged.then(|| aside(&self.database));
+        let store = self.put(state, aside.as_deref())?;
+        watermark::write(&self.database, state.generation);
+        Ok(Arc::new(store))
+    }
+
+    fn reopen(&self) -> Result<Opened, OpenError> {
+        self.probe()?;
+        self.open_writable()
+    }
+}
+
+impl Place {
+    /// Whether something can be written at all, before more is tried.
+    fn probe(&self) -> Result<(), StoreError> {
+        let path = beside(&self.database, ".probe");
+        let written = fs::File::create(&path).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &vec![0; 1 << 20])?;
+            file.sync_all()
+        });
+        let removed = match path.exists() {
+            true => fs::remove_file(&path),
+            false => Ok(()),
+        };
+        written.and(removed).map_err(io_error("write", &path))
+    }
+}
+
+/// Notes in the history that `state` goes on as this generation without anybody having changed it.
+fn enter(state: &mut State, generation: u64, words: String) {
+    let before = state.generation;
+    state.generation = generation;
+    let entry = Entry {
+        time: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        author: Author::Manager,
+        words,
+        before: before.min(generation.saturating_sub(1)),
+        undo: (before < generation).then(|| Arc::new(Undo::default())),
     };
-    store.replace(&empty, &state)?;
-    tracing::warn!("no database and no good snapshot: beginning with an empty configuration");
-    Ok(Opened {
-        store,
-        state,
-        rebuilt: None,
-        lock,
-    })
+    state.history.push(generation, entry);
+}
+
+/// The database's name with an ending.
+fn beside(database: &Path, ending: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// A name beside the database that nothing has yet.
@@ -136,12 +357,11 @@ fn aside(database: &Path) -> PathBuf {
         .map_or(0, |since| since.as_secs());
     let mut attempt = 0;
     loop {
-        let mut name = database.as_os_str().to_owned();
-        name.push(format!(".damaged-{seconds}"));
-        if attempt > 0 {
-            name.push(format!(".{attempt}"));
-        }
-        let path = PathBuf::from(name);
+        let ending = match attempt {
+            0 => format!(".damaged-{seconds}"),
+            _ => format!(".damaged-{seconds}.{attempt}"),
+        };
+        let path = beside(database, &ending);
         if !path.exists() {
             return path;
         }
@@ -149,230 +369,23 @@ fn aside(database: &Path) -> PathBuf {
     }
 }
 
-/// Keeps a second process off the same database; the kernel gives it back when this one ends, however it ends.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    fn take(database: &Path) -> Result<Lock, StoreError> {
-        let mut name = database.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io_error("open", &path))?;
-        match try_for(&file, LOCK_PATIENCE) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-                return Err(StoreError::InUse {
-                    path: database.to_owned(),
-                    holder: match known {
-                        true => format!(" (process {})", holder.trim()),
-                        false => String::new(),
-                    },
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
-        }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(io_error("write", &path))?;
-        Ok(Lock { _file: file })
+/// A copy of a folder with all that is in it; what was there goes.
+pub(super) fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
+    if to.exists() {
+        fs::remove_dir_all(to).map_err(io_error("delete", to))?;
     }
-}
-
-/// A process that was just killed may hold its lock for a moment longer, until the disk has answered it.
-fn try_for(file: &File, patience: Duration) -> Result<(), TryLockError> {
-    let end = Instant::now() + patience;
-    loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            result => return result,
+    fs::create_dir_all(to).map_err(io_error("create", to))?;
+    for entry in fs::read_dir(from).map_err(io_error("read", from))? {
+        let entry = entry.map_err(io_error("read", from))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).map_err(io_error("copy", &path))?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::codec::tests::full_state;
-    use crate::test_folder::TestFolder;
-
-    struct Room {
-        folder: TestFolder,
-    }
-
-    impl Room {
-        fn new(name: &str) -> Room {
-            Room {
-                folder: TestFolder::new(name),
-            }
-        }
-
-        fn database(&self) -> PathBuf {
-            self.folder.path().join("state/db")
-        }
-
-        fn open(&self) -> Result<Opened, OpenError> {
-            open(&self.database(), &self.snapshots())
-        }
-
-        fn snapshots(&self) -> PathBuf {
-            self.folder.path().join("state/snapshots")
-        }
-
-        /// A database with `state`, closed, and a snapshot of it.
-        fn filled(name: &str, state: &State) -> Room {
-            let room = Room::new(name);
-            let opened = room.open().unwrap();
-            assert_eq!(opened.state, State::default());
-            opened.store.replace(&opened.state, state).unwrap();
-            Snapshots::new(&room.snapshots()).write(state).unwrap();
-            room
-        }
-
-        fn damaged_ones(&self) -> usize {
-            let entries = fs::read_dir(self.database().parent().unwrap()).unwrap();
-            entries
-                .filter(|entry| {
-                    let name = entry.as_ref().unwrap().file_name();
-                    name.to_str().unwrap().contains(".damaged-")
-                })
-                .count()
-        }
-    }
-
-    #[test]
-    fn what_was_written_is_there_again() {
-        let state = full_state();
-        let room = Room::filled("reopen", &state);
-        let opened = room.open().unwrap();
-        assert_eq!(opened.state, state);
-        assert_eq!(opened.rebuilt, None);
-        let mut less = state.clone();
-        less.configuration.delete_rules(&["six"]).unwrap();
-        less.generation += 1;
-        opened.store.replace(&state, &less).unwrap();
-        drop(opened);
-        assert_eq!(room.open().unwrap().state, less);
-    }
-
-    #[test]
-    fn a_second_instance_is_told_who_has_it() {
-        let room = Room::new("second");
-        let first = room.open().unwrap();
-        let Err(error) = room.open() else {
-            panic!("a second instance was let in");
-        };
-        let text = error.to_string();
-        let holder = format!(
-            "in use by another ilb-svcmgr (process {})",
-            std::process::id()
-        );
-        assert!(text.contains(&holder), "{text}");
-        drop(first);
-        room.open().unwrap();
-    }
-
-    /// Overwrites parts of the database's main file.
-    fn damage(database: &Path, step: usize) {
-        let file = database.join("db");
-        let mut bytes = fs::read(&file).unwrap();
-        for byte in bytes.iter_mut().step_by(step) {
-            *byte = !*byte;
-        }
-        fs::write(&file, bytes).unwrap();
-    }
-
-    #[test]
-    fn a_damaged_database_is_rebuilt_from_the_newest_snapshot() {
-        let state = full_state();
-        for step in [1, 7, 64, 997] {
-            let room = Room::filled(&format!("damaged-{step}"), &state);
-            damage(&room.database(), step);
-            let opened = room.open().unwrap();
-            let rebuilt = opened.rebuilt.expect("the damage is noticed");
-            assert!(
-                rebuilt.contains("configuration-00000000000000000042.toml"),
-                "{rebuilt}"
-            );
-            assert_eq!(opened.state.generation, state.generation + 1);
-            assert_eq!(opened.state.configuration, state.configuration);
-            assert_eq!(opened.state.retired, state.retired);
-            assert_eq!(room.damaged_ones(), 1);
-            drop((opened.store, opened.lock));
-            let again = room.open().unwrap();
-            assert_eq!(again.rebuilt, None);
-            assert_eq!(again.state, opened.state);
-        }
-    }
-
-    #[test]
-    fn a_database_that_lost_its_end_is_noticed() {
-        let state = full_state();
-        let room = Room::filled("cut", &state);
-        let main = room.database().join("db");
-        fs::remove_file(&main).unwrap();
-        let opened = room.open().unwrap();
-        assert!(opened.rebuilt.is_some());
-        assert_eq!(opened.state.configuration, state.configuration);
-    }
-
-    #[test]
-    fn without_snapshot_the_database_stays_where_it_is() {
-        let room = Room::filled("hopeless", &full_state());
-        fs::remove_dir_all(room.snapshots()).unwrap();
-        damage(&room.database(), 1);
-        let Err(error) = room.open() else {
-            panic!("a damaged database was accepted");
-        };
-        assert!(matches!(error, OpenError::Hopeless { .. }), "{error}");
-        assert!(
-            error
-                .to_string()
-                .contains("begin with an empty configuration"),
-            "{error}"
-        );
-        assert!(room.database().exists());
-        assert_eq!(room.damaged_ones(), 0);
-    }
-
-    #[test]
-    fn a_lost_database_comes_back_from_its_snapshot() {
-        let state = full_state();
-        let room = Room::filled("lost", &state);
-        fs::remove_dir_all(room.database()).unwrap();
-        assert_eq!(
-            room.open().unwrap().state.configuration,
-            state.configuration
-        );
-    }
-
-    #[test]
-    fn bad_snapshots_do_not_keep_from_beginning_anew() {
-        let room = Room::filled("anew", &full_state());
-        fs::remove_dir_all(room.database()).unwrap();
-        fs::write(
-            room.snapshots()
-                .join("configuration-00000000000000000042.toml"),
-            "no",
-        )
-        .unwrap();
-        for _ in 0..2 {
-            let opened = room.open().unwrap();
-            assert_eq!((opened.state.generation, opened.rebuilt), (43, None));
-            assert!(opened.state.configuration.rules.is_empty());
-        }
-    }
-}
+mod tests;

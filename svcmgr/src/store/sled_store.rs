@@ -8,12 +8,13 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
 use super::codec::{self, Change, DecodeError, Records, SCHEMA, Tree};
-use super::{Store, StoreError};
+use super::seal::Seal;
+use super::{Store, StoreError, watermark};
 use crate::state::State;
 
 /// Memory for sled's page cache, in bytes. All of a usual configuration fits, and the manager keeps it in memory anyway.
@@ -24,36 +25,30 @@ pub struct SledStore {
     path: PathBuf,
     db: sled::Db,
     trees: Vec<sled::Tree>,
-    /// Records outside of `meta`.
-    count: AtomicU64,
+    /// Of what it holds.
+    seal: Mutex<Seal>,
 }
 
 impl SledStore {
-    /// Creates a database in the folder `path`, where nothing may be. It is there as a whole or not at all.
+    /// Creates a database in the folder `path` that holds `state`; what was there goes. Not whole before it returns.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn create(path: &Path) -> Result<(), StoreError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
-        if new.exists() {
-            fs::remove_dir_all(&new).map_err(io_error("delete", &new))?;
+    pub fn create(path: &Path, state: &State) -> Result<(), StoreError> {
+        if path.exists() {
+            fs::remove_dir_all(path).map_err(io_error("delete", path))?;
         }
-        let store = SledStore::open_unguarded(&new)?;
-        let records = codec::encode(&State::default());
+        let store = SledStore::open_unguarded(path)?;
+        let records = codec::encode(state);
         let changes: Vec<Change> = records.into_iter().map(|(k, v)| (k, Some(v))).collect();
-        store.write(&changes)?;
-        drop(store);
-        fs::rename(&new, path).map_err(io_error("rename", &new))?;
-        path.parent().map_or(Ok(()), sync_folder)
+        store.write_guarded(&changes)
     }
 
-    /// Opens the database in the folder `path`, and reads and checks every record.
+    /// Opens the database in the folder `path`, and reads and checks every record. Says by which schema it was written.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::is_damage`] tells whether the contents are bad.
-    pub fn open(path: &Path) -> Result<(SledStore, State), StoreError> {
+    pub fn open(path: &Path) -> Result<(SledStore, State, u32), StoreError> {
         // sled panics on some kinds of damage, and takes other kinds for an empty database.
         let (store, records) = catch_unwind(AssertUnwindSafe(|| {
             let store = SledStore::open_unguarded(path)?;
@@ -61,7 +56,11 @@ impl SledStore {
             Ok((store, records))
         }))
         .unwrap_or_else(|panic| Err(damaged(path, panic_text(panic.as_ref()))))?;
-        let state = codec::decode(&records).map_err(|error| match error {
+        let decoded = codec::schema(&records).and_then(|schema| {
+            let state = codec::decode(&records)?;
+            Ok((schema, state))
+        });
+        let (schema, state) = decoded.map_err(|error| match error {
             DecodeError::Schema(found) => StoreError::Schema {
                 path: path.to_owned(),
                 found,
@@ -69,8 +68,8 @@ impl SledStore {
             },
             other => damaged(path, other.to_string()),
         })?;
-        store.count.store(codec::count(&state), Ordering::Relaxed);
-        Ok((store, state))
+        store.set_seal(Seal::of(&records));
+        Ok((store, state, schema))
     }
 
     fn open_unguarded(path: &Path) -> Result<SledStore, StoreError> {
@@ -94,7 +93,7 @@ impl SledStore {
             path: path.to_owned(),
             db,
             trees,
-            count: AtomicU64::new(0),
+            seal: Mutex::default(),
         })
     }
 
@@ -109,18 +108,39 @@ impl SledStore {
         Ok(records)
     }
 
+    /// Makes the records of an older schema those of the present one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing is known about what it holds.
+    pub fn migrate(&self) -> Result<(), StoreError> {
+        self.write_guarded(&codec::migration())
+    }
+
+    fn set_seal(&self, seal: Seal) {
+        *self.seal.lock().unwrap_or_else(PoisonError::into_inner) = seal;
+    }
+
+    /// One transaction, sealed, and durable.
     fn write(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.trees
+        let sealed = *self.seal.lock().unwrap_or_else(PoisonError::into_inner);
+        let seal = self
+            .trees
             .as_slice()
             .transaction(|trees| {
-                for ((tree, key), value) in changes {
-                    let tree = &trees[*tree as usize];
-                    match value {
-                        Some(value) => tree.insert(key.as_slice(), value.as_slice())?,
-                        None => tree.remove(key.as_slice())?,
+                // It may have to be done again.
+                let mut seal = sealed;
+                for (key, value) in changes {
+                    let tree = &trees[key.0 as usize];
+                    let old = match value {
+                        Some(value) => tree.insert(key.1.as_slice(), value.as_slice())?,
+                        None => tree.remove(key.1.as_slice())?,
                     };
+                    seal.replace(key, old.as_deref(), value.as_deref());
                 }
-                Ok::<(), ConflictableTransactionError<()>>(())
+                for ((tree, key), value) in seal.stored() {
+                    trees[tree as usize].insert(key, value)?;
+                }
+                Ok::<Seal, ConflictableTransactionError<()>>(seal)
             })
             .map_err(|error| match error {
                 TransactionError::Storage(source) => self.failed(source),
@@ -129,7 +149,14 @@ impl SledStore {
                 }
             })?;
         self.db.flush().map_err(|source| self.failed(source))?;
-        self.sync()
+        self.sync()?;
+        self.set_seal(seal);
+        Ok(())
+    }
+
+    fn write_guarded(&self, changes: &[Change]) -> Result<(), StoreError> {
+        catch_unwind(AssertUnwindSafe(|| self.write(changes)))
+            .unwrap_or_else(|panic| Err(damaged(&self.path, panic_text(panic.as_ref()))))
     }
 
     /// Makes everything that was flushed survive a power loss.
@@ -166,11 +193,8 @@ impl SledStore {
 
 impl Store for SledStore {
     fn replace(&self, before: &State, after: &State) -> Result<(), StoreError> {
-        let known = self.count.load(Ordering::Relaxed);
-        let (changes, count) = codec::changes(before, after, known);
-        catch_unwind(AssertUnwindSafe(|| self.write(&changes)))
-            .unwrap_or_else(|panic| Err(damaged(&self.path, panic_text(panic.as_ref()))))?;
-        self.count.store(count, Ordering::Relaxed);
+        self.write_guarded(&codec::changes(before, after))?;
+        watermark::write(&self.path, after.generation);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! The state as text: one canonical TOML file for each change, the last ten kept. A damaged database is rebuilt from them,
-//! and a person can read and compare them.
+//! and a person can read and compare them. They have the history, too, but not the ways back.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,13 +11,16 @@ use libilb::model::{Configuration, Rule, ServerGroup, key};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::codec::{self, SCHEMA};
+use super::codec::{self, HistoryRecord, OLDEST_SCHEMA, SCHEMA};
 use super::sled_store::{io_error, sync_folder};
+use crate::history::{Entry, History};
 use crate::retired::{Retired, RetiredRule, RetiredServer};
 use crate::state::State;
 
 /// How many files are kept.
 pub const KEPT: usize = 10;
+/// How much of the history a file has.
+pub const CHANGES: usize = 100;
 
 const PREFIX: &str = "configuration-";
 const SUFFIX: &str = ".toml";
@@ -49,6 +52,16 @@ struct Document {
     retired_server: Vec<RetiredServerOfRule>,
     #[serde(default)]
     address: Vec<Address>,
+    /// Newest first.
+    #[serde(default)]
+    change: Vec<ChangeOfGeneration>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChangeOfGeneration {
+    generation: u64,
+    #[serde(flatten)]
+    record: HistoryRecord,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,6 +113,29 @@ impl Snapshots {
             fs::remove_file(&old).map_err(io_error("delete", &old))?;
         }
         Ok(path)
+    }
+
+    /// The state of one generation.
+    ///
+    /// # Errors
+    /// Why it cannot be had: there is no such file, or it is not usable.
+    pub fn read(&self, generation: u64) -> Result<State, String> {
+        let path = self.folder.join(file_name(generation));
+        let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        let state = from_text(&text)?;
+        match state.generation == generation {
+            true => Ok(state),
+            false => Err(format!("it has generation {}", state.generation)),
+        }
+    }
+
+    /// The generations that there are files of, whether good or not, newest first.
+    pub fn generations(&self) -> Vec<u64> {
+        let files = self.list().unwrap_or_default();
+        files
+            .into_iter()
+            .map(|(generation, _)| generation)
+            .collect()
     }
 
     /// The newest state that can be read and is valid, and its file. Others are named in the log.
@@ -159,7 +195,7 @@ fn generation_of(name: &str) -> Option<u64> {
 /// The canonical text of a state: the same state gives the same text.
 fn to_text(state: &State) -> Result<String, String> {
     let document = Document {
-        schema: codec::schema(state),
+        schema: SCHEMA,
         generation: state.generation,
         next_rule: state.configuration.next_rule,
         next_server: state.configuration.next_server,
@@ -184,9 +220,24 @@ fn to_text(state: &State) -> Result<String, String> {
                 interface: interface.clone(),
             })
             .collect(),
+        change: changes(&state.history),
     };
     let text = toml::to_string(&document).map_err(|error| error.to_string())?;
     Ok(format!("{HEAD}{text}{END}"))
+}
+
+/// The newest entries, without their ways back.
+fn changes(history: &History) -> Vec<ChangeOfGeneration> {
+    let entries: Vec<_> = history.entries.iter().collect();
+    let newest = entries.into_iter().rev().take(CHANGES);
+    let change = |(generation, entry): (&u64, &Arc<Entry>)| ChangeOfGeneration {
+        generation: *generation,
+        record: HistoryRecord {
+            undo: None,
+            ..HistoryRecord::from(entry.as_ref())
+        },
+    };
+    newest.map(change).collect()
 }
 
 fn cloned<'a, T: Clone + 'a>(items: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> {
@@ -194,15 +245,21 @@ fn cloned<'a, T: Clone + 'a>(items: impl Iterator<Item = &'a Arc<T>>) -> Vec<T> 
 }
 
 fn from_text(text: &str) -> Result<State, String> {
-    if !text.ends_with(END) {
+    let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
+    // Schema 1 did not have it yet.
+    if document.schema > 1 && !text.ends_with(END) {
         return Err("it is cut off: its last line is missing".to_owned());
     }
-    let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
-    if !(1..=SCHEMA).contains(&document.schema) {
+    if !(OLDEST_SCHEMA..=SCHEMA).contains(&document.schema) {
         return Err(format!(
-            "schema {}, which is none of 1 to {SCHEMA}",
+            "schema {}, which this version does not know",
             document.schema
         ));
+    }
+    let mut history = History::default();
+    for change in document.change {
+        let entry = Arc::new(change.record.entry(None));
+        history.entries.insert(change.generation, entry);
     }
     let state = State {
         generation: document.generation,
@@ -248,6 +305,7 @@ fn from_text(text: &str) -> Result<State, String> {
             .into_iter()
             .map(|item| (item.address, item.interface))
             .collect(),
+        history,
     };
     codec::check(&state).map_err(|error| error.to_string())?;
     Ok(state)
@@ -261,8 +319,13 @@ mod tests {
 
     #[test]
     fn a_state_survives_its_text() {
-        let state = full_state();
+        let mut state = full_state();
         let text = to_text(&state).unwrap();
+        // Everything but the ways back.
+        for generation in [7, 40, 42] {
+            let entry = state.history.entries.get_mut(&generation).unwrap();
+            Arc::make_mut(entry).undo = None;
+        }
         assert_eq!(from_text(&text).unwrap(), state);
         assert_eq!(to_text(&from_text(&text).unwrap()).unwrap(), text);
         assert!(text.contains("\n[[rule]]\n"), "{text}");
@@ -275,6 +338,7 @@ mod tests {
         let folder = TestFolder::new("snapshots");
         let snapshots = Snapshots::new(&folder.path().join("s"));
         let mut state = full_state();
+        state.history = History::default();
         for generation in 1..=13 {
             state.generation = generation;
             snapshots.write(&state).unwrap();
@@ -287,6 +351,9 @@ mod tests {
         let expected: Vec<String> = (4..=13).map(file_name).collect();
         assert_eq!(names, expected);
         assert_eq!(snapshots.newest_good().unwrap().0, state);
+        assert_eq!(snapshots.generations(), Vec::from_iter((4..=13).rev()));
+        assert_eq!(snapshots.read(7).unwrap().generation, 7);
+        assert!(snapshots.read(3).is_err());
         assert_eq!(snapshots.newest_generation(), Some(13));
     }
 

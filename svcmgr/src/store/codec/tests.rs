@@ -1,4 +1,7 @@
 use super::*;
+use crate::author::Author;
+use crate::history::{Entry, History, Undo};
+use crate::retired::Retired;
 use libilb::model::{HealthCheckSettings, RuleSettings};
 
 /// A state with something in every tree.
@@ -72,6 +75,31 @@ pub fn full_state() -> State {
     let mut retired = Retired::default();
     retired.follow(&before, &after, 1_700_000_000);
     assert!(!retired.rules.is_empty() && !retired.servers.is_empty());
+    let mut history = History::default();
+    let author = Author::User {
+        uid: 1000,
+        name: Some("alice".into()),
+    };
+    for (generation, before, author, words, undo) in [
+        (7, 0, Author::Manager, "beginning", None),
+        (40, 7, author, "many things", Some(Undo::default())),
+        (
+            42,
+            40,
+            Author::of_number(7),
+            "remove",
+            Some(super::history::undo(&before, &after)),
+        ),
+    ] {
+        let entry = Entry {
+            time: 1_700_000_000 + generation,
+            author,
+            words: words.into(),
+            before,
+            undo: undo.map(Arc::new),
+        };
+        history.push(generation, entry);
+    }
     State {
         generation: 42,
         configuration: after,
@@ -82,6 +110,7 @@ pub fn full_state() -> State {
         ]
         .into_iter()
         .collect(),
+        history,
     }
 }
 
@@ -120,18 +149,18 @@ fn changes_lead_from_one_state_to_the_other() {
         (&full, &decode(&encode(&full)).unwrap()),
     ] {
         let mut records = encode(from);
-        let before = count(from);
-        let (list, after) = changes(from, to, before);
-        assert_eq!(after, count(to));
-        for (key, value) in list {
-            match value {
-                Some(value) => drop(records.insert(key, value)),
-                None => drop(records.remove(&key)),
-            }
+        let mut seal = Seal::of(&records);
+        for (key, value) in changes(from, to) {
+            let old = match value.clone() {
+                Some(value) => records.insert(key.clone(), value),
+                None => records.remove(&key),
+            };
+            seal.replace(&key, old.as_deref(), value.as_deref());
         }
+        records.extend(seal.stored());
         assert_eq!(records, encode(to));
     }
-    assert_eq!(changes(&full, &full.clone(), 3), (vec![], 3));
+    assert_eq!(changes(&full, &full.clone()), vec![]);
 }
 
 /// One health check changed, one gone, one more.
@@ -151,7 +180,7 @@ fn a_small_change_writes_few_records() {
     let full = full_state();
     let mut after = full.clone();
     after.configuration.enable_rules(&["shop"], false).unwrap();
-    let (list, _) = changes(&full, &after, count(&full));
+    let list = changes(&full, &after);
     let trees: Vec<Tree> = list.iter().map(|((tree, _), _)| *tree).collect();
     assert_eq!(trees, [Tree::Rules]);
 }
@@ -170,38 +199,64 @@ fn a_lost_or_broken_record_is_noticed() {
 }
 
 #[test]
-fn a_later_schema_is_no_damage() {
-    let mut records = encode(&full_state());
+fn a_record_as_it_was_some_time_ago_is_noticed() {
+    let full = full_state();
+    let mut after = full.clone();
+    after.configuration.enable_rules(&["shop"], false).unwrap();
+    let (old, mut new) = (encode(&full), encode(&after));
+    let key = (Tree::Rules, be(1));
+    assert_ne!(
+        new.insert(key.clone(), old[&key].clone()).as_ref(),
+        old.get(&key)
+    );
+    let error = decode(&new).unwrap_err().to_string();
+    assert!(
+        error.contains("the checksum over all of them is wrong"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_unknown_schema_is_no_damage() {
     for schema in [0, SCHEMA + 1] {
+        let mut records = encode(&full_state());
         records.insert((Tree::Meta, b"schema".to_vec()), be(schema));
         assert_eq!(decode(&records), Err(DecodeError::Schema(schema)));
     }
 }
 
-/// An earlier program shall read what it understands, and not take for damage what it does not.
 #[test]
-fn a_state_is_written_as_the_earliest_schema_that_holds_it() {
-    let full = full_state();
-    let mut plain = full.clone();
-    let configuration = &mut plain.configuration;
-    let off = RuleSettings {
-        health_check: Some("none".into()),
-        ..RuleSettings::default()
+fn a_way_leads_back_step_by_step() {
+    let mut configuration = Configuration::default();
+    let mut all = vec![configuration.clone()];
+    let mut step = |change: &dyn Fn(&mut Configuration)| {
+        change(&mut configuration);
+        all.push(configuration.clone());
     };
-    configuration.modify_rule("far", &off).unwrap();
-    let names: Vec<String> = configuration.checks.keys().cloned().collect();
-    configuration.delete_checks(&names).unwrap();
-    for (state, schema) in [(&full, 2), (&plain, 1), (&State::default(), 1)] {
-        assert_eq!(meta_u32(&encode(state), META_SCHEMA), Ok(schema));
+    step(&|c| {
+        drop(
+            c.create_group("web", &["192.0.2.1", "192.0.2.2:80"])
+                .unwrap(),
+        )
+    });
+    step(&|c| drop(c.remove_servers("web", &["_web.0"]).unwrap()));
+    step(&|c| drop(c.delete_groups(&["web"]).unwrap()));
+    step(&|c| drop(c.create_group("Web", &["192.0.2.9"]).unwrap()));
+    let way: Vec<_> = all
+        .windows(2)
+        .map(|pair| Arc::new(super::history::undo(&pair[0], &pair[1])))
+        .rev()
+        .collect();
+    let newest = all.last().unwrap();
+    for (steps, expected) in all.iter().rev().enumerate() {
+        let found = super::history::back(newest, &way[..steps]).unwrap();
+        assert_eq!(
+            (&found.rules, &found.groups),
+            (&expected.rules, &expected.groups)
+        );
     }
-    let schemas = |from, to| {
-        let (list, _) = changes(from, to, count(from));
-        let of_schema = |(key, value): (Key, _)| (key.1 == b"schema").then_some(value);
-        list.into_iter().find_map(of_schema)
-    };
-    assert_eq!(schemas(&plain, &full), Some(Some(be(2))));
-    assert_eq!(schemas(&full, &plain), Some(Some(be(1))));
-    assert_eq!(schemas(&full, &full.clone()), None);
+    let wrong = super::history::back(newest, &way[1..]).unwrap_err();
+    assert!(wrong.to_string().contains("there is no group"), "{wrong}");
 }
 
 /// Records as the first version wrote them: one VIP, and nothing of what rules and servers can say since.
@@ -224,6 +279,8 @@ fn records_of_the_first_version_are_read() {
         ..State::default()
     };
     let mut records = encode(&state);
+    records.insert((Tree::Meta, META_SCHEMA.into()), be(1));
+    records.remove(&(Tree::Meta, META_CHECKSUM.into()));
     let rule = r#"{"number":1,"name":"www","enabled":false,"vip":"198.51.100.1","protocol":"tcp","ports":{"first":80,"last":81},"algorithm":"hash-ip","topology":"HALF-NAT","proxy_src":[],"servergroup":"web","conn_drain":0,"nat_timeout":0,"manage_addresses":true}"#;
     let server = r#"{"group":"web","server":{"number":1,"id":"_web.0","address":"192.0.2.10","weight":1,"enabled":true}}"#;
     for (tree, text) in [(Tree::Rules, rule), (Tree::Servers, server)] {
