@@ -62,6 +62,7 @@ impl HealthCheckObject {
             .map_err(|error| ManagerError::Internal(error.to_string()).into())
     }
 
+    /// Its name, as it was written when the check was created.
     #[zbus(property(emits_changed_signal = "const"))]
     async fn name(&self) -> String {
         self.name.clone()
