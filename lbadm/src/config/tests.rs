@@ -255,3 +255,66 @@ proptest! {
 fn read_all(text: &str) -> Import {
     script::import(Source::Lbadm, text, "x", &lookup).unwrap()
 }
+
+/// What `import-config` was told.
+fn told(words: &str) -> super::Import {
+    let args = words.split(' ').map(Into::into).collect();
+    match crate::action::understand(crate::cli::parse(args).unwrap()).unwrap() {
+        crate::action::Action::Import(import) => *import,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_is_applied_unless_all_of_it_is_understood() {
+    let whole = "-A -t 192.0.2.80:80 -s rr\n";
+    let part = "-A -t 192.0.2.80:80 -s rr\n-A -f 1 -s rr\n-A -t\n";
+    for (text, options, may) in [
+        (whole, "", true),
+        (part, "", false),
+        (part, " --partial", true),
+        (part, " --dry-run", true),
+    ] {
+        let import = told(&format!("lbadm import-config{options}"));
+        let read = import.read_text(text, "f", &lookup).unwrap();
+        let said = import.check(&read).map_err(|e| e.to_string());
+        let words = "2 things are wrong or cannot be expressed: nothing is changed; --partial applies the rest, \
+                     --dry-run shows it";
+        let expected = if may { Ok(()) } else { Err(words.to_string()) };
+        assert_eq!(said, expected, "{text}{options}");
+    }
+}
+
+#[test]
+fn a_report_says_what_a_person_has_to_look_at() {
+    let text = "-A -t 192.0.2.80:80 -s rr\n-Z\n-A -f 1 -s rr\n";
+    let shown = |options: &str| {
+        let import = told(&format!("lbadm import-config{options}"));
+        let read = import.read_text(text, "f", &lookup).unwrap();
+        import.render(
+            &read,
+            options.contains("-j"),
+            crate::table::Style::default(),
+        )
+    };
+    let mark = "f:3: left out: -A -f 1 -s rr: what the firewall marks with 1 does not stand here; say it: --fwmark \
+                1=tcp:ADDRESS:PORT\n";
+    let sum = "ipvsadm: 1 taken, 1 not needed, 1 left out\n";
+    assert_eq!(shown(""), format!("{mark}{sum}"));
+    let all = shown(" -v --dry-run");
+    assert!(all.starts_with("f:1: taken: "), "{all}");
+    assert!(all.contains("\nf:2: not needed: -Z"), "{all}");
+    assert!(
+        all.contains("\n[rule.\"tcp-192.0.2.80-80\"]\nvip = \"192.0.2.80\"\n"),
+        "{all}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&shown(" -j")).unwrap();
+    assert_eq!(json["format"], "ipvsadm");
+    assert_eq!(json["complete"], false);
+    assert_eq!(json["report"][2]["kind"], "left-out");
+    assert_eq!(json["report"][2]["line"], 3);
+    assert_eq!(
+        json["document"]["rule"]["tcp-192.0.2.80-80"]["vip"],
+        "192.0.2.80"
+    );
+}
