@@ -10,14 +10,14 @@ use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
 use serde_json::{Value, json};
 
-use crate::cli::{self, Cli, Command, ExportConfig, ShowStatistics};
+use crate::cli::{self, Cli, Command, ExportConfig, ShowStatistics, Top};
 use crate::connections::Listing;
 use crate::error::{Error, Exit};
 use crate::explain::Question;
 use crate::table::Style;
 use crate::{
     config, connections, explain, healthcheck, history, monitor, node, rule, server, servergroup,
-    statistics,
+    statistics, top,
 };
 
 /// What to do.
@@ -35,8 +35,12 @@ pub enum Action {
     Connections(Listing),
     /// Say what becomes of a packet, or what a rule or server gets.
     Explain(Question),
+    /// Show what passes, as it changes.
+    Top(Top),
     /// Say what happens, as it happens.
     Monitor(monitor::Filter),
+    /// Look at everything that the node's work depends on; the file has the settings.
+    Doctor(PathBuf),
     /// Say what may come next in a command line.
     Complete(String),
     /// Write the configuration.
@@ -170,6 +174,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Statistics(command)) => statistics::understand(command),
         Some(Command::Connections(command)) => connections::understand(command),
         Some(Command::Explain(command)) => explain::understand(command),
+        Some(Command::Top(command)) => top::understand(command),
         Some(Command::Monitor(command)) => monitor::understand(command),
         Some(Command::Node(command)) => node::understand(command),
     }

@@ -17,6 +17,7 @@ mod rule;
 mod server;
 mod servergroup;
 mod statistics;
+mod top;
 
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -33,6 +34,7 @@ pub use rule::*;
 pub use server::*;
 pub use servergroup::*;
 pub use statistics::*;
+pub use top::*;
 
 /// Administers the ilb load balancer.
 #[derive(Debug, Parser)]
@@ -82,6 +84,9 @@ pub enum Command {
     /// What becomes of packets.
     #[command(flatten)]
     Explain(ExplainCommand),
+    /// What passes.
+    #[command(flatten)]
+    Top(TopCommand),
     /// What happens.
     #[command(flatten)]
     Monitor(MonitorCommand),

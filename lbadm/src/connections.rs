@@ -29,8 +29,8 @@ pub struct Listing {
 pub fn understand(command: ConnectionsCommand) -> Result<Action, Error> {
     match command {
         ConnectionsCommand::ShowConnections(args) => show(args),
-        ConnectionsCommand::ShowNat(args) => nat(&args),
-        ConnectionsCommand::ShowPersist(args) => persistence(&args),
+        ConnectionsCommand::ShowNat(args) => nat(args),
+        ConnectionsCommand::ShowPersist(args) => persistence(args),
     }
 }
 
@@ -65,21 +65,21 @@ fn show(args: ShowConnections) -> Result<Action, Error> {
 /// Reads `show-nat`.
 ///
 /// # Errors
-/// None.
-fn nat(args: &Count) -> Result<Action, Error> {
-    listing(Filter::default(), args.count, Format::default())
+/// Unknown fields.
+fn nat(args: Count) -> Result<Action, Error> {
+    listing(Filter::default(), args.count, args.format)
 }
 
 /// Reads `show-persist`.
 ///
 /// # Errors
-/// None.
-fn persistence(args: &Count) -> Result<Action, Error> {
+/// Unknown fields.
+fn persistence(args: Count) -> Result<Action, Error> {
     let filter = Filter {
         persistence: true,
         ..Filter::default()
     };
-    listing(filter, args.count, Format::default())
+    listing(filter, args.count, args.format)
 }
 
 fn listing(filter: Filter, limit: Option<u32>, format: Format) -> Result<Action, Error> {

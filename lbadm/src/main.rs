@@ -11,9 +11,9 @@ mod cli;
 mod complete;
 mod config;
 mod connections;
+mod doctor;
 mod error;
 mod explain;
-#[allow(dead_code, reason = "the doctor comes next")]
 mod finding;
 mod healthcheck;
 mod history;
@@ -28,8 +28,8 @@ mod show;
 mod statistics;
 mod status;
 mod table;
-#[allow(dead_code, reason = "the doctor comes next")]
 mod time;
+mod top;
 mod usage;
 
 #[cfg(test)]
@@ -140,7 +140,16 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
                 import.apply()?;
             }
         }
+        Action::Doctor(config) => {
+            let findings = doctor::judge::all(&doctor::look(&config).await);
+            say(&match json {
+                true => action::line(&serde_json::json!(findings)),
+                false => doctor::render(&findings, style()),
+            })?;
+            return Ok(doctor::exit(&findings));
+        }
         Action::Complete(line) => complete(&line).await?,
+        Action::Top(args) => top::run(args, json, style(), say).await?,
         Action::Monitor(filter) => monitor(&filter, json).await?,
     }
     Ok(Exit::Ok)
@@ -152,7 +161,7 @@ async fn statistics(args: ShowStatistics, json: bool) -> Result<(), Error> {
     if args.drops {
         let node = client.describe().await?;
         let all = client.statistics().await?;
-        return say(&statistics::drops(&node, &all, args.verbose, json, style()));
+        return say(&statistics::drops(&args, &node, &all, json, style())?);
     }
     let interval = args.interval.map(|s| Duration::from_secs(s.into()));
     let mut left = match (interval, args.count) {

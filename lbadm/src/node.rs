@@ -13,6 +13,7 @@ use crate::status::Status;
 pub fn understand(command: NodeCommand) -> Result<Action, Error> {
     Ok(match command {
         NodeCommand::Status => Action::Show(Box::new(Status)),
+        NodeCommand::Doctor(args) => Action::Doctor(args.config),
         NodeCommand::Completion(args) => Action::Say(complete::script(args.shell)),
         NodeCommand::Complete(args) => Action::Complete(args.line),
         NodeCommand::GenerateMan(args) => Action::Man(args.directory),

@@ -33,7 +33,11 @@ pub fn understand(command: StatisticsCommand) -> Result<Action, Error> {
 /// # Errors
 /// Unknown fields.
 fn show(args: ShowStatistics) -> Result<Action, Error> {
-    choose(&args)?;
+    if args.drops {
+        drop_columns(&args)?;
+    } else {
+        choose(&args)?;
+    }
     Ok(Action::Statistics(args))
 }
 
@@ -321,14 +325,42 @@ struct Drop {
     words: String,
 }
 
+/// The columns of `--drops` that were chosen.
+fn drop_columns(args: &ShowStatistics) -> Result<Vec<Column<Drop>>, Error> {
+    let all: [Column<Drop>; 3] = [
+        Column {
+            name: "DROPS",
+            default: true,
+            number: true,
+            value: |r| r.count.into(),
+        },
+        Column {
+            name: "REASON",
+            default: true,
+            number: false,
+            value: |r| r.label.as_str().into(),
+        },
+        Column {
+            name: "MEANING",
+            default: true,
+            number: false,
+            value: |r| r.words.as_str().into(),
+        },
+    ];
+    table::choose(&all, args.format.output.as_deref(), args.format.parsable)
+}
+
 /// Writes `show-statistics --drops`. Reasons come from the manager, which knows them all.
+///
+/// # Errors
+/// None: the fields were chosen before.
 pub fn drops(
+    args: &ShowStatistics,
     node: &Description,
     all: &Statistics,
-    verbose: bool,
     json: bool,
     style: Style,
-) -> String {
+) -> Result<String, Error> {
     let counted = all.get("", "");
     let count = |label: &str| {
         counted
@@ -353,37 +385,21 @@ pub fn drops(
             });
         }
     }
-    rows.retain(|row| verbose || row.count > 0);
+    rows.retain(|row| args.verbose || row.count > 0);
     rows.sort_by_key(|row| std::cmp::Reverse(row.count));
     if json {
         let rows: Vec<Value> = rows
             .iter()
             .map(|r| json!({ "reason": r.label, "count": r.count, "words": r.words }))
             .collect();
-        return line(&json!(rows));
+        return Ok(line(&json!(rows)));
+    }
+    let columns = drop_columns(args)?;
+    if args.format.parsable {
+        return Ok(table::parsable(&columns, &rows));
     }
     if rows.is_empty() {
-        return "no packet was dropped since the fast path started\n".to_string();
+        return Ok("no packet was dropped since the fast path started\n".to_string());
     }
-    let columns: [Column<Drop>; 3] = [
-        Column {
-            name: "DROPS",
-            default: true,
-            number: true,
-            value: |r| r.count.into(),
-        },
-        Column {
-            name: "REASON",
-            default: true,
-            number: false,
-            value: |r| r.label.as_str().into(),
-        },
-        Column {
-            name: "MEANING",
-            default: true,
-            number: false,
-            value: |r| r.words.as_str().into(),
-        },
-    ];
-    table::table(&columns, &rows, style, true, &[]).0
+    Ok(table::table(&columns, &rows, style, true, &[]).0)
 }

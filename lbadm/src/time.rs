@@ -1,6 +1,6 @@
 //! Times as they are written: always UTC, so that lines of several nodes can be compared.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH)
@@ -34,25 +34,10 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{}", of_day(time))
 }
 
-/// A span as people say it: `5 s`, `2 min 5 s`, `3 h 20 min`, `2 days 4 h`.
-pub fn span(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    let two = |big: u64, unit: &str, small: u64, small_unit: &str| match small {
-        0 => format!("{big} {unit}"),
-        _ => format!("{big} {unit} {small} {small_unit}"),
-    };
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => two(minutes, "min", seconds % 60, "s"),
-        (0, _, _) => two(hours, "h", minutes % 60, "min"),
-        (1, _, _) => two(1, "day", hours % 24, "h"),
-        _ => two(days, "days", hours % 24, "h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -68,22 +53,6 @@ mod tests {
         ] {
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
             assert_eq!(rfc3339(time), text);
-        }
-    }
-
-    #[test]
-    fn spans_have_two_units_at_most() {
-        for (seconds, text) in [
-            (0, "0 s"),
-            (59, "59 s"),
-            (60, "1 min"),
-            (125, "2 min 5 s"),
-            (3600, "1 h"),
-            (12_000, "3 h 20 min"),
-            (90_000, "1 day 1 h"),
-            (187_200, "2 days 4 h"),
-        ] {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
         }
     }
 }

@@ -22,6 +22,7 @@ use libilb::healthcheck::HealthCheckSettings;
 /// Methods that everybody may call. Any other asks polkit.
 const READING: &[&str] = &[
     "Describe",
+    "DescribeFastpath",
     "Explain",
     "GetStatistics",
     "History",

@@ -12,6 +12,7 @@ use crate::describe::Description;
 use crate::error::ErrorKind;
 use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
+use crate::fastpath::FastpathDescription;
 use crate::healthcheck::{self, HealthCheckSettings};
 use crate::history;
 use crate::rule::RuleSettings;
@@ -165,6 +166,11 @@ impl Client {
     pub async fn describe(&self) -> Result<Description, ClientError> {
         let json = self.manager.describe().await?;
         Description::from_json(&json).map_err(|e| ClientError::Protocol(e.to_string()))
+    }
+
+    /// How the fast path does its work.
+    pub async fn describe_fastpath(&self) -> Result<FastpathDescription, ClientError> {
+        from_json(&self.manager.describe_fastpath().await?)
     }
 
     /// All counters.

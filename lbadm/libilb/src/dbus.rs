@@ -436,6 +436,9 @@ pub trait Manager {
     /// What `Rollback` would change.
     fn preview_rollback(&self, generation: u64) -> zbus::Result<String>;
 
+    /// How the fast path does its work, as JSON; see [`crate::fastpath::FastpathDescription`].
+    fn describe_fastpath(&self) -> zbus::Result<String>;
+
     /// Configuration and state as JSON; see [`crate::describe::Description`].
     fn describe(&self) -> zbus::Result<String>;
 

@@ -22,6 +22,7 @@ pub mod error;
 pub mod events;
 pub mod explain;
 pub mod export;
+pub mod fastpath;
 pub mod health;
 pub mod healthcheck;
 pub mod healthcheck_use;

@@ -72,6 +72,9 @@ pub struct Count {
     /// At most so many; 100 if not given
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 const CONNECTIONS_HELP: &str = "\

@@ -17,6 +17,18 @@ Examples:
   lbadm status
   lbadm status --json")]
     Status,
+    /// Look at everything that the node's work depends on, and say what to do
+    #[command(after_help = "\
+Kernel, interfaces with driver and zero copy or why not, memory, tunnels and
+MTU, ways to the servers, settings that hurt, programs in the way, clock, disk,
+versions. Each is ok, warn, bad, or ? where nobody can say; with what was found
+and what to do. It works without the manager as far as it can, and knows more as
+root. The exit code is 5 if something is bad, 1 if something is to be warned of.
+
+Examples:
+  lbadm doctor
+  lbadm doctor --json")]
+    Doctor(Doctor),
     /// Write the script by which a shell completes command lines of lbadm
     #[command(after_help = "\
 'make install' and the package put the scripts where the shells look for them.
@@ -31,6 +43,14 @@ Examples:
     /// Write the man pages
     #[command(hide = true)]
     GenerateMan(GenerateMan),
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Settings of the node
+    #[arg(long, value_name = "FILE", default_value = ilb_node::settings::DEFAULT_PATH)]
+    pub config: PathBuf,
 }
 
 /// `completion`.

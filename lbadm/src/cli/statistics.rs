@@ -11,7 +11,7 @@ pub enum StatisticsCommand {
     #[command(alias = "show-stats", override_usage = "\
 lbadm show-statistics [-tv] [-A|-d] [-i] [-r RULE] [-s SERVER_ID]
        [[-p] -o FIELD,...] [INTERVAL [COUNT]]
-       lbadm show-statistics --drops [-v]", after_help = STATISTICS_HELP)]
+       lbadm show-statistics --drops [-v] [[-p] -o FIELD,...]", after_help = STATISTICS_HELP)]
     ShowStatistics(ShowStatistics),
 }
 
@@ -43,7 +43,7 @@ pub struct ShowStatistics {
     #[arg(short, value_name = "SERVER_ID")]
     pub server: Option<String>,
     /// Say why packets were dropped; with -v all possible reasons
-    #[arg(long, conflicts_with_all = ["output", "parsable", "time", "absolute", "delta", "itemize", "rule", "server",
+    #[arg(long, conflicts_with_all = ["time", "absolute", "delta", "itemize", "rule", "server",
         "interval"])]
     pub drops: bool,
     /// Seconds between lines

@@ -5,6 +5,8 @@ mod rule;
 mod server;
 mod share;
 
+pub use share::obstacle;
+
 use libilb::ModelError;
 use libilb::describe::Description;
 use libilb::error::Item;

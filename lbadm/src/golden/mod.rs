@@ -7,7 +7,7 @@
 
 mod events;
 mod history;
-mod node;
+pub mod node;
 mod traffic;
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,13 +69,9 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
     let plain = Style::default();
     match read(words)? {
         (Action::Show(show), json) => action::shown(&*show, node, json, plain),
-        (Action::Statistics(args), json) if args.drops => Ok(statistics::drops(
-            node,
-            &counted(10),
-            args.verbose,
-            json,
-            plain,
-        )),
+        (Action::Statistics(args), json) if args.drops => {
+            statistics::drops(&args, node, &counted(10), json, plain)
+        }
         (Action::Statistics(args), json) => {
             let lines = args.count.unwrap_or(1);
             let interval = u64::from(args.interval.unwrap_or(1));
@@ -121,6 +117,8 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
         (Action::Import(import), _) => Ok(format!("{import:?}\n")),
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(called(&request)),
+        (Action::Top(args), _) => Ok(format!("{args:?}\n")),
+        (Action::Doctor(config), _) => Ok(format!("looks, with {}\n", config.display())),
         (Action::Complete(line), _) => Ok(complete::answer(&line, Some(node)).text()),
         (Action::Man(directory), _) => Ok(format!("man pages to {}\n", directory.display())),
     }

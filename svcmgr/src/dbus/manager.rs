@@ -339,6 +339,13 @@ impl ManagerObject {
         json(&self.handle.preview_rollback(generation).await?)
     }
 
+    /// How the fast path does its work as JSON: version, workers, interfaces with mode and zero copy, or why not, and how full
+    /// the connection table is.
+    #[zbus(out_args("json"))]
+    async fn describe_fastpath(&self) -> Result<String, MethodError> {
+        json(&self.handle.describe_fastpath().await?)
+    }
+
     /// Configuration and state as JSON.
     #[zbus(out_args("json"))]
     async fn describe(&self) -> Result<String, MethodError> {

@@ -17,6 +17,7 @@
 pub mod change;
 pub mod describe;
 pub mod error;
+mod fastpath_description;
 mod questions;
 mod recovery;
 mod restore;
