@@ -139,6 +139,11 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
+/// Names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    columns().iter().map(|column| column.name).collect()
+}
+
 /// The health checks that `show-healthcheck` is about.
 ///
 /// # Errors

@@ -103,6 +103,14 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
+/// Names of all columns of `history`, or of `rollback`.
+pub fn fields(rollback: bool) -> Vec<&'static str> {
+    match rollback {
+        true => rows().iter().map(|column| column.name).collect(),
+        false => columns().iter().map(|column| column.name).collect(),
+    }
+}
+
 impl Listing {
     /// The output; `found` may be one more than asked for, which is how we know of more.
     ///

@@ -10,11 +10,12 @@ use clap::{Arg, Command};
 use libilb::connections::STATES;
 use libilb::describe::Description;
 use libilb::events::Kind;
+use libilb::healthcheck::{FIELDS, KINDS};
 use libilb::vocabulary;
 
 use crate::cli::{self, Shell};
 use crate::keys::{self, KeyList};
-use crate::{connections, rule, server, servergroup, statistics};
+use crate::{connections, healthcheck, history, rule, server, servergroup, statistics};
 
 /// What a shell is asked to look for itself.
 pub const FILES: &str = ":files";
@@ -118,6 +119,10 @@ impl Names<'_> {
 
     fn groups(&self) -> Vec<(String, String)> {
         self.of(|node| node.groups.iter().map(|g| g.name.clone()).collect())
+    }
+
+    fn checks(&self) -> Vec<(String, String)> {
+        self.of(|node| node.checks.iter().map(|c| c.check.name.clone()).collect())
     }
 
     fn servers(&self) -> Vec<(String, String)> {
@@ -280,6 +285,8 @@ fn values(
             all
         }
         ("monitor", "only", _) => listed(current, plain(Kind::all())),
+        ("create-healthcheck" | "modify-healthcheck", "health", _) => check_pairs(current),
+        ("modify-healthcheck", "name", _) | (_, _, "CHECK") => names.checks(),
         (_, _, "RULE") => names.rules(),
         (_, _, "GROUP") => names.groups(),
         (_, _, "SERVER_ID") => names.servers(),
@@ -307,6 +314,9 @@ fn fields(command: &str) -> Vec<&'static str> {
         "show-rule" => rule::fields(),
         "show-servergroup" => servergroup::fields(),
         "show-server" => server::fields(),
+        "show-healthcheck" => healthcheck::fields(),
+        "history" => history::fields(false),
+        "rollback" => history::fields(true),
         "show-statistics" => statistics::fields(),
         "show-connections" | "show-nat" => connections::fields(false),
         "show-persist" => connections::fields(true),
@@ -359,6 +369,7 @@ fn pairs(command: &str, list: &KeyList, current: &str, names: &Names<'_>) -> Vec
         let usual = list.name(key).unwrap_or(key);
         let values = match (command, usual) {
             (_, "servergroup") => names.groups(),
+            (_, "hc-name") => names.checks(),
             ("remove-server", "server") => names.servers(),
             (_, key) => plain(vocabulary::values(key)),
         };
@@ -375,6 +386,43 @@ fn pairs(command: &str, list: &KeyList, current: &str, names: &Names<'_>) -> Vec
         .names()
         .filter(|(name, again)| *again || !used.contains(name));
     plain(keys.map(|(name, _)| format!("{head}{name}=")))
+}
+
+/// The same for the keys of a health check.
+fn check_pairs(current: &str) -> Vec<(String, String)> {
+    let (before, last) = current
+        .rsplit_once(',')
+        .map_or(("", current), |found| found);
+    let head = match before {
+        "" => String::new(),
+        _ => format!("{before},"),
+    };
+    let test = last
+        .split_once('=')
+        .filter(|(key, _)| bare(key).eq_ignore_ascii_case("test"));
+    if let Some((key, _)) = test {
+        let kinds = KINDS.iter().map(|(_, name, _)| *name);
+        return plain(kinds.map(|kind| format!("{head}{key}={kind}")));
+    }
+    if last.contains('=') {
+        return Vec::new();
+    }
+    let there = |name: &str| {
+        let mut keys = before.split(',').filter_map(|pair| pair.split_once('='));
+        keys.any(|(key, _)| bare(key).eq_ignore_ascii_case(name))
+    };
+    let keys = FIELDS.iter().map(|(_, name, _)| *name);
+    let keys = keys.filter(|name| !there(name));
+    let prefix = if last == bare(last) { "" } else { "hc-" };
+    plain(keys.map(|name| format!("{head}{prefix}{name}=")))
+}
+
+/// A key without what may stand before it.
+fn bare(key: &str) -> &str {
+    match key.get(..3) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("hc-") => &key[3..],
+        _ => key,
+    }
 }
 
 #[cfg(test)]

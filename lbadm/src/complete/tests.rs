@@ -114,6 +114,16 @@ const CASES: &[(&str, &[&str])] = &[
         "lbadm monitor --only rule,serv",
         &["rule,servergroup", "rule,server"],
     ),
+    ("lbadm create-healthcheck -h te", &["test="]),
+    ("lbadm create-healthcheck -h hc-te", &["hc-test="]),
+    (
+        "lbadm create-healthcheck -n -h hc-test=h",
+        &["hc-test=http", "hc-test=https"],
+    ),
+    (
+        "lbadm create-healthcheck -h test=tcp,hc-c",
+        &["test=tcp,hc-count="],
+    ),
     ("lbadm 'show-rule' \"ww", &["www"]),
 ];
 
