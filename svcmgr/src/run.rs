@@ -103,7 +103,7 @@ async fn serve<D: DataPlane, A: Addresses>(
     let scratch = &settings.node.runtime_dir;
     let place = Place::new(&settings.database(), &settings.snapshots(), scratch);
     let content = open_store(Arc::new(place), &settings.snapshots()).await?;
-    let connection = dbus::connect().await?;
+    let (connection, gate) = dbus::connect().await?;
     let (manager, handle) = Manager::new(Start {
         store: content.store,
         state: content.state,
@@ -118,7 +118,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         limits: settings.limits,
         interfaces: settings.fastpath.interfaces.clone(),
     });
-    let publisher = dbus::serve(&connection, &handle).await?;
+    let publisher = dbus::serve(&connection, &gate, &handle).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let manager = tokio::spawn(manager.run(publisher, async {
         // A sender that is dropped means the same.

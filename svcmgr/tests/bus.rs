@@ -356,6 +356,42 @@ async fn objects_and_signals_follow_changes_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_program_without_an_async_runtime_has_a_client_too() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let (_manager, client) = node.start_sim(&bus).await;
+    let address = bus.address().as_str().try_into().unwrap();
+    let other = std::thread::spawn(move || {
+        let client = libilb::blocking::Client::connect_to(address).unwrap();
+        client.create_group("web", &["192.0.2.10"]).unwrap();
+        let shop = rule("198.51.100.1", "web");
+        client.create_rule("shop", &shop).unwrap();
+        assert_eq!(
+            kind(client.create_rule("shop", &shop)),
+            ErrorKind::AlreadyExists
+        );
+        assert_eq!(client.enable_rules(&["shop"], false).unwrap(), ["shop"]);
+        assert!(client.statistics().unwrap().get("shop", "").is_some());
+        let generation = client.wait(async |client| client.manager().generation().await);
+        assert_eq!(generation.unwrap(), client.describe().unwrap().generation);
+    });
+    // The test's own runtime goes on meanwhile.
+    while !other.is_finished() {
+        client.describe().await.unwrap();
+    }
+    other.join().unwrap();
+    assert!(
+        !client
+            .describe()
+            .await
+            .unwrap()
+            .rule("shop")
+            .unwrap()
+            .rule
+            .enabled
+    );
+}
+
+#[tokio::test]
 async fn plain_busctl_is_enough() {
     let (bus, node) = (Bus::start(), Node::new());
     let (_manager, client) = node.start_sim(&bus).await;

@@ -16,7 +16,7 @@ use common::{Bus, NOBODY, Node, as_user, need_root, rule};
 use introspection::{Emits, Interface, Member};
 use libilb::ErrorKind;
 use libilb::client::Client;
-use libilb::dbus::{BUS_NAME, ROOT_PATH};
+use libilb::dbus::BUS_NAME;
 use libilb::healthcheck::HealthCheckSettings;
 
 /// Methods that everybody may call. Any other asks polkit.
@@ -56,15 +56,19 @@ async fn filled(client: &Client) {
 
 /// The interfaces of the running service by their names, and an object that has each.
 async fn interfaces(bus: &Bus) -> BTreeMap<String, (Interface, String)> {
-    let xml = introspection::introspect(bus, ROOT_PATH).await;
-    introspection::interfaces(&xml)
-        .into_iter()
-        .filter(|interface| interface.name.starts_with("org.ilb."))
-        .map(|interface| {
-            let path = format!("{ROOT_PATH}{}", interface.path);
-            (interface.name.clone(), (interface, path))
-        })
-        .collect()
+    let mut found = BTreeMap::new();
+    let mut paths = vec![String::new()];
+    while let Some(path) = paths.pop() {
+        let at = if path.is_empty() { "/" } else { &path };
+        let xml = introspection::introspect(bus, at).await;
+        paths.extend(introspection::children(&xml).map(|child| format!("{path}/{child}")));
+        for interface in introspection::interfaces(&xml) {
+            if interface.name.starts_with("org.ilb.") {
+                found.insert(interface.name.clone(), (interface, path.clone()));
+            }
+        }
+    }
+    found
 }
 
 /// Who may call a method, for the table.

@@ -1,4 +1,17 @@
 //! The manager as its clients use it: typed calls, typed answers, typed errors.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), libilb::client::ClientError> {
+//! use libilb::client::Client;
+//!
+//! let client = Client::connect().await?;
+//! // What happens from now on, through restarts of the manager.
+//! let mut events = client.watch().await?;
+//! client.enable_rules(&["shop"], false).await?;
+//! println!("{:?}", events.next().await?);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::time::Duration;
 
@@ -86,6 +99,11 @@ impl From<zbus::Error> for ClientError {
                 | fdo::Error::InteractiveAuthorizationRequired(m) => {
                     ClientError::NotAuthorized(format!("{m}; run it as root"))
                 }
+                // Too much at a time; the message says what.
+                fdo::Error::LimitsExceeded(message) => ClientError::Refused {
+                    kind: ErrorKind::Failed,
+                    message,
+                },
                 fdo::Error::Timeout(_) | fdo::Error::TimedOut(_) => ClientError::Timeout,
                 other => ClientError::Protocol(other.to_string()),
             },

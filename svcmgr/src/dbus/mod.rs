@@ -3,20 +3,24 @@
 
 mod access;
 mod error;
+mod gate;
 mod healthcheck;
+mod introspect;
 mod manager;
 mod polkit;
 mod publisher;
 mod rule;
 mod server;
 mod servergroup;
+mod turns;
 
 use libilb::dbus::{BUS_NAME, ROOT_PATH};
+use zbus::Connection;
 use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
-use zbus::{Connection, connection};
 
 use crate::manager::view::View;
 use crate::manager::{ManagerHandle, Publisher as _};
+use gate::Gate;
 use manager::ManagerObject;
 use publisher::ObjectPublisher;
 
@@ -47,11 +51,8 @@ pub enum BusError {
 ///
 /// # Errors
 /// [`BusError::Connect`].
-pub async fn connect() -> Result<Connection, BusError> {
-    connection::Builder::system()
-        .build()
-        .await
-        .map_err(BusError::Connect)
+pub async fn connect() -> Result<(Connection, Gate), BusError> {
+    gate::connect().await.map_err(BusError::Connect)
 }
 
 /// Exports all objects, and only then takes the name: who sees the name sees the objects.
@@ -60,8 +61,10 @@ pub async fn connect() -> Result<Connection, BusError> {
 /// [`BusError`].
 pub async fn serve(
     connection: &Connection,
+    gate: &Gate,
     handle: &ManagerHandle,
 ) -> Result<ObjectPublisher, BusError> {
+    gate.serves(connection, handle);
     let server = connection.object_server();
     let mut publisher = ObjectPublisher::new(connection.clone(), handle.clone());
     // Objects first, their manager last: so nothing is announced one by one.

@@ -128,6 +128,11 @@ pub struct Bus {
 
 impl Bus {
     pub fn start() -> Bus {
+        Bus::with("")
+    }
+
+    /// With these lines in its configuration.
+    pub fn with(lines: &str) -> Bus {
         let folder = Folder::new();
         let socket = folder.path().join("bus");
         let policy =
@@ -154,6 +159,7 @@ impl Bus {
   <policy user="{uid}"><allow own="org.ilb.Ilb1"/></policy>
   <include>{}</include>
   <include ignore_missing="yes">/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf</include>
+  {lines}
 </busconfig>"#,
             socket.display(),
             policy.display()

@@ -55,10 +55,7 @@ pub enum Member {
 #[derive(Debug, Clone)]
 pub struct Interface {
     pub name: String,
-    /// Where it is, below the object that was asked.
-    pub path: String,
     pub members: Vec<Member>,
-    indent: usize,
     lines: Vec<String>,
 }
 
@@ -166,27 +163,25 @@ pub async fn introspect(bus: &Bus, path: &str) -> String {
     proxy.introspect().await.unwrap()
 }
 
-/// The interfaces of an object and of all below it.
+/// Names of the objects one step below.
+pub fn children(xml: &str) -> impl Iterator<Item = &str> {
+    xml.lines()
+        .filter(|line| line.starts_with("  <node name="))
+        .map(|line| attribute(line, "name"))
+}
+
+/// The interfaces of an object.
 pub fn interfaces(xml: &str) -> Vec<Interface> {
     let mut all: Vec<Interface> = Vec::new();
     let mut inside = false;
     let mut comment: Option<Vec<&str>> = None;
     let mut doc = String::new();
-    let mut nodes: Vec<&str> = Vec::new();
     for line in xml.lines() {
         let text = line.trim();
-        if text.starts_with("<node") {
-            nodes.push(attribute(text, "name"));
-        }
-        if text == "</node>" || (text.starts_with("<node") && text.ends_with("/>")) {
-            nodes.pop();
-        }
         if text.starts_with("<interface ") {
             inside = true;
             all.push(Interface {
                 name: attribute(text, "name").to_owned(),
-                path: nodes.join("/"),
-                indent: line.len() - line.trim_start().len(),
                 members: Vec::new(),
                 lines: Vec::new(),
             });
@@ -194,10 +189,7 @@ pub fn interfaces(xml: &str) -> Vec<Interface> {
         let Some(interface) = all.last_mut().filter(|_| inside) else {
             continue;
         };
-        let line = line.get(interface.indent..).unwrap_or_default();
-        interface
-            .lines
-            .push(format!("  {line}").trim_end().to_owned());
+        interface.lines.push(line.trim_end().to_owned());
         if let Some(lines) = &mut comment {
             if text == "-->" {
                 doc = lines.join(" ").trim().to_owned();
