@@ -1,4 +1,4 @@
-//! What the store does at start and stop: damage, a second instance, a clean stop. `kills.rs` and `faults.rs` are about what
+//! What the store does at start and stop: damage, a second instance, a clean stop. `kills.rs` is about what
 //! happens in between.
 
 mod common;
