@@ -121,7 +121,7 @@ const CASES: &[(&str, &[&str])] = &[
         &["hc-test=http", "hc-test=https"],
     ),
     (
-        "lbadm create-healthcheck -h test=tcp,hc-c",
+        "lbadm create-healthcheck -h test=tcp,hc-cou",
         &["test=tcp,hc-count="],
     ),
     ("lbadm 'show-rule' \"ww", &["www"]),
