@@ -14,6 +14,7 @@ use crate::cli::{self, Cli, Command, ExportConfig, ShowStatistics, Top};
 use crate::connections::Listing;
 use crate::error::{Error, Exit};
 use crate::explain::Question;
+use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
     config, connections, explain, healthcheck, history, monitor, node, rule, server, servergroup,
@@ -33,6 +34,8 @@ pub enum Action {
     Statistics(ShowStatistics),
     /// Show what the connection table holds.
     Connections(Listing),
+    /// Show what health checks found.
+    HealthResults(Results),
     /// Say what becomes of a packet, or what a rule or server gets.
     Explain(Question),
     /// Show what passes, as it changes.

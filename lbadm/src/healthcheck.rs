@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::action::{Action, Request, Show};
 use crate::cli::{CheckNames, CreateHealthcheck, HealthcheckCommand, ShowHealthcheck};
 use crate::error::Error;
+use crate::hcresult;
 use crate::show;
 use crate::table::{self, Cell, Column, Style};
 
@@ -22,9 +23,7 @@ pub fn understand(command: HealthcheckCommand) -> Result<Action, Error> {
         HealthcheckCommand::ModifyHealthcheck(args) => modify(args),
         HealthcheckCommand::DeleteHealthcheck(args) => Ok(delete(args)),
         HealthcheckCommand::ShowHealthcheck(args) => show(args),
-        HealthcheckCommand::ShowHcResult(_) => {
-            Err(Error::not_supported("results of health checks", None))
-        }
+        HealthcheckCommand::ShowHcResult(args) => hcresult::show(args),
     }
 }
 

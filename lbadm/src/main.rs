@@ -15,6 +15,7 @@ mod doctor;
 mod error;
 mod explain;
 mod finding;
+mod hcresult;
 mod healthcheck;
 mod history;
 mod keys;
@@ -114,6 +115,11 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
                 false => client.rollback(rollback.generation).await?,
             };
             say(&rollback.render(&report, json, style())?)?;
+        }
+        Action::HealthResults(results) => {
+            let client = Client::connect().await?;
+            let report = results.fetch(&client).await?;
+            say(&results.render(&report, json, style())?)?;
         }
         Action::Explain(Question::Packet(packet)) => {
             let said = Client::connect().await?.explain(&packet).await?;

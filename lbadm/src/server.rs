@@ -1,6 +1,6 @@
 //! `add-server`, `remove-server`, `enable-server`, `disable-server`, `show-server`.
 
-use libilb::describe::{Description, RuleDescription, ServerDescription};
+use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
 use libilb::error::Item;
 use libilb::server::{ID_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
 use libilb::words;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::action::{Action, Request, Show};
 use crate::cli::{ChangeServers, ModifyServer, ServerCommand, ServerIds, ShowServer};
 use crate::error::Error;
+use crate::hcresult::state_cell;
 use crate::keys::{Key, LIMITS, NAMED_SERVERS, SERVERS};
 use crate::rule::status_cell;
 use crate::show;
@@ -191,6 +192,13 @@ struct Row<'a> {
     server: &'a ServerDescription,
 }
 
+impl Row<'_> {
+    /// What the rule's health check says of the server.
+    fn health(&self) -> Option<&HealthSummary> {
+        self.server.health_in(&self.rule.rule.name)
+    }
+}
+
 fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
     Column {
         name,
@@ -210,7 +218,10 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
             None => r.rule.rule.vips.column(|vip| vip.ports).into(),
         }),
         column("RULENAME", true, |r| r.rule.rule.name.as_str().into()),
-        column("STATUS", true, |r| status_cell(r.server.status)),
+        column("STATUS", true, |r| match r.health() {
+            Some(health) if health.state.is_down() => state_cell(health.state),
+            _ => status_cell(r.server.status),
+        }),
         column("SERVERGROUP", true, |r| {
             r.rule.rule.servergroup.as_str().into()
         }),
@@ -229,6 +240,13 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         }),
         column("MIN-CONN", false, |r| {
             r.server.server.min_connections.into()
+        }),
+        column("HEALTH", false, |r| {
+            r.health().map(|h| state_cell(h.state)).unwrap_or_default()
+        }),
+        column("REASON", false, |r| {
+            let why = r.health().map(|health| health.why.as_str());
+            why.unwrap_or_default().into()
         }),
     ]
 }

@@ -9,6 +9,7 @@
 mod addresses;
 mod args;
 mod author;
+mod checks;
 mod compile;
 mod dataplane;
 mod dbus;

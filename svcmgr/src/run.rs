@@ -11,6 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::addresses::{Addresses, KernelAddresses, SimulatedAddresses};
 use crate::args::Args;
+use crate::checks::memory::Memory;
+use crate::checks::{self, Checks};
 use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
@@ -77,12 +79,14 @@ pub fn run(args: &Args) -> Result<(), RunError> {
                 &settings,
                 SimulatedDataPlane::default(),
                 SimulatedAddresses::default(),
+                checks::simulate(),
             )
             .await
         } else {
             let addresses = KernelAddresses::open().map_err(system("open a netlink socket"))?;
             let link = SocketDataPlane::start(&settings.control_socket());
-            serve(&settings, link, addresses).await
+            let checks = checks::start().map_err(system("start the health checks"))?;
+            serve(&settings, link, addresses, checks).await
         }
     });
     // A disk that does not answer shall not keep us from ending.
@@ -94,6 +98,7 @@ async fn serve<D: DataPlane, A: Addresses>(
     settings: &Settings,
     dataplane: D,
     addresses: A,
+    checks: Checks,
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
@@ -114,6 +119,8 @@ async fn serve<D: DataPlane, A: Addresses>(
         snapshots: content.snapshots,
         dataplane,
         addresses,
+        checks,
+        memory: Some(Memory::new(&settings.health_memory())),
         manage_addresses: settings.manager.manage_addresses,
         limits: settings.limits,
         interfaces: settings.fastpath.interfaces.clone(),

@@ -21,13 +21,6 @@ pub struct Vigour {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vigours(Map<(RuleId, ServerId), Vigour>);
 
-#[cfg_attr(
-    not(test),
-    allow(
-        dead_code,
-        reason = "who finds it out is connected in a step of its own"
-    )
-)]
 impl Vigours {
     /// Of one server; healthy if nothing is known.
     pub fn of(&self, rule: RuleId, server: ServerId) -> Vigour {
@@ -72,6 +65,7 @@ impl Vigours {
     }
 
     /// Everything that is known of servers that are not simply healthy.
+    #[cfg(test)]
     pub fn iter(&self) -> impl Iterator<Item = ((RuleId, ServerId), Vigour)> {
         self.0.iter().map(|(place, vigour)| (*place, *vigour))
     }

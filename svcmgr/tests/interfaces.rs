@@ -27,6 +27,7 @@ const READING: &[&str] = &[
     "GetStatistics",
     "History",
     "ListConnections",
+    "ListHealthResults",
     "PreviewRollback",
 ];
 
@@ -179,6 +180,7 @@ fn every_key_error_and_counter_is_documented_and_no_other() {
         ),
         ("ListConnections", libilb::connections::FILTER),
         ("Explain", libilb::explain::PACKET),
+        ("ListHealthResults", libilb::healthfilter::HEALTH_FILTER),
     ] {
         let known: BTreeSet<(String, String)> = keys
             .iter()

@@ -26,7 +26,9 @@ use crate::error::ErrorKind;
 use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
 use crate::fastpath::FastpathDescription;
+use crate::health::HealthReport;
 use crate::healthcheck::{self, HealthCheckSettings};
+use crate::healthfilter::HealthFilter;
 use crate::history;
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
@@ -246,6 +248,11 @@ impl Client {
     /// What going back would change.
     pub async fn preview_rollback(&self, generation: u64) -> Result<history::Report, ClientError> {
         from_json(&self.manager.preview_rollback(generation).await?)
+    }
+
+    /// What health checks know of the servers that a filter wants.
+    pub async fn health_results(&self, filter: &HealthFilter) -> Result<HealthReport, ClientError> {
+        from_json(&self.manager.list_health_results(filter.to_dbus()).await?)
     }
 
     /// Creates a rule and returns its object path.

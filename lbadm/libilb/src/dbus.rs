@@ -314,7 +314,8 @@ fn wrong_type(key: &str, value: &OwnedVariant) -> ModelError {
         .iter()
         .chain(SERVER_SETTINGS)
         .chain(crate::connections::FILTER)
-        .chain(crate::explain::PACKET);
+        .chain(crate::explain::PACKET)
+        .chain(crate::healthfilter::HEALTH_FILTER);
     let wanted = all.find(|(k, _)| *k == key);
     ModelError::invalid(
         "setting",
@@ -421,6 +422,9 @@ pub trait Manager {
         cursor: u32,
         limit: u32,
     ) -> zbus::Result<(String, u32)>;
+
+    /// What health checks know of servers, as JSON; see [`crate::health::HealthReport`] and [`crate::healthfilter`].
+    fn list_health_results(&self, filter: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
 
     /// What would become of a packet, as JSON; see [`crate::explain`].
     fn explain(&self, packet: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
 use crate::servergroup::ServerGroup;
@@ -231,6 +232,36 @@ pub struct ServerDescription {
     /// Connections that live now, over all rules.
     #[serde(default)]
     pub connections: u64,
+    /// What the health check of each rule that has one says, by the rules' names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<HealthSummary>,
+}
+
+impl ServerDescription {
+    /// What the health check of a rule says, if the rule has one.
+    pub fn health_in(&self, rule: &str) -> Option<&HealthSummary> {
+        let mut all = self.health.iter();
+        all.find(|health| health.rule.eq_ignore_ascii_case(rule))
+    }
+}
+
+/// What the health check of a rule says of a server. `ListHealthResults` has more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthSummary {
+    /// Name of the rule.
+    pub rule: String,
+    /// Name of the health check.
+    pub check: String,
+    /// See [`HealthState`].
+    pub state: HealthState,
+    /// Whether the server takes new connections as far as its health is concerned.
+    pub up: bool,
+    /// Why, for a person; empty if nothing was found yet.
+    #[serde(default)]
+    pub why: String,
+    /// Since when, in milliseconds since 1970, UTC; 0 if unknown.
+    #[serde(default)]
+    pub since: u64,
 }
 
 /// A reason for a drop.

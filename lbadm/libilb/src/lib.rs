@@ -94,6 +94,7 @@ pub mod fastpath;
 pub mod health;
 pub mod healthcheck;
 pub mod healthcheck_use;
+pub mod healthfilter;
 pub mod history;
 pub mod import;
 pub mod map;

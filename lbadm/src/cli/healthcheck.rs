@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Format, Later};
+use super::Format;
 
 /// The commands, each under its usual name and its alias.
 #[derive(Debug, Subcommand)]
@@ -51,9 +51,23 @@ Examples:
   lbadm show-healthcheck -p -o hcname,settings web"
     )]
     ShowHealthcheck(ShowHealthcheck),
-    /// (not supported yet) Show results of health checks
-    #[command(alias = "show-hc-res")]
-    ShowHcResult(Later),
+    /// Show what health checks found, and why a server is down
+    #[command(
+        alias = "show-hc-res",
+        override_usage = "lbadm show-hc-result [[-p] -o FIELD,...] [RULE]...",
+        after_help = "\
+Fields: rulename hcname serverid status fail last next rtt, and address port
+usable since reason. STATUS is un-init (nothing known yet), alive, unreach (no
+answer to the ping before the test), dead or disabled; FAIL counts failures in a
+row; LAST and NEXT are times of tests, UTC; RTT is in microseconds, smoothed.
+Below the table stands why servers are down. -j has the last changes of state.
+
+Examples:
+  lbadm show-hc-result
+  lbadm show-hc-result www
+  lbadm show-hc-result -p -o serverid,status,reason www"
+    )]
+    ShowHcResult(ShowHcResult),
 }
 
 /// `create-healthcheck`, `modify-healthcheck`.
@@ -75,6 +89,17 @@ pub struct CheckNames {
     /// Names of health checks
     #[arg(value_name = "CHECK", required = true)]
     pub names: Vec<String>,
+}
+
+/// `show-hc-result`.
+#[derive(Debug, Args)]
+pub struct ShowHcResult {
+    /// Table.
+    #[command(flatten)]
+    pub format: Format,
+    /// Names of rules; all if none is given
+    #[arg(value_name = "RULE")]
+    pub rules: Vec<String>,
 }
 
 /// `show-healthcheck`.

@@ -62,7 +62,8 @@ Examples:
         override_usage = "lbadm show-server [[-p] -o FIELD,...] [--removed] [RULE]...",
         after_help = "\
 Fields: serverid address port rulename status servergroup, and host weight
-connections (over all rules) max-conn min-conn.
+connections (over all rules) max-conn min-conn health reason. STATUS is dead or
+unreach while the rule's health check says so.
 
 Examples:
   lbadm show-server

@@ -30,7 +30,7 @@ use crate::table::Style;
 use crate::usage;
 use events::events;
 use history::{history, rolled_back};
-use node::{counted, node};
+use node::{counted, node, results};
 use traffic::{claims, connections, explanation};
 
 /// The cases of every object.
@@ -99,6 +99,7 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
             let report = rolled_back(rollback.generation, rollback.dry_run);
             rollback.render(&report, json, plain)
         }
+        (Action::HealthResults(shown), json) => shown.render(&results(), json, plain),
         (Action::Explain(Question::Packet(packet)), json) => {
             let said = explanation(&packet);
             Ok(explain::packet(&packet, &said, json, plain))

@@ -1,11 +1,12 @@
 //! The node that the cases are about, and what it has counted.
 
 use libilb::describe::{
-    CheckDescription, Description, DropReason, Fastpath, GroupDescription, RuleDescription,
-    ServerDescription, State, Status,
+    CheckDescription, Description, DropReason, Fastpath, GroupDescription, HealthSummary,
+    RuleDescription, ServerDescription, State, Status,
 };
-use libilb::healthcheck::HealthCheckSettings;
-use libilb::model::{Configuration, RuleSettings, Timeout};
+use libilb::health::{Code, Finding, HealthReport, HealthState, Layer, ServerHealth, Transition};
+use libilb::healthcheck::{HealthCheckSettings, Kind};
+use libilb::model::{Configuration, RuleSettings, Server, ServerGroup, Timeout};
 use libilb::stats::{Counter, Entry, Statistics};
 
 /// A node with four rules: one enabled, one disabled with a problem, one that drains after it was deleted, one that says
@@ -142,6 +143,7 @@ pub fn node() -> Description {
                         },
                         removed: removed.contains(s),
                         connections: 3,
+                        health: health(g, s),
                     })
                     .collect(),
             })
@@ -173,6 +175,82 @@ pub fn node() -> Description {
             words: words.into(),
         })
         .into(),
+    }
+}
+
+/// What health checks say of the servers of group `far`: the first is dead, of the second nothing is known.
+fn health(group: &ServerGroup, server: &Server) -> Vec<HealthSummary> {
+    let first = server.id == "_far.0";
+    let summary = HealthSummary {
+        rule: "far".into(),
+        check: "page".into(),
+        state: if first {
+            HealthState::Dead
+        } else {
+            HealthState::UnInit
+        },
+        up: !first,
+        why: match first {
+            true => "L7/status 503 after 1.2 ms: Service Unavailable".into(),
+            false => String::new(),
+        },
+        since: if first { 25_203_000 } else { 0 },
+    };
+    (group.name == "far")
+        .then_some(summary)
+        .into_iter()
+        .collect()
+}
+
+/// The same as `show-hc-result` gets it.
+pub fn results() -> HealthReport {
+    let finding = Finding {
+        kind: Kind::Https,
+        layer: Layer::L7,
+        code: Code::Status,
+        number: Some(503),
+        duration: 1_234,
+        words: "Service Unavailable".into(),
+    };
+    let dead = ServerHealth {
+        rule: "far".into(),
+        server: "_far.0".into(),
+        check: "page".into(),
+        kind: Kind::Https,
+        address: "192.0.2.31".parse().unwrap(),
+        port: Some(443),
+        state: HealthState::Dead,
+        up: false,
+        fails: 12,
+        successes: 0,
+        last: Some(25_261_019),
+        next: Some(25_287_000),
+        rtt: Some(941),
+        weight: None,
+        result: Some(finding.clone()),
+        transitions: vec![Transition {
+            time: 25_203_000,
+            from: HealthState::Alive,
+            to: HealthState::Dead,
+            check: "page".into(),
+            count: 2,
+            finding,
+        }],
+    };
+    let unknown = ServerHealth {
+        server: "_far.1".into(),
+        address: "2001:db8::31".parse().unwrap(),
+        state: HealthState::UnInit,
+        up: true,
+        fails: 0,
+        last: None,
+        rtt: None,
+        result: None,
+        transitions: Vec::new(),
+        ..dead.clone()
+    };
+    HealthReport {
+        servers: vec![dead, unknown],
     }
 }
 

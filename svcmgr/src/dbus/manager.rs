@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use libilb::connections::{self, Filter};
 use libilb::dbus::{self, check_path, group_path, rule_path};
 use libilb::explain::Packet;
+use libilb::health::HealthReport;
 use libilb::healthcheck;
+use libilb::healthfilter::HealthFilter;
 use libilb::stats::RawEntry;
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface};
@@ -306,6 +308,17 @@ impl ManagerObject {
         let limit = limit.clamp(1, connections::MOST);
         let (page, next) = self.handle.connections(&filter, cursor, limit).await?;
         Ok((json(&page)?, next))
+    }
+
+    /// What health checks know of servers as JSON. Keys of filter: rule (s), server (s).
+    #[zbus(out_args("json"))]
+    async fn list_health_results(
+        &self,
+        filter: HashMap<String, OwnedVariant>,
+    ) -> Result<String, MethodError> {
+        let filter = HealthFilter::from_dbus(&filter)?;
+        let servers = self.handle.health_results(&filter).await?;
+        json(&HealthReport { servers })
     }
 
     /// What would become of a packet, and why, as JSON; nothing changes. Keys of packet: see docs/dbus.md.

@@ -1,6 +1,6 @@
 //! Keeps the D-Bus objects in step with the view, and sends signals for what really changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path};
@@ -137,6 +137,29 @@ impl ObjectPublisher {
         Ok(())
     }
 
+    /// Servers of which health checks say something else.
+    async fn health(&self, before: &View, after: &View) -> zbus::Result<()> {
+        let server = self.connection.object_server();
+        let configuration = &after.state.configuration;
+        let mut told = BTreeSet::new();
+        for (rule, number) in after.book.different(&before.book) {
+            let group = configuration.rules.by_number(rule);
+            let group = group.and_then(|rule| configuration.group_of(rule));
+            let Some(group) = group.filter(|_| told.insert(number)) else {
+                continue;
+            };
+            // They are in the order of their numbers.
+            let at = group.servers.binary_search_by_key(&number, |s| s.number);
+            if let Ok(at) = at {
+                let path = server_path(&group.servers[at].id);
+                let object = server.interface::<_, ServerObject>(path).await?;
+                let emitter = object.signal_emitter();
+                object.get().await.health_changed(emitter).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn manager(&self, before: &View, after: &View) -> zbus::Result<()> {
         let server = self.connection.object_server();
         let Ok(object) = server.interface::<_, ManagerObject>(ROOT_PATH).await else {
@@ -173,6 +196,7 @@ impl Publisher for ObjectPublisher {
             self.rules(old, new).await,
             self.groups(old, new).await,
             self.servers(old, new).await,
+            self.health(before, after).await,
             self.manager(before, after).await,
         ] {
             if let Err(error) = result {

@@ -1,8 +1,11 @@
 //! `org.ilb.Ilb1.Server`, one object for each server.
 
+use std::collections::HashMap;
+
 use libilb::ModelError;
 use libilb::error::Item;
-use libilb::model::Server;
+use libilb::health::HealthState;
+use libilb::model::{Rule, Server};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, fdo, interface};
@@ -147,6 +150,23 @@ impl ServerObject {
     #[zbus(property(emits_changed_signal = "const"))]
     async fn host_name(&self) -> String {
         self.server.host_name.clone().unwrap_or_default()
+    }
+
+    /// What the health checks of the rules that use it say, by the rules' names: `un-init`, `alive`, `unreach`, `dead` or
+    /// `disabled`; empty without checks.
+    #[zbus(property)]
+    async fn health(&self) -> fdo::Result<HashMap<String, String>> {
+        let view = self.handle.view();
+        let enabled = self.now(|server| server.enabled)?;
+        let rules = view.state.configuration.rules_of(&self.group);
+        let checked = rules.filter(|rule| rule.health_check.is_some());
+        let state = |rule: &Rule| match rule.enabled && enabled {
+            true => view.book.state(rule.number, self.server.number),
+            false => HealthState::Disabled,
+        };
+        Ok(checked
+            .map(|rule| (rule.name.clone(), state(rule).to_string()))
+            .collect())
     }
 
     /// Share of new connections; 0 takes none.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ilb_forwarder::spec::ServerId;
 use ilb_forwarder::verdict;
 use libilb::describe::{
-    CheckDescription, Description, DropReason, Fastpath, GroupDescription, RuleDescription,
-    ServerDescription, Status,
+    CheckDescription, Description, DropReason, Fastpath, GroupDescription, HealthSummary,
+    RuleDescription, ServerDescription, Status,
 };
+use libilb::health::HealthState;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 
 use super::statistics::Ledger;
@@ -69,7 +70,7 @@ pub fn describe(
         groups: configuration
             .groups
             .iter()
-            .map(|(key, item)| group(item, draining.get(key).unwrap_or(&none), &connections))
+            .map(|(key, item)| group(view, item, draining.get(key).unwrap_or(&none), &connections))
             .collect(),
         checks: checks(configuration),
         drop_reasons: verdict::DropReason::ALL
@@ -101,11 +102,18 @@ fn checks(configuration: &Configuration) -> Vec<CheckDescription> {
 type Draining<'a> = BTreeMap<ServerId, &'a Server>;
 
 fn group(
+    view: &View,
     group: &ServerGroup,
     draining: &Draining<'_>,
     connections: &HashMap<ServerId, u64>,
 ) -> GroupDescription {
     let connections = |number| connections.get(&number).copied().unwrap_or(0);
+    let configuration = &view.state.configuration;
+    let checked: Vec<&Rule> = configuration
+        .rules_of(&group.name)
+        .map(AsRef::as_ref)
+        .filter(|rule| rule.health_check.is_some())
+        .collect();
     let there = group.servers.iter().map(|server| ServerDescription {
         server: server.clone(),
         status: match (server.enabled, draining.contains_key(&server.number)) {
@@ -115,6 +123,10 @@ fn group(
         },
         removed: false,
         connections: connections(server.number),
+        health: checked
+            .iter()
+            .filter_map(|rule| health(view, rule, server))
+            .collect(),
     });
     let numbers: BTreeSet<u32> = group.servers.iter().map(|s| s.number).collect();
     let removed = draining
@@ -125,11 +137,44 @@ fn group(
             status: Status::Draining,
             removed: true,
             connections: connections(server.number),
+            health: Vec::new(),
         });
     GroupDescription {
         name: group.name.clone(),
         servers: there.chain(removed).collect(),
     }
+}
+
+/// What the health check of a rule says of a server.
+fn health(view: &View, rule: &Rule, server: &Server) -> Option<HealthSummary> {
+    let check = view.state.configuration.check_of(rule)?;
+    let tested = rule.enabled && server.enabled;
+    let known = view.book.of(rule.number, server.number).filter(|_| tested);
+    Some(HealthSummary {
+        rule: rule.name.clone(),
+        check: check.name.clone(),
+        state: match tested {
+            true => view.book.state(rule.number, server.number),
+            false => HealthState::Disabled,
+        },
+        up: known.map_or(tested && !check.alpha, |news| news.up),
+        why: known.map(|news| news.why.clone()).unwrap_or_default(),
+        since: known.map_or(0, |news| news.since),
+    })
+}
+
+/// What is said of the first server of a rule, when its health check lets none of them be used.
+fn all_down(view: &View, rule: &Rule, servers: &[Server]) -> Option<String> {
+    let mut tested = servers
+        .iter()
+        .filter(|server| server.enabled)
+        .filter_map(|server| health(view, rule, server));
+    let first = tested.next().filter(|first| !first.up)?;
+    let none = tested.all(|health| !health.up);
+    none.then(|| match first.why.is_empty() {
+        true => format!("nothing is known of them yet ({})", first.state),
+        false => first.why,
+    })
 }
 
 /// What keeps a rule from doing its work.
@@ -157,6 +202,11 @@ fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec
         problems.push(format!(
             "all enabled servers of server group '{}' have weight 0",
             rule.servergroup
+        ));
+    } else if let Some(why) = all_down(view, rule, servers) {
+        problems.push(format!(
+            "every enabled server of server group '{}' is down: {why}; 'lbadm show-hc-result {}' says more",
+            rule.servergroup, rule.name
         ));
     }
     match view.fastpath {

@@ -10,6 +10,8 @@
 //!                      timer, 1 s, only while something is retired ──▲
 //! ```
 //!
+//! [`Checks`] are told whom to test, and what they find reaches the fast path by the same way as a change, but for the store.
+//!
 //! A user action is answered when it is durable, the fast path has acknowledged it (if it is there), its addresses are on
 //! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
 //! says what is wanted, and a fast path gets it as soon as it comes.
@@ -18,6 +20,7 @@ pub mod change;
 pub mod describe;
 pub mod error;
 mod fastpath_description;
+mod health;
 mod questions;
 mod recovery;
 mod restore;
@@ -43,6 +46,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::addresses::Addresses;
 use crate::author::Author;
+use crate::checks::book::Book;
+use crate::checks::memory::Memory;
+use crate::checks::{Checks, Order};
 use crate::compile::{Given, Surroundings};
 use crate::dataplane::{DataPlane, Event};
 use crate::retired::RetiredKey;
@@ -112,6 +118,7 @@ pub enum Command {
 pub struct ManagerHandle {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<Arc<View>>,
+    checks: mpsc::UnboundedSender<Order>,
     database: Arc<str>,
     interfaces: Arc<[String]>,
     snapshots: Option<Snapshots>,
@@ -213,6 +220,10 @@ pub struct Start<D, A> {
     pub dataplane: D,
     /// The interfaces' addresses.
     pub addresses: A,
+    /// Who tests servers.
+    pub checks: Checks,
+    /// Where what they find is kept for a restart.
+    pub memory: Option<Memory>,
     /// Whether addresses are managed at all.
     pub manage_addresses: bool,
     /// What the node as a whole lets in.
@@ -237,6 +248,10 @@ pub struct Manager<D, A> {
     addresses: A,
     manage_addresses: bool,
     surroundings: Surroundings,
+    checks: Checks,
+    memory: Option<Memory>,
+    /// What health checks said last.
+    book: Book,
     link: Link,
     ledger: Ledger,
     /// How often in a row a retired item had no connections.
@@ -264,7 +279,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let (sender, commands) = mpsc::channel(QUEUE);
         let degraded = start.store.is_none();
         let (view, viewer) = watch::channel(Arc::new(View::default()));
-        let manager = Manager {
+        let mut manager = Manager {
             link: Link {
                 doubtful: !start.notice.is_empty(),
                 ..Link::default()
@@ -294,14 +309,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 limits: start.limits,
                 ..Surroundings::default()
             },
+            book: start.memory.as_ref().map(Memory::load).unwrap_or_default(),
+            memory: start.memory,
+            checks: start.checks,
             ledger: Ledger::default(),
             idle: BTreeMap::new(),
             commands,
             view,
             database: start.database.clone(),
         };
+        manager.begin_checks();
         manager.view.send_replace(Arc::new(manager.look()));
         let handle = ManagerHandle {
+            checks: manager.checks.orders(),
             commands: sender,
             view: viewer,
             database: start.database.into(),
@@ -328,6 +348,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     None => break,
                 },
                 event = self.dataplane.event() => self.link_changed(event).await,
+                news = self.checks.news() => self.learn(news).await,
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(supervision), if supervise => {
@@ -463,6 +484,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 Some(_) => Fastpath::Behind,
             },
             fastpath_generation: self.link.applied,
+            book: self.book.clone(),
         }
     }
 
@@ -490,10 +512,20 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 // Settings may have changed while no manager was running.
                 self.link.doubtful |= hello.limits != self.surroundings.limits;
                 self.link.peer = Some(hello);
-                self.link.given = self.in_step().then(|| self.give());
+                let in_step = self.in_step();
+                self.link.given = in_step.then(|| Given {
+                    surroundings: Surroundings {
+                        vigours: self.unknown_vigours(),
+                        ..self.surroundings.clone()
+                    },
+                    ..self.give()
+                });
                 self.idle.clear();
                 if self.known {
                     self.catch_up().await;
+                }
+                if in_step {
+                    self.repeat_vigours().await;
                 }
             }
         }

@@ -59,14 +59,17 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let mut next = self.state.clone();
         next.configuration = configuration;
         next.retired.follow(before, &next.configuration, unix_now());
-        let risen = self.surroundings.risen.clone();
+        let (old, book) = (before.clone(), self.book.clone());
+        let surroundings = self.surroundings.clone();
         let now = boot_seconds();
         self.surroundings
             .risen
             .follow(before, &next.configuration, now);
+        let targets = self.follow_checks(&old, &next, false);
         let result = self.advance(next, cause).await;
-        if result.is_err() {
-            self.surroundings.risen = risen;
+        match &result {
+            Ok(()) => self.checks.test(targets),
+            Err(_) => (self.surroundings, self.book) = (surroundings, book),
         }
         result
     }
@@ -194,7 +197,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     ///
     /// # Errors
     /// Its words when it refuses.
-    async fn push(&mut self) -> Result<bool, String> {
+    pub(super) async fn push(&mut self) -> Result<bool, String> {
         if self.link.peer.is_none() {
             return Ok(false);
         }
@@ -442,7 +445,7 @@ fn same_addresses(a: &State, b: &State) -> bool {
 }
 
 /// Seconds since the machine was booted, as the fast path counts them; 0 when nobody knows.
-fn boot_seconds() -> u32 {
+pub(super) fn boot_seconds() -> u32 {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let whole = uptime.split('.').next().unwrap_or_default();
     whole.parse().unwrap_or(0)

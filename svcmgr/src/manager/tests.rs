@@ -15,6 +15,8 @@ use crate::addresses::{AddressError, Mark, Present};
 use crate::dataplane::LinkError;
 use crate::store::StoreError;
 
+mod health;
+
 /// What happened, in order, and how the scripted parts shall behave.
 #[derive(Default)]
 struct World {
@@ -174,6 +176,7 @@ struct Bench {
     world: Shared,
     wake: Arc<tokio::sync::Notify>,
     handle: ManagerHandle,
+    checker: crate::checks::Checker,
     _stop: oneshot::Sender<()>,
     _task: JoinHandle<()>,
 }
@@ -184,11 +187,23 @@ impl Bench {
     }
 
     fn with_store(store: bool) -> Bench {
+        Bench::build(store, State::default(), None)
+    }
+
+    /// A manager that begins with this state, and remembers by this file.
+    fn with_memory(state: State, memory: crate::checks::memory::Memory) -> Bench {
+        Bench::build(true, state, Some(memory))
+    }
+
+    fn build(store: bool, state: State, memory: Option<crate::checks::memory::Memory>) -> Bench {
+        let (checks, checker) = crate::checks::Checks::pair();
         let world = Shared::default();
         let wake = Arc::new(tokio::sync::Notify::new());
         let (manager, handle) = Manager::new(Start {
             store: store.then(|| Arc::new(MemoryStore(world.clone())) as Arc<dyn Store>),
-            state: State::default(),
+            state,
+            checks,
+            memory,
             notice: match store {
                 true => String::new(),
                 false => "damaged".into(),
@@ -211,6 +226,7 @@ impl Bench {
             world,
             wake,
             handle,
+            checker,
             _stop: stop,
             _task: task,
         }
@@ -258,6 +274,10 @@ impl Bench {
 
     fn set(&self, change: impl FnOnce(&mut World)) {
         change(&mut self.world.lock().unwrap());
+    }
+
+    async fn change(&self, change: Change) -> Result<Vec<String>, ManagerError> {
+        self.handle.change(Author::Manager, change).await
     }
 
     async fn create_enabled_rule(&self) -> Result<Vec<String>, ManagerError> {

@@ -2,6 +2,8 @@
 
 use libilb::describe;
 
+use crate::checks::book::Book;
+
 use crate::state::State;
 
 /// One moment. A clone is cheap.
@@ -17,4 +19,6 @@ pub struct View {
     pub fastpath: describe::Fastpath,
     /// The generation that it acknowledged last; 0 when there was none.
     pub fastpath_generation: u64,
+    /// What health checks said last.
+    pub book: Book,
 }

@@ -304,6 +304,11 @@ impl Settings {
         self.node.runtime_dir.join("fastpath.sock")
     }
 
+    /// Where the manager keeps what health checks found, for its own restart: `<runtime-dir>/health.json`.
+    pub fn health_memory(&self) -> PathBuf {
+        self.node.runtime_dir.join("health.json")
+    }
+
     /// The shared file that holds the connection table: `<runtime-dir>/connections`.
     pub fn table_file(&self) -> PathBuf {
         self.node.runtime_dir.join("connections")

@@ -130,6 +130,27 @@ impl Configuration {
         Ok(())
     }
 
+    /// Nothing, if there is a rule of this name.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`].
+    pub fn expect_rule(&self, name: &str) -> Result<(), ModelError> {
+        let known = self.rules.values().map(|rule| rule.name.as_str());
+        let found = self.rule(name).map(drop);
+        found.ok_or_else(|| not_found(Item::Rule, &[name], known))
+    }
+
+    /// Nothing, if there is a server of this id.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`].
+    pub fn expect_server(&self, id: &str) -> Result<(), ModelError> {
+        let known = self.groups.values().flat_map(|group| &group.servers);
+        let known = known.map(|server| server.id.as_str());
+        let found = self.server(id).map(drop);
+        found.ok_or_else(|| not_found(Item::Server, &[id], known))
+    }
+
     pub(crate) fn check_not_found(&self, names: &[&str]) -> ModelError {
         let known = self.checks.values().map(|check| check.name.as_str());
         not_found(Item::HealthCheck, names, known)
