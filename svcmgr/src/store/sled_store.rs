@@ -9,6 +9,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
@@ -19,6 +20,8 @@ use crate::state::State;
 
 /// Memory for sled's page cache, in bytes. All of a usual configuration fits, and the manager keeps it in memory anyway.
 const CACHE_BYTES: u64 = 8 << 20;
+/// How long to wait for a lock of the library's own; [`super::lock`] keeps other processes away.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct SledStore {
@@ -77,13 +80,23 @@ impl SledStore {
             path: path.to_owned(),
             source,
         };
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
             // We flush after each change ourselves; a thread that wakes up for it would only burn time.
-            .flush_every_ms(None)
-            .open()
-            .map_err(failed)?;
+            .flush_every_ms(None);
+        let end = Instant::now() + LOCK_PATIENCE;
+        let db = loop {
+            match config.open() {
+                // One that we have just closed is kept by a thread of the library for a moment longer.
+                Err(sled::Error::Io(error))
+                    if error.to_string().contains("lock") && Instant::now() < end =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => break other.map_err(failed)?,
+            }
+        };
         let trees = Tree::ALL
             .iter()
             .map(|tree| db.open_tree(tree.name()))
