@@ -130,6 +130,7 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings 
 	place '$(PREFIX)/share/dbus-1/interfaces' 0644 packaging/dbus/interfaces/*.xml
 	place '$(PREFIX)/share/polkit-1/actions' 0644 packaging/polkit/*.policy
 	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
+	place '$(PREFIX)/share/doc/ilb/examples' 0644 packaging/examples/*.toml
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'
 	target/release/lbadm generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'
 	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'

@@ -17,8 +17,8 @@ use crate::explain::Question;
 use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
-    config, connections, explain, healthcheck, history, monitor, node, rule, server, servergroup,
-    statistics, top,
+    config, connections, document, explain, healthcheck, history, monitor, node, rule, server,
+    servergroup, statistics, top,
 };
 
 /// What to do.
@@ -28,6 +28,8 @@ pub enum Action {
     Say(&'static str),
     /// Change the configuration.
     Change(Request),
+    /// Do something with a file that describes a configuration.
+    Document(document::Request),
     /// Show configuration and state, from one call.
     Show(Box<dyn Show>),
     /// Show counters, once or again and again.
@@ -174,6 +176,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Healthcheck(command)) => healthcheck::understand(command),
         Some(Command::Config(command)) => config::understand(command),
         Some(Command::History(command)) => history::understand(command),
+        Some(Command::Document(command)) => document::understand(command),
         Some(Command::Statistics(command)) => statistics::understand(command),
         Some(Command::Connections(command)) => connections::understand(command),
         Some(Command::Explain(command)) => explain::understand(command),

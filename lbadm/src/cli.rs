@@ -7,6 +7,7 @@
 
 mod config;
 mod connections;
+mod document;
 mod explain;
 mod healthcheck;
 mod help;
@@ -23,6 +24,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 
 pub use config::*;
 pub use connections::*;
+pub use document::*;
 pub use explain::*;
 pub use healthcheck::*;
 use help::AFTER_HELP;
@@ -75,6 +77,9 @@ pub enum Command {
     /// What was changed, and the way back.
     #[command(flatten)]
     History(HistoryCommand),
+    /// The configuration as a file.
+    #[command(flatten)]
+    Document(DocumentCommand),
     /// Counters.
     #[command(flatten)]
     Statistics(StatisticsCommand),

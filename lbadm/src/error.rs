@@ -41,6 +41,14 @@ pub enum Error {
     /// The output could not be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    /// A file could not be read.
+    #[error("cannot read {path}: {cause}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// A man page could not be written.
     #[error("cannot write {path}: {cause}")]
     File {
@@ -82,7 +90,8 @@ impl Error {
             | Error::Client(_)
             | Error::Import(_)
             | Error::Output(_)
-            | Error::File { .. } => Exit::Failed,
+            | Error::File { .. }
+            | Error::Read { .. } => Exit::Failed,
         }
     }
 }

@@ -12,6 +12,7 @@ mod complete;
 mod config;
 mod connections;
 mod doctor;
+mod document;
 mod error;
 mod explain;
 mod finding;
@@ -91,6 +92,13 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             if json {
                 say(&action::changed_json(word, &names))?;
             }
+        }
+        Action::Document(request) => {
+            let outcome = document::run(request, json).await?;
+            say(&outcome.out)?;
+            // If that fails there is nobody left to tell.
+            let _ = io::stderr().write_all(outcome.err.as_bytes());
+            return Ok(outcome.exit);
         }
         Action::Show(show) => {
             let node = Client::connect().await?.describe().await?;

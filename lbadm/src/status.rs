@@ -1,5 +1,7 @@
 //! `status`: is everything well, and if not, what to do. One screen.
 
+use std::time::{Duration, SystemTime};
+
 use libilb::describe::{self, Description, Fastpath, State};
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use crate::action::Show;
 use crate::error::{Error, Exit};
 use crate::finding::{Finding, Level, worst};
 use crate::table::Style;
+use crate::time;
 
 /// `status`.
 #[derive(Debug)]
@@ -69,6 +72,19 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
         ));
     } else if !node.state_reason.is_empty() {
         all.push(Finding::warn("manager", node.state_reason.clone(), ""));
+    }
+    if let Some(waiting) = &node.waiting {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(waiting.until);
+        all.push(Finding::warn(
+            "manager",
+            format!(
+                "the last change, by {}, is taken back at {} unless it is confirmed; until then nothing else can be \
+                 changed",
+                waiting.author,
+                time::rfc3339(until)
+            ),
+            "'lbadm confirm' keeps it, 'lbadm revert' takes it back now",
+        ));
     }
     match node.fastpath {
         Fastpath::Connected => {}
@@ -200,6 +216,7 @@ fn json(node: &Description) -> Value {
         "version": node.version,
         "database_path": node.database_path,
         "generation": node.generation,
+        "waiting": node.waiting,
         "fastpath": node.fastpath,
         "fastpath_generation": node.fastpath_generation,
         "rules": counts.rules,

@@ -15,6 +15,7 @@ mod dataplane;
 mod dbus;
 mod history;
 mod manager;
+mod pending;
 mod retired;
 mod risen;
 mod run;

@@ -1,11 +1,13 @@
 //! Everything durable, as one value: what the store holds, a snapshot file contains and the manager works on.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use libilb::map::Map;
 use libilb::model::Configuration;
 
 use crate::history::History;
+use crate::pending::Pending;
 use crate::retired::Retired;
 
 /// See the module. A clone shares everything.
@@ -17,6 +19,8 @@ pub struct State {
     pub configuration: Configuration,
     /// What only serves its last connections.
     pub retired: Retired,
+    /// The change that is taken back unless it is confirmed.
+    pub pending: Option<Arc<Pending>>,
     /// Addresses that we put on interfaces, or are about to.
     pub addresses: Map<IpAddr, String>,
     /// How the generations came about, and the way back to them.

@@ -181,6 +181,7 @@ fn every_key_error_and_counter_is_documented_and_no_other() {
         ("ListConnections", libilb::connections::FILTER),
         ("Explain", libilb::explain::PACKET),
         ("ListHealthResults", libilb::healthfilter::HEALTH_FILTER),
+        ("Apply", libilb::apply::APPLY_OPTIONS),
     ] {
         let known: BTreeSet<(String, String)> = keys
             .iter()

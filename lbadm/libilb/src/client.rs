@@ -19,9 +19,11 @@ use zbus::connection::Builder;
 use zbus::proxy::CacheProperties;
 use zbus::{Address, Connection, fdo};
 
+use crate::apply::ApplyOptions;
 use crate::connections::{self, Filter};
 use crate::dbus::{self, ManagerProxy};
 use crate::describe::Description;
+use crate::document::Report;
 use crate::error::ErrorKind;
 use crate::events::Watcher;
 use crate::explain::{Explanation, Packet};
@@ -253,6 +255,25 @@ impl Client {
     /// What health checks know of the servers that a filter wants.
     pub async fn health_results(&self, filter: &HealthFilter) -> Result<HealthReport, ClientError> {
         from_json(&self.manager.list_health_results(filter.to_dbus()).await?)
+    }
+
+    /// Applies a document and returns what it changed, or with a dry run would change.
+    pub async fn apply(
+        &self,
+        document: &str,
+        options: &ApplyOptions,
+    ) -> Result<Report, ClientError> {
+        from_json(&self.manager.apply(document, options.to_dbus()).await?)
+    }
+
+    /// Keeps the change that waits for its confirmation. False if none does.
+    pub async fn confirm(&self) -> Result<bool, ClientError> {
+        Ok(self.manager.confirm().await?)
+    }
+
+    /// Takes the change back that waits for its confirmation. False if none does.
+    pub async fn revert(&self) -> Result<bool, ClientError> {
+        Ok(self.manager.revert().await?)
     }
 
     /// Creates a rule and returns its object path.

@@ -315,7 +315,8 @@ fn wrong_type(key: &str, value: &OwnedVariant) -> ModelError {
         .chain(SERVER_SETTINGS)
         .chain(crate::connections::FILTER)
         .chain(crate::explain::PACKET)
-        .chain(crate::healthfilter::HEALTH_FILTER);
+        .chain(crate::healthfilter::HEALTH_FILTER)
+        .chain(crate::apply::APPLY_OPTIONS);
     let wanted = all.find(|(k, _)| *k == key);
     ModelError::invalid(
         "setting",
@@ -412,6 +413,19 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn delete_health_checks(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
 
+    /// Applies a document, see [`crate::document`] and [`crate::apply::APPLY_OPTIONS`], and returns a
+    /// [`crate::document::Report`] as JSON.
+    #[zbus(allow_interactive_auth)]
+    fn apply(&self, document: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
+
+    /// Keeps the change that waits for it; false if none does.
+    #[zbus(allow_interactive_auth)]
+    fn confirm(&self) -> zbus::Result<bool>;
+
+    /// Takes the change back that waits for its confirmation; false if none does.
+    #[zbus(allow_interactive_auth)]
+    fn revert(&self) -> zbus::Result<bool>;
+
     /// All counters; see [`crate::stats`].
     fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;
 
@@ -469,6 +483,10 @@ pub trait Manager {
     /// Generation that the fast path acknowledged last.
     #[zbus(property)]
     fn fastpath_generation(&self) -> zbus::fdo::Result<u64>;
+
+    /// Unix time in seconds until when a change has to be confirmed; 0 if none waits.
+    #[zbus(property)]
+    fn confirm_by(&self) -> zbus::fdo::Result<u64>;
 
     /// Where the configuration is stored.
     #[zbus(property(emits_changed_signal = "const"))]

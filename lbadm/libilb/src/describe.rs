@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply::Waiting;
 use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
@@ -29,6 +30,9 @@ pub struct Description {
     /// Generation that the fast path acknowledged last; 0 when there was none.
     #[serde(default)]
     pub fastpath_generation: u64,
+    /// The change that waits for its confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Where the configuration is stored.
     #[serde(default)]
     pub database_path: String,

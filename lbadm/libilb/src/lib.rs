@@ -79,6 +79,7 @@
 
 pub mod address;
 pub mod algorithm;
+pub mod apply;
 pub mod blocking;
 pub mod client;
 pub mod connections;

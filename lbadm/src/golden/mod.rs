@@ -5,6 +5,7 @@
 //! a command that changes something, the D-Bus method that is called with what it is given. `empty.txt` and `degraded.txt`
 //! are about other nodes.
 
+mod documents;
 mod events;
 mod history;
 pub mod node;
@@ -41,6 +42,7 @@ const CASES: &[(&str, &str)] = &[
     ("healthcheck", include_str!("healthcheck.txt")),
     ("config", include_str!("config.txt")),
     ("history", include_str!("history.txt")),
+    ("document", include_str!("document.txt")),
     ("statistics", include_str!("statistics.txt")),
     ("connections", include_str!("connections.txt")),
     ("explain", include_str!("explain.txt")),
@@ -116,6 +118,7 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
         }
         (Action::Export(args), json) => Ok(config::export(&args, node, json)),
         (Action::Import(import), _) => Ok(format!("{import:?}\n")),
+        (Action::Document(request), json) => Ok(documents::outcome(&request, json)),
         (Action::Say(text), _) => Ok(text.to_string()),
         (Action::Change(request), _) => Ok(called(&request)),
         (Action::Top(args), _) => Ok(format!("{args:?}\n")),
@@ -237,6 +240,19 @@ fn a_degraded_node_says_why() {
         ..node()
     };
     compare(&[("degraded", include_str!("degraded.txt"))], &node);
+}
+
+#[test]
+fn a_node_whose_change_waits_says_until_when() {
+    let node = Description {
+        waiting: Some(libilb::apply::Waiting {
+            until: 1_795_000_000,
+            generation: 11,
+            author: "root (uid 0)".into(),
+        }),
+        ..node()
+    };
+    compare(&[("waiting", include_str!("waiting.txt"))], &node);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use libilb::apply::ApplyOptions;
 use libilb::connections::{self, Filter};
 use libilb::dbus::{self, check_path, group_path, rule_path};
 use libilb::explain::Packet;
@@ -289,6 +290,46 @@ impl ManagerObject {
             .await
     }
 
+    /// Makes a document, TOML or JSON as docs/document.md says, the configuration: one change, all of it or nothing. Returns
+    /// what was different, as JSON. With the option `dry-run` nothing changes, and everybody may ask.
+    #[zbus(out_args("json"))]
+    async fn apply(
+        &self,
+        document: String,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, MethodError> {
+        let options = ApplyOptions::from_dbus(&options)?;
+        if options.dry_run {
+            return json(&self.handle.preview(document, options.merge).await?);
+        }
+        let author = access::check(connection, &header).await?;
+        json(&self.handle.apply(author, document, options).await?)
+    }
+
+    /// Keeps the change that waits for its confirmation; false if none does.
+    #[zbus(out_args("confirmed"))]
+    async fn confirm(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        Ok(self.handle.confirm(author).await?)
+    }
+
+    /// Takes the change back that waits for its confirmation; false if none does.
+    #[zbus(out_args("reverted"))]
+    async fn revert(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        Ok(self.handle.revert(author).await?)
+    }
+
     /// Counters: rule name, server id (empty: the whole rule), values by name. Both names empty: the node.
     #[zbus(out_args("statistics"))]
     async fn get_statistics(&self) -> Result<Vec<RawEntry>, MethodError> {
@@ -402,6 +443,13 @@ impl ManagerObject {
     #[zbus(property)]
     async fn fastpath_generation(&self) -> u64 {
         self.handle.view().fastpath_generation
+    }
+
+    /// Unix time in seconds at which the last change is taken back unless it is confirmed; 0 if none waits.
+    #[zbus(property)]
+    async fn confirm_by(&self) -> u64 {
+        let view = self.handle.view();
+        view.state.pending.as_ref().map_or(0, |p| p.waiting.until)
     }
 
     /// Where the configuration is stored.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path};
-use libilb::model::{Configuration, Server, ServerGroup};
+use libilb::map::Difference;
+use libilb::model::{Configuration, Rule, Server, ServerGroup};
 use zbus::Connection;
 
 use super::healthcheck::HealthCheckObject;
@@ -30,15 +31,16 @@ impl ObjectPublisher {
     async fn rules(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
         let server = self.connection.object_server();
         let changes = || after.rules.since(&before.rules);
-        for old in changes().filter(|rule| rule.after.is_none()) {
-            let path = old.before.map(|rule| rule_path(&rule.name));
-            server
-                .remove::<RuleObject, _>(path.unwrap_or_default())
-                .await?;
+        // Another number is another rule: what never changes in the life of one may be different.
+        let another = |rule: &Difference<'_, String, Arc<Rule>>| {
+            rule.before.map(|r| r.number) != rule.after.map(|r| r.number)
+        };
+        for old in changes().filter(another).filter_map(|rule| rule.before) {
+            server.remove::<RuleObject, _>(rule_path(&old.name)).await?;
         }
         for rule in changes() {
             match (rule.before, rule.after) {
-                (None, Some(new)) => {
+                (_, Some(new)) if another(&rule) => {
                     let object = RuleObject::new(self.handle.clone(), new.name.clone());
                     server.at(rule_path(&new.name), object).await?;
                 }
@@ -48,7 +50,7 @@ impl ObjectPublisher {
                     let emitter = object.signal_emitter();
                     object.get().await.announce(emitter, old, new).await?;
                 }
-                (_, None) => {}
+                (None, Some(_)) | (_, None) => {}
             }
         }
         Ok(())
@@ -89,14 +91,17 @@ impl ObjectPublisher {
         let changes = || after.groups.since(&before.groups);
         let old = servers(changes().filter_map(|group| group.before));
         let new = servers(changes().filter_map(|group| group.after));
+        let number = |servers: &BTreeMap<&str, (&str, &Server)>, id: &str| {
+            servers.get(id).map(|(_, server)| server.number)
+        };
         for id in old.keys() {
-            if !new.contains_key(id) {
+            if number(&new, id) != number(&old, id) {
                 server.remove::<ServerObject, _>(server_path(id)).await?;
             }
         }
         for (id, (group, item)) in &new {
             match old.get(id) {
-                None => {
+                was if was.map(|(_, was)| was.number) != Some(item.number) => {
                     let group = (*group).to_owned();
                     let object = ServerObject::new(self.handle.clone(), group, (*item).clone());
                     server.at(server_path(id), object).await?;
@@ -106,7 +111,7 @@ impl ObjectPublisher {
                     let emitter = object.signal_emitter();
                     object.get().await.announce(emitter, was, item).await?;
                 }
-                Some(_) => {}
+                _ => {}
             }
         }
         Ok(())
@@ -176,6 +181,9 @@ impl ObjectPublisher {
         }
         if before.health_reason != after.health_reason {
             manager.state_reason_changed(emitter).await?;
+        }
+        if before.state.pending != after.state.pending {
+            manager.confirm_by_changed(emitter).await?;
         }
         if before.fastpath != after.fastpath {
             manager.fastpath_changed(emitter).await?;

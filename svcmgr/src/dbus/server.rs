@@ -147,9 +147,9 @@ impl ServerObject {
     }
 
     /// The host name that the server was given by, or empty.
-    #[zbus(property(emits_changed_signal = "const"))]
-    async fn host_name(&self) -> String {
-        self.server.host_name.clone().unwrap_or_default()
+    #[zbus(property)]
+    async fn host_name(&self) -> fdo::Result<String> {
+        self.now(|server| server.host_name.clone().unwrap_or_default())
     }
 
     /// What the health checks of the rules that use it say, by the rules' names: `un-init`, `alive`, `unreach`, `dead` or
@@ -198,6 +198,9 @@ impl ServerObject {
     ) -> zbus::Result<()> {
         if before.enabled != after.enabled {
             self.enabled_changed(emitter).await?;
+        }
+        if before.host_name != after.host_name {
+            self.host_name_changed(emitter).await?;
         }
         if before.weight != after.weight {
             self.weight_changed(emitter).await?;

@@ -1,5 +1,7 @@
 //! Why the manager refused or failed.
 
+use libilb::apply::MAX_DOCUMENT;
+use libilb::document::Mistakes;
 use libilb::{ErrorKind, ModelError};
 
 use crate::addresses::AddressError;
@@ -10,6 +12,23 @@ pub enum ManagerError {
     /// What was asked for is wrong in itself or does not fit the configuration.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A document with everything that is wrong with it.
+    #[error("{0}")]
+    Document(Mistakes),
+    /// A document that nobody should have to read.
+    #[error("the document has {0} bytes: at most {MAX_DOCUMENT} are read")]
+    TooLarge(usize),
+    /// Another change waits for its confirmation.
+    #[error(
+        "a change of {author} waits for its confirmation and will be taken back in {left} s: 'lbadm confirm' keeps it, \
+         'lbadm revert' takes it back now; until then nothing else can be changed"
+    )]
+    Waiting {
+        /// Who made it.
+        author: String,
+        /// Seconds that are left.
+        left: u64,
+    },
     /// Nothing can be stored.
     #[error("nothing can be changed, the manager is degraded: {0}")]
     Degraded(String),
@@ -64,6 +83,8 @@ impl ManagerError {
         match self {
             ManagerError::Model(error) => error.kind(),
             ManagerError::Generation { .. } => ErrorKind::NotFound,
+            ManagerError::Document(_) | ManagerError::TooLarge(_) => ErrorKind::InvalidArgument,
+            ManagerError::Waiting { .. } => ErrorKind::Conflict,
             ManagerError::Degraded(_) => ErrorKind::Degraded,
             ManagerError::FastpathRejected(_) => ErrorKind::FastpathRejected,
             ManagerError::NotAuthorized { .. } | ManagerError::UnknownCaller(_) => {

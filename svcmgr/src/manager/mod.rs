@@ -16,6 +16,7 @@
 //! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
 //! says what is wanted, and a fast path gets it as soon as it comes.
 
+mod apply;
 pub mod change;
 pub mod describe;
 pub mod error;
@@ -39,9 +40,11 @@ use std::time::Duration;
 
 use ilb_forwarder::spec::Limits;
 use ilb_node::control::{Hello, Request, Response};
+use libilb::apply::ApplyOptions;
 use libilb::describe::Description;
+use libilb::document;
 use libilb::stats;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::addresses::Addresses;
@@ -85,6 +88,31 @@ pub enum Command {
         /// Names or ids of what was changed.
         reply: oneshot::Sender<Result<Vec<String>, ManagerError>>,
     },
+    /// Make a document the configuration, durably.
+    Apply {
+        /// Who asks for it.
+        author: Author,
+        /// Its text.
+        document: String,
+        /// How.
+        options: ApplyOptions,
+        /// What was changed.
+        reply: oneshot::Sender<Result<document::Report, ManagerError>>,
+    },
+    /// Keep the change that waits for its confirmation.
+    Confirm {
+        /// Who asks for it.
+        author: Author,
+        /// Whether one did.
+        reply: oneshot::Sender<Result<bool, ManagerError>>,
+    },
+    /// Take back the change that waits for its confirmation.
+    Revert {
+        /// Who asks for it.
+        author: Author,
+        /// Whether one did.
+        reply: oneshot::Sender<Result<bool, ManagerError>>,
+    },
     /// Counters of this moment.
     Statistics {
         /// All of them.
@@ -122,6 +150,8 @@ pub struct ManagerHandle {
     database: Arc<str>,
     interfaces: Arc<[String]>,
     snapshots: Option<Snapshots>,
+    /// One preview at a time: they are for everybody, and a large one is work.
+    previews: Arc<Semaphore>,
 }
 
 impl ManagerHandle {
@@ -256,6 +286,8 @@ pub struct Manager<D, A> {
     ledger: Ledger,
     /// How often in a row a retired item had no connections.
     idle: BTreeMap<RetiredKey, u32>,
+    /// When the change that waits for its confirmation is taken back.
+    confirm_by: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<Arc<View>>,
 }
@@ -314,6 +346,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             checks: start.checks,
             ledger: Ledger::default(),
             idle: BTreeMap::new(),
+            confirm_by: None,
             commands,
             view,
             database: start.database.clone(),
@@ -327,6 +360,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             database: start.database.into(),
             interfaces: start.interfaces.into(),
             snapshots: start.snapshots,
+            previews: Arc::new(Semaphore::new(1)),
         };
         (manager, handle)
     }
@@ -336,11 +370,13 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         tokio::pin!(stop);
         // What an earlier run has left behind goes even if no fast path ever comes.
         self.settle_addresses().await;
+        self.watch_pending();
         let mut inspection = Instant::now() + CORRECTION;
         let mut supervision = Instant::now() + SUPERVISION;
         loop {
             let supervise = !self.state.retired.is_empty();
             let recovery = self.recovery.due();
+            let confirm_by = self.confirm_by;
             tokio::select! {
                 () = &mut stop => break,
                 command = self.commands.recv() => match command {
@@ -351,6 +387,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 news = self.checks.news() => self.learn(news).await,
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
+                () = sleep_until(confirm_by.unwrap_or(supervision)), if confirm_by.is_some() => {
+                    self.not_confirmed().await;
+                }
                 () = sleep_until(supervision), if supervise => {
                     self.supervise().await;
                     supervision = Instant::now() + SUPERVISION;
@@ -388,6 +427,35 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     Ok(names) => tracing::info!("{author}: {}: {names:?}", change.words()),
                     Err(error) => tracing::info!("{author}: {}: refused: {error}", change.words()),
                 }
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Apply {
+                author,
+                document,
+                options,
+                reply,
+            } => {
+                let result = self.apply(&author, document, options).await;
+                match &result {
+                    Ok(report) if report.is_empty() => {
+                        tracing::debug!("{author}: apply: nothing to do")
+                    }
+                    Ok(report) => tracing::info!("{author}: apply: {:?}", report.names()),
+                    Err(error) => tracing::info!("{author}: apply: refused: {error}"),
+                }
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Confirm { author, reply } => {
+                let result = self.confirm().await;
+                tracing::info!("{author}: confirm: {result:?}");
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Revert { author, reply } => {
+                let result = self.revert(author.clone()).await;
+                tracing::info!("{author}: revert: {result:?}");
                 self.publish(publisher).await;
                 drop(reply.send(result));
             }

@@ -100,7 +100,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Passes when something can be stored.
     ///
     /// # Errors
-    /// [`ManagerError::Degraded`].
+    /// [`ManagerError::Degraded`]; [`ManagerError::Waiting`] while a change waits for its confirmation.
     pub(super) async fn need_store(&mut self) -> Result<(), ManagerError> {
         if self.health == describe::State::Degraded {
             let recently = |last: Instant| last.elapsed() < SOON;
@@ -109,7 +109,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
         }
         match self.health {
-            describe::State::Ok => Ok(()),
+            describe::State::Ok => self.nobody_waits(),
             describe::State::Degraded => Err(ManagerError::Degraded(self.health_reason.clone())),
         }
     }

@@ -16,6 +16,7 @@ use crate::author::Author;
 use crate::compile;
 use crate::dataplane::{DataPlane, unexpected};
 use crate::history::Entry;
+use crate::pending::Pending;
 use crate::retired::RetiredKey;
 use crate::state::State;
 use crate::store::codec;
@@ -52,12 +53,31 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         configuration: Configuration,
         cause: Cause,
     ) -> Result<(), ManagerError> {
+        let pending = self.state.pending.clone();
+        self.configure_until(configuration, pending, cause).await
+    }
+
+    /// The same, and in the same transaction what is known of a change that waits for its confirmation.
+    pub(super) async fn configure_until(
+        &mut self,
+        configuration: Configuration,
+        pending: Option<Arc<Pending>>,
+        cause: Cause,
+    ) -> Result<(), ManagerError> {
         let before = &self.state.configuration;
         if configuration == *before {
-            return Ok(());
+            if pending == self.state.pending {
+                return Ok(());
+            }
+            let next = State {
+                pending,
+                ..self.state.clone()
+            };
+            return self.commit(next, cause).await;
         }
         let mut next = self.state.clone();
         next.configuration = configuration;
+        next.pending = pending;
         next.retired.follow(before, &next.configuration, unix_now());
         let (old, book) = (before.clone(), self.book.clone());
         let surroundings = self.surroundings.clone();
@@ -452,7 +472,7 @@ pub(super) fn boot_seconds() -> u32 {
 }
 
 /// Seconds of the Unix clock.
-fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

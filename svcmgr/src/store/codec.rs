@@ -10,6 +10,7 @@
 //! | `retired-rules` | number of the rule | JSON of [`RetiredRule`] |
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
+//! | `pending` | `pending` | JSON of [`Pending`] |
 //! | `history` | generation, u64 big-endian | JSON of [`HistoryRecord`] |
 //! | `undo` | generation, u32 of the record, big-endian | a record of the generation before, see [`history`] |
 //!
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::seal::Seal;
+use crate::pending::Pending;
 use crate::retired::{RetiredRule, RetiredServer};
 use crate::state::State;
 pub use history::HistoryRecord;
@@ -60,11 +62,13 @@ pub enum Tree {
     History,
     /// See [`crate::history::Undo`].
     Undo,
+    /// See [`State::pending`].
+    Pending,
 }
 
 impl Tree {
     /// All trees; a tree's place is `tree as usize`.
-    pub const ALL: [Tree; 10] = [
+    pub const ALL: [Tree; 11] = [
         Tree::Meta,
         Tree::Rules,
         Tree::Groups,
@@ -75,6 +79,7 @@ impl Tree {
         Tree::Addresses,
         Tree::History,
         Tree::Undo,
+        Tree::Pending,
     ];
 
     /// Its name in the database.
@@ -88,6 +93,7 @@ impl Tree {
             Tree::RetiredRules => "retired-rules",
             Tree::RetiredServers => "retired-servers",
             Tree::Addresses => "addresses",
+            Tree::Pending => "pending",
             Tree::History => "history",
             Tree::Undo => "undo",
         }
@@ -102,7 +108,8 @@ impl Tree {
             | Tree::RetiredServers
             | Tree::Addresses
             | Tree::History
-            | Tree::Undo => false,
+            | Tree::Undo
+            | Tree::Pending => false,
         }
     }
 }
@@ -298,6 +305,12 @@ pub fn changes(before: &State, after: &State) -> Vec<Change> {
             name.clone().into_bytes()
         });
     }
+    if before.pending != after.pending {
+        let key = Tree::Pending.name().into();
+        changes.record(Tree::Pending, key, after.pending.as_ref(), |pending| {
+            json(pending.as_ref())
+        });
+    }
     history::changes(&before.history, &after.history, &mut changes.list);
     let meta = meta_records(after);
     let old = meta_records(before);
@@ -414,6 +427,11 @@ fn decode_state(records: &Records) -> Result<State, DecodeError> {
                 same_key(&be(record.server.number), &be(server)).map_err(fail)?;
                 let place = (rule, server);
                 state.retired.servers.insert(place, Arc::new(record));
+            }
+            Tree::Pending => {
+                same_key(Tree::Pending.name().as_bytes(), record_key).map_err(fail)?;
+                let pending: Pending = parse(value).map_err(fail)?;
+                state.pending = Some(Arc::new(pending));
             }
             Tree::Addresses => {
                 let address = address(record_key)

@@ -14,6 +14,7 @@ use super::StoreError;
 use super::codec::{self, HistoryRecord, OLDEST_SCHEMA, SCHEMA};
 use super::sled_store::{io_error, sync_folder};
 use crate::history::{Entry, History};
+use crate::pending::Pending;
 use crate::retired::{Retired, RetiredRule, RetiredServer};
 use crate::state::State;
 
@@ -52,6 +53,8 @@ struct Document {
     retired_server: Vec<RetiredServerOfRule>,
     #[serde(default)]
     address: Vec<Address>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pending: Option<Pending>,
     /// Newest first.
     #[serde(default)]
     change: Vec<ChangeOfGeneration>,
@@ -221,6 +224,7 @@ fn to_text(state: &State) -> Result<String, String> {
             })
             .collect(),
         change: changes(&state.history),
+        pending: state.pending.as_deref().cloned(),
     };
     let text = toml::to_string(&document).map_err(|error| error.to_string())?;
     Ok(format!("{HEAD}{text}{END}"))
@@ -306,6 +310,7 @@ fn from_text(text: &str) -> Result<State, String> {
             .map(|item| (item.address, item.interface))
             .collect(),
         history,
+        pending: document.pending.map(Arc::new),
     };
     codec::check(&state).map_err(|error| error.to_string())?;
     Ok(state)

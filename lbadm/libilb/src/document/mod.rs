@@ -58,7 +58,7 @@ use crate::model::Configuration;
 
 pub use entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry};
 pub use mistake::{Marks, Mistake, Mistakes};
-pub use plan::{Plan, plan};
+pub use plan::{Checked, Plan, check, plan};
 pub use read::seconds;
 pub use report::{Action, Change, Counts, Field, Item, Report};
 pub use value::Value;

@@ -6,18 +6,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Document;
-use super::entry::{GroupEntry, RuleEntry, ServerEntry};
+use super::entry::{CheckEntry, GroupEntry, RuleEntry, ServerEntry};
 use super::ids::Ids;
 use super::mistake::{Mistake, Mistakes};
 use super::read::{self, Reading, field, renamed};
 use super::report::{Action, Change, Field, Item, Report};
 use super::value::Value;
-use super::write::{rule_fields, server_fields};
+use super::write::{check_fields, rule_fields, server_fields};
 use crate::error::{self, ModelError};
+use crate::healthcheck::HealthCheck;
+use crate::healthcheck_use::check_use;
 use crate::model::{Configuration, MAX_RULES, MAX_SERVERS, key};
 use crate::port::PortRange;
 use crate::rule::{Rule, check_name, rule_problems};
-use crate::server::{Server, UNPLACED};
+use crate::server::{Server, ServerSpec, Target, UNPLACED};
 use crate::servergroup::ServerGroup;
 use crate::validate::{claim_conflicts, misfits};
 use crate::words;
@@ -48,6 +50,78 @@ pub fn plan(text: &str, present: &Configuration, merge: bool) -> Result<Plan, Mi
     planner.finish(&document, &text)
 }
 
+/// A document without mistakes, as far as that can be told without a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The document; its servers have addresses.
+    pub document: Document,
+    /// Whether host names were resolved: its text says more than the one that was read.
+    pub resolved: bool,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Reads a document, resolves its host names with `lookup`, and checks what can be checked without the configuration that
+/// it is for: everything, unless it is to be merged.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(
+    text: &str,
+    merge: bool,
+    lookup: impl Fn(&str) -> Result<Vec<IpAddr>, String>,
+) -> Result<Checked, Mistakes> {
+    let Reading {
+        mut document,
+        mut mistakes,
+        broken,
+        text,
+    } = read::read(text);
+    let mut resolved = false;
+    let mut failed = HashSet::new();
+    for group in &mut document.groups {
+        for (at, server) in group.servers.iter_mut().enumerate() {
+            let (None, Some(host)) = (server.address, &server.host) else {
+                continue;
+            };
+            let spec = ServerSpec {
+                target: Target::Host(host.clone()),
+                host_name: None,
+                ports: server.ports,
+                limits: Default::default(),
+                id: None,
+            };
+            match spec.resolve_with(&lookup) {
+                Ok(spec) => {
+                    server.address = ServerEntry::from_spec(spec).address;
+                    resolved = true;
+                }
+                Err(error) => {
+                    let path = format!("group.{}.servers[{at}]", group.name);
+                    mistakes.push(Mistake::new(path.clone(), error));
+                    failed.insert(path);
+                }
+            }
+        }
+    }
+    let nothing = Configuration::default();
+    let mut planner = Planner::new(&nothing, merge);
+    planner.mistakes = mistakes;
+    if !merge {
+        planner.run(&document, &broken);
+        // Those that could not be resolved were told already.
+        planner
+            .mistakes
+            .retain(|m| !m.message.contains(NOT_RESOLVED) || !failed.contains(&m.field));
+    }
+    let plan = planner.finish(&document, &text)?;
+    Ok(Checked {
+        document,
+        resolved,
+        notes: plan.report.notes,
+    })
+}
+
 pub(super) fn plan_document(
     document: &Document,
     present: &Configuration,
@@ -57,6 +131,9 @@ pub(super) fn plan_document(
     planner.run(document, &HashSet::new());
     planner.finish(document, &"".into())
 }
+
+/// What is said of a server that has no address.
+const NOT_RESOLVED: &str = "is a host name that was not resolved";
 
 /// Address and ports: what makes a server of a group the same.
 pub(super) type Place = (IpAddr, Option<PortRange>);
@@ -69,6 +146,8 @@ struct Planner<'a> {
     mistakes: Vec<Mistake>,
     /// [`key`]s of the groups that are different.
     groups: HashSet<String>,
+    /// [`key`]s of the health checks that are different.
+    checks: HashSet<String>,
     /// [`key`]s of the rules that are different.
     rules: HashSet<String>,
     /// Where the document says something about a server, by the number of the server.
@@ -84,6 +163,7 @@ impl<'a> Planner<'a> {
             report: Report::default(),
             mistakes: Vec::new(),
             groups: HashSet::new(),
+            checks: HashSet::new(),
             rules: HashSet::new(),
             places: HashMap::new(),
         }
@@ -106,6 +186,12 @@ impl<'a> Planner<'a> {
     fn run(&mut self, document: &Document, broken: &HashSet<String>) {
         let named_groups = self.names("group", document.groups.iter().map(|g| &g.name));
         let named = self.names("rule", document.rules.iter().map(|r| &r.name));
+        let named_checks = self.names("healthcheck", document.checks.iter().map(|c| &c.name));
+        for check in &document.checks {
+            if !broken.contains(&key(&check.name)) {
+                self.check(check);
+            }
+        }
         for group in &document.groups {
             if let Err(error) = check_name(error::Item::ServerGroup, &group.name) {
                 self.note(&format!("group.{}", group.name), error);
@@ -113,6 +199,12 @@ impl<'a> Planner<'a> {
             self.group(group);
         }
         if !self.merge {
+            let gone = |(k, _): &(&String, &Arc<HealthCheck>)| !named_checks.contains(*k);
+            for (k, check) in self.present.checks.iter().filter(gone) {
+                self.next.checks.remove(k);
+                let said = fields(&check_fields(&CheckEntry::of(check)), &[]);
+                self.change(Action::Removed, Item::HealthCheck, &check.name, said);
+            }
             for (_, group) in self
                 .present
                 .groups
@@ -136,28 +228,11 @@ impl<'a> Planner<'a> {
                 // Its claims are unknown; what it was says nothing about them.
                 self.next.rules.remove(&key(&rule.name));
             } else {
-                self.rule(rule);
+                self.rule(rule, &named_checks);
             }
         }
         self.limits(document);
         self.fit();
-        let not_yet = |what: &str| ModelError::NotSupported {
-            what: what.to_string(),
-            hint: None,
-        };
-        for check in &document.checks {
-            let path = format!("healthcheck.{}", check.name);
-            if let Err(errors) = check.settings.check_all(&check.name) {
-                for error in errors {
-                    self.note(&format!("{path}.{}", field(&error)), error);
-                }
-            }
-            self.note(&path, not_yet("health checks"));
-        }
-        for rule in document.rules.iter().filter(|rule| rule.check.is_some()) {
-            let path = format!("rule.{}.healthcheck", rule.name);
-            self.note(&path, not_yet("health checks"));
-        }
         if !document.vrrp.is_empty() {
             self.report.notes.push(
                 "vrrp is kept for a later version, which has failover: nothing was done about it"
@@ -213,7 +288,14 @@ impl<'a> Planner<'a> {
                 // That is told with the rule.
                 continue;
             };
-            if self.rules.contains(k) || self.groups.contains(&key(&group.name)) {
+            let different = self.rules.contains(k) || self.groups.contains(&key(&group.name));
+            if let Some(check) = self.next.check_of(rule)
+                && (different || self.checks.contains(&key(&check.name)))
+                && let Err(error) = check_use(rule, check, &group.servers)
+            {
+                found.push((format!("rule.{}.healthcheck", rule.name), error));
+            }
+            if different {
                 // Of many servers that do not fit for the same reason the first ones tell enough.
                 for (at, error) in misfits(rule, group, 0).take(super::mistake::MOST) {
                     let place = self.places.get(&group.servers[at].number).cloned();
@@ -283,7 +365,46 @@ impl<'a> Planner<'a> {
         });
     }
 
-    fn rule(&mut self, entry: &RuleEntry) {
+    fn check(&mut self, entry: &CheckEntry) {
+        let k = key(&entry.name);
+        let old = self.present.checks.get(&k).cloned();
+        let made = match &old {
+            Some(old) if self.merge => entry.settings.amend(old).map_err(|error| vec![error]),
+            _ => entry.settings.check_all(&entry.name),
+        };
+        let mut check = match made {
+            Ok(check) => check,
+            Err(errors) => {
+                for error in errors {
+                    self.note(
+                        &format!("healthcheck.{}.{}", entry.name, field(&error)),
+                        error,
+                    );
+                }
+                return;
+            }
+        };
+        let after = check_fields(&CheckEntry::of(&check));
+        match &old {
+            Some(old) => {
+                check.name.clone_from(&old.name);
+                if check == **old {
+                    return;
+                }
+                let before = check_fields(&CheckEntry::of(old));
+                let said = fields(&before, &after);
+                self.change(Action::Changed, Item::HealthCheck, &old.name, said);
+            }
+            None => {
+                let said = fields(&[], &after);
+                self.change(Action::Created, Item::HealthCheck, &entry.name, said);
+            }
+        }
+        self.checks.insert(k.clone());
+        self.next.checks.insert(k, Arc::new(check));
+    }
+
+    fn rule(&mut self, entry: &RuleEntry, named_checks: &HashSet<String>) {
         let k = key(&entry.name);
         self.rules.insert(k.clone());
         let old = self.present.rules.get(&k).cloned();
@@ -320,6 +441,17 @@ impl<'a> Planner<'a> {
                     suggestion,
                 };
                 self.note(&format!("rule.{}.group", entry.name), error);
+            }
+        }
+        if let Some(used) = &mut rule.health_check {
+            match self.next.check(&used.name) {
+                Some(check) => used.name.clone_from(&check.name),
+                // One with mistakes of its own is no other mistake.
+                None if named_checks.contains(&key(&used.name)) => {}
+                None => {
+                    let error = self.next.check_not_found(&[&used.name]);
+                    self.note(&format!("rule.{}.healthcheck", entry.name), error);
+                }
             }
         }
         if !sound {
@@ -388,7 +520,7 @@ impl<'a> Planner<'a> {
             let Some(address) = said.address else {
                 let host = said.host.clone().unwrap_or_default();
                 let message = format!(
-                    "server '{}' is a host name that was not resolved: give its address, too: '{host}=ADDRESS'",
+                    "server '{}' {NOT_RESOLVED}: give its address, too: '{host}=ADDRESS'",
                     said.place()
                 );
                 self.note(&path, message);
@@ -528,6 +660,7 @@ impl<'a> Planner<'a> {
         };
         self.report.unchanged.rules = rules - touched(Item::Rule);
         self.report.unchanged.groups = groups - touched(Item::Group);
+        self.report.unchanged.healthchecks = self.next.checks.len() - touched(Item::HealthCheck);
         self.report.unchanged.servers = servers - touched(Item::Server);
         Ok(Plan {
             configuration: self.next,

@@ -162,6 +162,9 @@ impl Reader {
                 self.document.rules.push(rule);
             } else if section == Section::HealthCheck {
                 let check = self.check(&name.name, &path, entries);
+                if self.mistakes.len() > before {
+                    self.broken.insert(key(&check.name));
+                }
                 self.document.checks.push(check);
             } else {
                 let mut group = GroupEntry {

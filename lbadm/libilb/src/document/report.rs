@@ -33,6 +33,8 @@ pub struct Counts {
     pub groups: usize,
     /// Servers.
     pub servers: usize,
+    /// Health checks.
+    pub healthchecks: usize,
 }
 
 /// What is done to one item.
@@ -78,6 +80,9 @@ pub enum Item {
     Group,
     /// A server.
     Server,
+    /// A health check.
+    #[serde(rename = "healthcheck")]
+    HealthCheck,
 }
 
 /// One key of an item.
@@ -136,6 +141,7 @@ impl fmt::Display for Change {
         match self.item {
             Item::Rule => write!(f, "{sign} rule {}", self.name)?,
             Item::Group => write!(f, "{sign} group {}", self.name)?,
+            Item::HealthCheck => write!(f, "{sign} healthcheck {}", self.name)?,
             Item::Server => write!(f, "{sign}   server {}", self.name)?,
         }
         if self.anew {

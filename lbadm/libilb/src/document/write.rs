@@ -36,6 +36,11 @@ pub(super) fn document(configuration: &Configuration) -> Document {
                 }
             })
             .collect(),
+        checks: configuration
+            .checks
+            .values()
+            .map(|check| CheckEntry::of(check))
+            .collect(),
         rules: configuration
             .rules
             .values()

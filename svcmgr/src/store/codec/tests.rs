@@ -1,6 +1,7 @@
 use super::*;
 use crate::author::Author;
 use crate::history::{Entry, History, Undo};
+use crate::pending::Pending;
 use crate::retired::Retired;
 use libilb::model::{HealthCheckSettings, RuleSettings};
 
@@ -100,6 +101,12 @@ pub fn full_state() -> State {
         };
         history.push(generation, entry);
     }
+    let waiting = libilb::apply::Waiting {
+        until: 1_700_000_060,
+        generation: 41,
+        author: "root (uid 0)".into(),
+    };
+    let pending = Pending::new(&before, &after, waiting, 60);
     State {
         generation: 42,
         configuration: after,
@@ -111,6 +118,7 @@ pub fn full_state() -> State {
         .into_iter()
         .collect(),
         history,
+        pending: Some(Arc::new(pending)),
     }
 }
 
