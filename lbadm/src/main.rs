@@ -151,7 +151,11 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             say(&import.render(&read, json, style()))?;
             import.check(&read)?;
             if !import.is_dry_run() {
-                import.apply()?;
+                let client = Client::connect().await?;
+                let report = import.apply(&client, &read).await?;
+                if !json {
+                    say(&report.to_string())?;
+                }
             }
         }
         Action::Doctor(config) => {

@@ -3,6 +3,9 @@
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs};
 
+use libilb::apply::ApplyOptions;
+use libilb::client::Client;
+use libilb::document;
 use libilb::import::{self, Kind, MAX_BYTES, Mark, Options, Source, System};
 use serde_json::json;
 
@@ -163,14 +166,19 @@ impl Import {
         )))
     }
 
-    /// Applies what was read.
+    /// Applies what was read, as one change.
     ///
     /// # Errors
-    /// This version has no way to apply a whole configuration at once.
-    pub fn apply(&self) -> Result<(), Error> {
-        Err(Error::not_supported(
-            "applying what was read",
-            Some("--dry-run shows it as a document"),
-        ))
+    /// Everything that does not fit together with what is configured.
+    pub async fn apply(
+        &self,
+        client: &Client,
+        read: &import::Import,
+    ) -> Result<document::Report, Error> {
+        let options = ApplyOptions {
+            merge: self.args.preserve,
+            ..ApplyOptions::default()
+        };
+        Ok(client.apply(&read.document().to_toml(), &options).await?)
     }
 }
