@@ -68,14 +68,6 @@ impl Error {
         }
     }
 
-    /// Shorthand for something that a later version will be able to do.
-    pub fn not_supported(what: &str, hint: Option<&str>) -> Error {
-        Error::Model(ModelError::NotSupported {
-            what: what.to_string(),
-            hint: hint.map(str::to_string),
-        })
-    }
-
     /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
@@ -110,7 +102,6 @@ mod tests {
         };
         let cases = [
             (Error::Usage(String::new()), 2),
-            (Error::not_supported("it", None), 1),
             (refused(ErrorKind::Conflict), 1),
             (refused(ErrorKind::InvalidArgument), 1),
             (refused(ErrorKind::FastpathRejected), 1),
