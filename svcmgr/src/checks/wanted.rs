@@ -159,7 +159,8 @@ mod tests {
         assert!(first.changed.iter().all(|target| target.enabled));
         type Step = fn(&mut Configuration);
         // (given, then): a change; who is tested otherwise, by rule, server and whether at all; who no longer.
-        let cases: &[(Step, &[(u32, u32, bool)], &[(u32, u32)])] = &[
+        type Case = (Step, &'static [(u32, u32, bool)], &'static [(u32, u32)]);
+        let cases: &[Case] = &[
             (|_| {}, &[], &[]),
             (
                 |c| drop(c.modify_rule("b", &used("page"))),

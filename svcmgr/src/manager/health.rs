@@ -109,10 +109,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             self.book.enter(news);
         }
-        if different && self.link.peer.is_some() {
-            if let Err(reason) = self.push().await {
-                tracing::error!("the fast path refuses what health checks found: {reason}");
-            }
+        if different
+            && self.link.peer.is_some()
+            && let Err(reason) = self.push().await
+        {
+            tracing::error!("the fast path refuses what health checks found: {reason}");
         }
         if remember
             && let Some(memory) = &self.memory

@@ -17,7 +17,7 @@ pub fn vrrp(data: &[u8]) {
         return;
     };
     match choice % 3 {
-        0 => drop(read(rest, choice & 0x80 != 0)),
+        0 => read(rest, choice & 0x80 != 0),
         1 => {
             let v6 = choice & 0x80 != 0;
             let mut bytes = rest.to_vec();
@@ -69,7 +69,7 @@ fn live(bytes: &mut Bytes) {
     config.preempt = bytes.once_in(2);
     config.preempt_delay = Duration::from_millis(u64::from(bytes.byte()) * 10);
     if bytes.once_in(2) {
-        config.interval = Interval::seconds(bytes.byte().max(1).min(40)).expect("in range");
+        config.interval = Interval::seconds(bytes.byte().clamp(1, 40)).expect("in range");
     }
     let mut machine = Machine::new(config).expect("a good configuration");
     let (mut now, mut holds) = (Duration::from_secs(1), false);
