@@ -10,6 +10,9 @@ SHELL := /bin/bash
 PREFIX  ?= /usr
 DESTDIR ?=
 KEEP    ?=
+# Where units go, and how programs are stripped (a package does that by itself).
+UNITS   ?= $(PREFIX)/lib/systemd/system
+STRIP   ?= -s
 
 # `sudo make` has root's PATH and home: look for cargo in PATH, root's home, and the home of who called sudo.
 SUDO_HOME := $(if $(SUDO_USER),$(shell getent passwd $(SUDO_USER) | cut -d: -f6))
@@ -101,8 +104,8 @@ bench: deps build ## measure, print, and write target/bench.json (needs root)
 lint: deps ## rustfmt and clippy without any warning, and the shell scripts
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	bash -n .ci/run tests/deps.sh
-	shellcheck .ci/run tests/deps.sh
+	bash -n .ci/run tests/deps.sh tests/src/lab/system.sh
+	shellcheck .ci/run tests/deps.sh tests/src/lab/system.sh
 
 soak: ## KILLS=500 of kill -9 of the manager under a stream of changes, and the thousand damaged databases; SEED=1
 	ILB_KILLS='$(KILLS)' ILB_SEED='$(SEED)' cargo test --locked -p ilb-svcmgr --test kills -- --nocapture
@@ -111,20 +114,26 @@ soak: ## KILLS=500 of kill -9 of the manager under a stream of changes, and the 
 dbus-docs: ## write packaging/dbus/interfaces and the tables of docs/dbus.md from what the manager says of itself
 	ILB_WRITE=1 cargo test --locked -p ilb-svcmgr --test interfaces files_and_documentation
 
-install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings and units too
+# Where what was built lies: `make install BUILT=target/debug` installs a debug build.
+BUILT ?= $(TARGET_DIR)/release
+
+install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs, settings, units, users, bus, documents
 	@for program in $(PROGRAMS); do
-	  if [ ! -x "target/release/$$program" ]; then echo "target/release/$$program is not there: run \`make build\` first" >&2; exit 1; fi
+	  if [ ! -x "$(BUILT)/$$program" ]; then echo "$(BUILT)/$$program is not there: run \`make build\` first" >&2; exit 1; fi
 	done
 	install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(PREFIX)/lib/ilb' '$(DESTDIR)/etc/ilb'
-	install -s -m 0755 target/release/lbadm '$(DESTDIR)$(PREFIX)/sbin/lbadm'
-	install -s -m 0755 target/release/ilb-fastpath target/release/ilb-svcmgr '$(DESTDIR)$(PREFIX)/lib/ilb/'
+	install $(STRIP) -m 0755 '$(BUILT)/lbadm' '$(DESTDIR)$(PREFIX)/sbin/lbadm'
+	install $(STRIP) -m 0755 '$(BUILT)/ilb-fastpath' '$(BUILT)/ilb-svcmgr' '$(DESTDIR)$(PREFIX)/lib/ilb/'
 	# Settings that are there already are the administrator's.
 	if [ ! -e '$(DESTDIR)/etc/ilb/ilb.toml' ]; then install -m 0644 etc/ilb.toml '$(DESTDIR)/etc/ilb/ilb.toml'; fi
 	place() { # directory mode file...
 	  local directory=$$1 mode=$$2; shift 2
 	  for file in "$$@"; do install -D -m "$$mode" "$$file" "$(DESTDIR)$$directory/$$(basename "$$file")"; done
 	}
-	place '$(PREFIX)/lib/systemd/system' 0644 packaging/*.service
+	place '$(UNITS)' 0644 packaging/*.service
+	sed -i 's|/usr/lib/ilb/|$(PREFIX)/lib/ilb/|' '$(DESTDIR)$(UNITS)'/ilb.service '$(DESTDIR)$(UNITS)'/ilb-fastpath.service
+	place '$(PREFIX)/lib/sysusers.d' 0644 packaging/sysusers/*.conf
+	place '$(PREFIX)/lib/tmpfiles.d' 0644 packaging/tmpfiles/*.conf
 	place '$(PREFIX)/share/dbus-1/system.d' 0644 packaging/dbus/*.conf
 	place '$(PREFIX)/share/dbus-1/system-services' 0644 packaging/dbus/*.service
 	place '$(PREFIX)/share/dbus-1/interfaces' 0644 packaging/dbus/interfaces/*.xml
@@ -132,12 +141,19 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX); settings 
 	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
 	place '$(PREFIX)/share/doc/ilb/examples' 0644 packaging/examples/*.toml
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'
-	target/release/lbadm generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'
+	'$(BUILT)/lbadm' generate-man '$(DESTDIR)$(PREFIX)/share/man/man8'
 	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
-	target/release/lbadm completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbadm'
-	target/release/lbadm completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_lbadm'
-	target/release/lbadm completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lbadm.fish'
-	echo 'installed below $(DESTDIR)$(PREFIX); next: edit /etc/ilb/ilb.toml'
+	'$(BUILT)/lbadm' completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/lbadm'
+	'$(BUILT)/lbadm' completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_lbadm'
+	'$(BUILT)/lbadm' completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/lbadm.fish'
+	echo 'installed below $(DESTDIR)$(PREFIX)'
+	if [ -z '$(DESTDIR)' ]; then
+	  # What a package's scripts would do. Without systemd the users have to be made in another way.
+	  if command -v systemd-sysusers >/dev/null; then systemd-sysusers ilb.conf; fi
+	  if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	  if [ -S /run/dbus/system_bus_socket ]; then busctl call -q org.freedesktop.DBus / org.freedesktop.DBus ReloadConfig; fi
+	  echo 'next: edit /etc/ilb/ilb.toml, then: systemctl enable --now ilb'
+	fi
 
 lab-clean: ## remove what `make demo KEEP=1` and killed test runs left (needs root)
 	@if [ -x target/release/ilb-lab ]; then target/release/ilb-lab clean; else cargo run --locked --release -q -p ilb-tests --bin ilb-lab -- clean; fi

@@ -75,6 +75,8 @@ impl Bell {
 struct Corner {
     bell: Bell,
     taken: AtomicU64,
+    /// The last pulse that it has felt.
+    pulse: AtomicU64,
     reopen: AtomicBool,
     plans: Mutex<Vec<Plan>>,
 }
@@ -82,6 +84,8 @@ struct Corner {
 /// See the module's text.
 pub struct Board {
     version: AtomicU64,
+    /// Number of the last sign of life that was asked for.
+    pulse: AtomicU64,
     view: Mutex<Arc<View>>,
     /// Views that a worker may still use, so that it is not a worker that has to free them.
     retired: Mutex<Vec<(u64, Arc<View>)>>,
@@ -123,6 +127,7 @@ impl Board {
                 Ok(Corner {
                     bell: Bell::new()?,
                     taken: AtomicU64::new(0),
+                    pulse: AtomicU64::new(0),
                     reopen: AtomicBool::new(false),
                     plans: Mutex::new(Vec::new()),
                 })
@@ -131,6 +136,7 @@ impl Board {
         let (asks, requests) = mpsc::channel(ASKS);
         let board = Board {
             version: AtomicU64::new(1),
+            pulse: AtomicU64::new(0),
             view: Mutex::new(view),
             retired: Mutex::new(Vec::new()),
             corners,
@@ -214,6 +220,31 @@ impl Board {
     pub fn acknowledge(&self, worker: usize, version: u64) {
         self.corners[worker].taken.store(version, Ordering::Release);
         self.read.notify_one();
+    }
+
+    /// Asks every worker for a sign of life. Gives the number that they will answer with.
+    pub fn take_pulse(&self) -> u64 {
+        let pulse = self.pulse.fetch_add(1, Ordering::Relaxed) + 1;
+        self.wake_all();
+        pulse
+    }
+
+    /// The number that a worker answers with at the end of a round.
+    #[inline]
+    pub fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
+    }
+
+    /// A worker has ended a round since it was asked.
+    pub fn feel(&self, worker: usize, pulse: u64) {
+        self.corners[worker].pulse.store(pulse, Ordering::Relaxed);
+    }
+
+    /// A worker that has not ended a round since it was asked for this pulse.
+    pub fn without_pulse(&self, pulse: u64) -> Option<usize> {
+        self.corners
+            .iter()
+            .position(|c| c.pulse.load(Ordering::Relaxed) < pulse)
     }
 
     /// Asks the control thread; false if it has too much to do.

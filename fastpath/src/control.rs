@@ -5,7 +5,9 @@
 //!          ◀──frames──                       ◀──Response── (oneshot)
 //! ```
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ilb_node::control::{
@@ -35,10 +37,11 @@ pub struct ControlError {
 }
 
 /// Opens the socket; what a killed process has left there is removed. The caller holds the lock of the runtime
-/// directory and has set a umask that makes the socket private. Within a tokio runtime.
+/// directory and has set a umask that makes the socket private: it is then opened to the group that we run in, which is the
+/// manager's. Within a tokio runtime.
 ///
 /// # Errors
-/// When the path cannot be bound.
+/// When the path cannot be bound, or its mode not be set.
 pub fn listen(path: &Path) -> Result<mpsc::Receiver<Command>, ControlError> {
     let failed = |source| ControlError {
         path: path.into(),
@@ -49,6 +52,7 @@ pub fn listen(path: &Path) -> Result<mpsc::Receiver<Command>, ControlError> {
         _ => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(failed)?;
     let (commands, queue) = mpsc::channel(QUEUE);
     tokio::spawn(accept(listener, commands));
     Ok(queue)

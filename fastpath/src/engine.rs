@@ -26,10 +26,13 @@ use crate::error::StartError;
 use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
 use crate::picture::{Input, LinkChange, Picture, neighbour_address};
+use crate::notify::notify;
 use crate::reception::Reception;
+use crate::reload::Reload;
 use crate::statistics::{Counted, Departed, collect, collect_of};
 use crate::steering::Steering;
 use crate::sweeper::Sweeper;
+use crate::watchdog::Watchdog;
 
 /// How long changes in the network are collected before the workers get a new picture.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -45,6 +48,8 @@ const REPEAT: Duration = Duration::from_millis(500);
 const TAKE_UP: Duration = Duration::from_secs(15);
 /// Time after which something that has failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// Longer than anybody waits: for timers that are not used.
+const NEVER: Duration = Duration::from_secs(1 << 30);
 /// Time that a count of connections may take when statistics wait for it.
 const COUNT: Duration = Duration::from_secs(5);
 
@@ -74,6 +79,10 @@ pub struct Parts {
     pub writer: Writer,
     /// Differs between any two starts.
     pub start_id: u64,
+    /// Who waits for signs of life.
+    pub watchdog: Option<Watchdog>,
+    /// What SIGHUP asks for.
+    pub reload: Reload,
 }
 
 /// See the module's text.
@@ -130,6 +139,9 @@ impl Engine {
         let mut stop = std::pin::pin!(stop);
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let often = self.parts.watchdog.as_ref().map(Watchdog::interval);
+        let mut feeding = tokio::time::interval(often.unwrap_or(NEVER));
+        feeding.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = self.due;
             tokio::select! {
@@ -145,8 +157,28 @@ impl Engine {
                     self.catch_up().await;
                 }
                 _ = check.tick() => self.check_neighbours(),
+                _ = feeding.tick(), if often.is_some() => self.feed_watchdog(),
+                () = self.parts.reload.wanted() => self.reload(),
             }
         }
+    }
+
+    fn feed_watchdog(&mut self) {
+        let Parts {
+            watchdog, board, ..
+        } = &mut self.parts;
+        if watchdog.as_mut().is_some_and(|dog| dog.look(board)) {
+            notify("WATCHDOG=1");
+        }
+    }
+
+    /// Says what a restart would change, and asks the kernel anew what we know of the network.
+    fn reload(&mut self) {
+        notify("RELOADING=1");
+        self.parts.reload.read();
+        self.relist.all = true;
+        self.soon();
+        notify("READY=1");
     }
 
     /// Something has to be done about the network soon, together with what else comes until then.

@@ -22,6 +22,9 @@ struct Arguments {
     /// Take everything out of the kernel that the fast path has put there (XDP program, links, maps), and end.
     #[arg(long)]
     detach: bool,
+    /// Read the node settings, say what is wrong with them, and end.
+    #[arg(long, conflicts_with = "detach")]
+    check: bool,
 }
 
 fn main() -> ExitCode {
@@ -36,9 +39,10 @@ fn main() -> ExitCode {
     end_on_panic();
     let outcome = Settings::load(&arguments.config)
         .map_err(error::StartError::from)
-        .and_then(|settings| match arguments.detach {
-            true => start::detach(&settings),
-            false => start::run(settings),
+        .and_then(|settings| match (arguments.check, arguments.detach) {
+            (true, _) => Ok(()),
+            (_, true) => start::detach(&settings),
+            _ => start::run(settings, &arguments.config),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,7 @@ pub fn receive_queues(interface: &str) -> io::Result<u32> {
 
 fn channels(interface: &str) -> io::Result<u32> {
     // SAFETY: plain system call.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

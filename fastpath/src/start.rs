@@ -1,6 +1,7 @@
 //! Puts the fast path together, in the order that loses least: program and maps, connection table, last snapshot,
 //! sockets, and only then the world may see us.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ilb_forwarder::network::{Network, PortIndex};
@@ -20,11 +21,13 @@ use crate::notify::notify;
 use crate::picture::{Input, Picture};
 use crate::raw::RawSender;
 use crate::reception::{self, Reception};
+use crate::reload::Reload;
 use crate::statistics::Counted;
 use crate::steering::Steering;
 use crate::sweeper::Sweeper;
 use crate::table_file;
 use crate::tun::Tun;
+use crate::watchdog::Watchdog;
 use crate::worker::{SideDoors, Worker};
 
 /// Takes everything out of the kernel.
@@ -41,12 +44,12 @@ pub fn detach(settings: &Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Runs the fast path until it is told to stop by SIGTERM or SIGINT. Program, links and maps stay where they are.
+/// Runs the fast path by the settings that were read from `path`, until it is told to stop by SIGTERM or SIGINT. Program, links and maps stay where they are.
 ///
 /// # Errors
 /// When it cannot start, or cannot go on.
-pub fn run(settings: Settings) -> Result<(), StartError> {
-    // Everything that we make is for root alone.
+pub fn run(settings: Settings, path: &Path) -> Result<(), StartError> {
+    // Everything that we make is for our user alone, but for the control socket.
     // SAFETY: plain system call, before there are other threads.
     unsafe { libc::umask(0o077) };
     raise_memlock();
@@ -54,7 +57,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::system("starting the control thread"))?;
-    runtime.block_on(serve(settings))
+    runtime.block_on(serve(settings, path))
 }
 
 /// UMEM is locked memory (net/xdp/xdp_umem.c). Where this is not allowed, the sockets' error says what to do.
@@ -75,7 +78,7 @@ fn raise_memlock() {
     }
 }
 
-async fn serve(settings: Settings) -> Result<(), StartError> {
+async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
     let node = &settings.node;
     let _lock = table_file::lock(&node.runtime_dir)?;
     let steering = Arc::new(Steering::load(&node.bpf_dir, settings.fastpath.mode)?);
@@ -147,6 +150,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
     let writer =
         Writer::start(&node.runtime_dir).map_err(StartError::system("starting the writer"))?;
     let stop = stop_signal()?;
+    let reload =
+        Reload::new(&settings, path).map_err(StartError::system("listening for signals"))?;
     let commands = crate::control::listen(&settings.control_socket())?;
     let generation = snapshot.generation();
     let mut engine = Engine::new(Parts {
@@ -162,6 +167,8 @@ async fn serve(settings: Settings) -> Result<(), StartError> {
         counted,
         writer,
         start_id: Instant::now().nanoseconds(),
+        watchdog: Watchdog::from_environment(std::process::id(), |name| std::env::var(name).ok()),
+        reload,
     });
     tracing::info!(workers, generation, "ready");
     notify("READY=1");

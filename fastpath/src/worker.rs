@@ -76,6 +76,8 @@ pub struct Worker {
     first_fragments: u64,
     view: Arc<View>,
     version: u64,
+    /// The last sign of life that was asked for and given.
+    pulse: u64,
     batch: ArrayVec<FrameDesc, BATCH>,
     waits: Vec<libc::pollfd>,
     now: Instant,
@@ -112,6 +114,7 @@ impl Worker {
             pending: Pending::default(),
             view,
             version,
+            pulse: 0,
             batch: ArrayVec::new(),
             waits: Vec::new(),
             now,
@@ -156,7 +159,18 @@ impl Worker {
         self.give_up_waiting();
         self.send();
         self.audit_now_and_then();
+        self.give_sign_of_life();
         received
+    }
+
+    /// Says that a round has been gone, if the control thread wants to know.
+    #[inline]
+    fn give_sign_of_life(&mut self) {
+        let pulse = self.board.pulse();
+        if pulse != self.pulse {
+            self.pulse = pulse;
+            self.board.feel(self.number, pulse);
+        }
     }
 
     /// Takes up a new view or new sockets, if there are any.

@@ -18,4 +18,12 @@ pub struct Args {
     /// Simulate the fast path and the interfaces' addresses: everything else is real and needs no root.
     #[arg(long)]
     pub sim: bool,
+
+    /// Read the settings, say what is wrong with them, and end.
+    #[arg(long, conflicts_with = "sim")]
+    pub check: bool,
+
+    /// Take all addresses that the manager has put on interfaces off them, and end. For taking ilb out of service.
+    #[arg(long, conflicts_with_all = ["sim", "check"])]
+    pub detach: bool,
 }

@@ -16,6 +16,7 @@ mod dbus;
 mod history;
 mod manager;
 mod pending;
+mod reload;
 mod retired;
 mod risen;
 mod run;
@@ -24,6 +25,7 @@ mod store;
 #[cfg(test)]
 mod test_folder;
 mod vigour;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -1,25 +1,29 @@
 //! From start to stop: opens what the manager needs, runs it, and ends it in order.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ilb_node::settings::{Settings, SettingsError};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::addresses::{Addresses, KernelAddresses, SimulatedAddresses};
+use crate::addresses::{AddressError, Addresses, KernelAddresses, Mark, SimulatedAddresses};
 use crate::args::Args;
 use crate::checks::memory::Memory;
 use crate::checks::{self, Checks};
 use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
+use crate::reload::{self, Reload};
 use crate::state::State;
+use crate::store::lock::Lock;
 use crate::store::open::{OpenError, Place};
 use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store, StoreError};
+use crate::watchdog::{self, notify};
 
 /// How long a write that is under way may keep the program from ending.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +40,9 @@ pub enum RunError {
     /// The bus cannot be used.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// Addresses cannot be taken off.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// Something of the system is missing.
     #[error("cannot {action}: {source}")]
     System {
@@ -44,6 +51,9 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+    /// The manager's loop has ended, which only a panic can do.
+    #[error("the manager has ended by itself; ending, so that a new start has a new one")]
+    ManagerEnded,
     /// The bus is gone; the supervisor starts us again.
     #[error(
         "the connection to the D-Bus system bus is lost; ending, so that a new start connects again"
@@ -62,21 +72,29 @@ pub fn log_to_stderr() {
         .init();
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Does what the command line says: mostly, run until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// [`RunError`].
 pub fn run(args: &Args) -> Result<(), RunError> {
     let settings = Settings::load(&args.config)?;
+    if args.check {
+        return Ok(());
+    }
+    keep_capabilities_to_ourselves();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the async runtime"))?;
     let result = runtime.block_on(async {
-        if args.sim {
+        let reload = Reload::new(&settings, &args.config)?;
+        if args.detach {
+            detach(&settings).await
+        } else if args.sim {
             tracing::warn!("simulating the fast path and addresses: no packet will be forwarded");
             serve(
                 &settings,
+                reload,
                 SimulatedDataPlane::default(),
                 SimulatedAddresses::default(),
                 checks::simulate(),
@@ -86,7 +104,7 @@ pub fn run(args: &Args) -> Result<(), RunError> {
             let addresses = KernelAddresses::open().map_err(system("open a netlink socket"))?;
             let link = SocketDataPlane::start(&settings.control_socket());
             let checks = checks::start().map_err(system("start the health checks"))?;
-            serve(&settings, link, addresses, checks).await
+            serve(&settings, reload, link, addresses, checks).await
         }
     });
     // A disk that does not answer shall not keep us from ending.
@@ -94,19 +112,39 @@ pub fn run(args: &Args) -> Result<(), RunError> {
     result
 }
 
+/// What we may do beyond other processes, programs that we start (scripts of health checks) may not.
+fn keep_capabilities_to_ourselves() {
+    if let Err(error) = rustix::thread::clear_ambient_capability_set() {
+        tracing::warn!("programs that we start inherit our capabilities: {error}");
+    }
+}
+
+/// Takes every address with our mark off its interface.
+async fn detach(settings: &Settings) -> Result<(), RunError> {
+    // A manager that runs would put them back.
+    let _lock = Lock::take_for_reading(&settings.database())?;
+    let mut addresses = KernelAddresses::open().map_err(system("open a netlink socket"))?;
+    let ours = addresses.present().await?;
+    for item in ours.into_iter().filter(|item| item.mark == Mark::Ours) {
+        addresses.remove(item.address, &item.interface).await?;
+        tracing::info!("took address {} off {}", item.address, item.interface);
+    }
+    Ok(())
+}
+
 async fn serve<D: DataPlane, A: Addresses>(
     settings: &Settings,
+    mut reload: Reload,
     dataplane: D,
     addresses: A,
     checks: Checks,
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
-    // Settings are read at the start only; without a handler SIGHUP would end us.
-    let _hangup = signal(SignalKind::hangup()).map_err(system("catch SIGHUP"))?;
-
-    let scratch = &settings.node.runtime_dir;
-    let place = Place::new(&settings.database(), &settings.snapshots(), scratch);
+    // A service has a folder of its own for this.
+    let scratch = std::env::var_os("RUNTIME_DIRECTORY")
+        .map_or_else(|| settings.node.runtime_dir.clone(), PathBuf::from);
+    let place = Place::new(&settings.database(), &settings.snapshots(), &scratch);
     let content = open_store(Arc::new(place), &settings.snapshots()).await?;
     let (connection, gate) = dbus::connect().await?;
     let (manager, handle) = Manager::new(Start {
@@ -121,26 +159,30 @@ async fn serve<D: DataPlane, A: Addresses>(
         addresses,
         checks,
         memory: Some(Memory::new(&settings.health_memory())),
-        manage_addresses: settings.manager.manage_addresses,
-        limits: settings.limits,
+        live: reload::live(settings),
         interfaces: settings.fastpath.interfaces.clone(),
     });
     let publisher = dbus::serve(&connection, &gate, &handle).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let manager = tokio::spawn(manager.run(publisher, async {
+    let mut manager = tokio::spawn(manager.run(publisher, async {
         // A sender that is dropped means the same.
         drop(stopped.await);
     }));
-    notify(&[sd_notify::NotifyState::Ready]);
+    notify(NotifyState::Ready);
     tracing::info!("ready");
     let result = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         () = connection.closed() => Err(RunError::BusLost),
+        _ = &mut manager => Err(RunError::ManagerEnded),
+        () = watchdog::feed(&handle) => Err(RunError::ManagerEnded),
+        () = reload.serve(&handle) => Err(RunError::ManagerEnded),
     };
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notify(NotifyState::Stopping);
     drop(stop);
-    if let Err(error) = manager.await {
+    if !manager.is_finished()
+        && let Err(error) = manager.await
+    {
         tracing::error!("the manager ended badly: {error}");
     }
     tracing::info!("stopped; the fast path and the addresses stay as they are");
@@ -190,13 +232,7 @@ async fn open_store(place: Arc<Place>, snapshots: &Path) -> Result<Content, RunE
     }
 }
 
-/// Tells systemd, if it wants to know.
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("cannot notify systemd: {error}");
-    }
-}
-
-fn system(action: &'static str) -> impl FnOnce(io::Error) -> RunError {
+/// An error of the system, with what was to be done.
+pub fn system(action: &'static str) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::System { action, source }
 }

@@ -8,7 +8,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -32,33 +32,26 @@ pub(crate) fn prepare(pin_dir: &Path) -> Result<PathBuf, Error> {
     if !pin_dir.is_absolute() || pin_dir.components().any(|part| part.as_os_str() == "..") {
         return Err(wrong("it must be an absolute path without `..`".to_owned()));
     }
-    let mount_point = Path::new(MOUNT_POINT);
     // Two threads that both find nothing would mount twice, and the second mount would hide the first one's pins.
     let _alone = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
-    if pin_dir.starts_with(mount_point) && !sys::is_bpf_file_system(mount_point).unwrap_or(false) {
-        sys::mount_bpf_file_system(mount_point).map_err(|error| {
-            let why = match error.raw_os_error() {
-                Some(libc::EPERM) => "mounting it needs CAP_SYS_ADMIN".to_owned(),
-                _ => error.to_string(),
-            };
-            wrong(format!(
-                "no BPF file system is mounted at {MOUNT_POINT}, and {why}: `mount -t bpf bpf {MOUNT_POINT}` as root"
-            ))
+    let look = || -> Result<(&Path, bool), Error> {
+        let existing = pin_dir
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
+        let inside = sys::is_bpf_file_system(existing).map_err(|source| Error::Pin {
+            action: "look at",
+            path: existing.to_owned(),
+            source,
         })?;
-        tracing::warn!(
-            "mounted a BPF file system at {MOUNT_POINT}: none was there. \
-             The pins last as long as this mount does, in a private mount namespace no longer than this process"
-        );
+        Ok((existing, inside))
+    };
+    let (mut existing, mut inside) = look()?;
+    // Not whenever the mount point has none: a confined service may see nothing but its own directory there.
+    if !inside && pin_dir.starts_with(MOUNT_POINT) {
+        mount().map_err(wrong)?;
+        (existing, inside) = look()?;
     }
-    let existing = pin_dir
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
-    let inside = sys::is_bpf_file_system(existing).map_err(|source| Error::Pin {
-        action: "look at",
-        path: existing.to_owned(),
-        source,
-    })?;
     if !inside {
         return Err(wrong(format!(
             "it is not in a BPF file system: choose one below {MOUNT_POINT}"
@@ -80,6 +73,24 @@ pub(crate) fn prepare(pin_dir: &Path) -> Result<PathBuf, Error> {
             source,
         })?;
     Ok(maps)
+}
+
+/// Mounts the BPF file system where everybody expects it.
+fn mount() -> Result<(), String> {
+    sys::mount_bpf_file_system(Path::new(MOUNT_POINT)).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::EPERM) => "mounting it needs CAP_SYS_ADMIN".to_owned(),
+            _ => error.to_string(),
+        };
+        format!(
+            "no BPF file system is mounted at {MOUNT_POINT}, and {why}: `mount -t bpf bpf {MOUNT_POINT}` as root"
+        )
+    })?;
+    tracing::warn!(
+        "mounted a BPF file system at {MOUNT_POINT}: none was there. \
+         The pins last as long as this mount does, in a private mount namespace no longer than this process"
+    );
+    Ok(())
 }
 
 /// Directory of the pinned maps of this version's ABI.
@@ -221,7 +232,8 @@ pub(crate) fn links(pin_dir: &Path) -> Result<Vec<PinnedLink>, Error> {
     Ok(links)
 }
 
-/// Removes links, maps and the directory itself.
+/// Removes links, maps and the directory itself. A directory of another user's stays: it was made for one that may not make
+/// it again.
 pub(crate) fn remove_all(pin_dir: &Path) -> Result<(), Error> {
     for link in links(pin_dir)? {
         link.detach()?;
@@ -230,6 +242,11 @@ pub(crate) fn remove_all(pin_dir: &Path) -> Result<(), Error> {
         if version_of(&path).is_some() {
             remove_directory(&path)?;
         }
+    }
+    // SAFETY: plain system call.
+    let we = unsafe { libc::geteuid() };
+    if fs::metadata(pin_dir).is_ok_and(|found| found.uid() != we) {
+        return Ok(());
     }
     match fs::remove_dir(pin_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

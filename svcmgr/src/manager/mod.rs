@@ -132,6 +132,13 @@ pub enum Command {
         /// What is different, or would be.
         reply: oneshot::Sender<Result<Report, ManagerError>>,
     },
+    /// Say that you are there, and go by these settings from now on, if there are any.
+    Attend {
+        /// The new settings.
+        settings: Option<Live>,
+        /// Sent when they are in force.
+        reply: oneshot::Sender<()>,
+    },
     /// Something that only the fast path knows.
     Ask {
         /// The question.
@@ -139,6 +146,15 @@ pub enum Command {
         /// Its answer.
         reply: oneshot::Sender<Result<Response, ManagerError>>,
     },
+}
+
+/// Settings of the node that may change while the manager runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// Whether addresses are managed at all.
+    pub manage_addresses: bool,
+    /// What the node as a whole lets in.
+    pub limits: Limits,
 }
 
 /// Sends commands. A clone is cheap.
@@ -186,6 +202,24 @@ impl ManagerHandle {
     /// [`ManagerError::Stopping`].
     pub async fn describe(&self) -> Result<Description, ManagerError> {
         self.ask(|reply| Command::Describe { reply }).await
+    }
+
+    /// Waits until the manager has done what it was asked before.
+    ///
+    /// # Errors
+    /// [`ManagerError::Stopping`].
+    pub async fn attend(&self) -> Result<(), ManagerError> {
+        let settings = None;
+        self.ask(|reply| Command::Attend { settings, reply }).await
+    }
+
+    /// Has the manager go by these settings.
+    ///
+    /// # Errors
+    /// [`ManagerError::Stopping`].
+    pub async fn reload(&self, settings: Live) -> Result<(), ManagerError> {
+        let settings = Some(settings);
+        self.ask(|reply| Command::Attend { settings, reply }).await
     }
 
     /// Asks the fast path something that changes nothing.
@@ -254,10 +288,8 @@ pub struct Start<D, A> {
     pub checks: Checks,
     /// Where what they find is kept for a restart.
     pub memory: Option<Memory>,
-    /// Whether addresses are managed at all.
-    pub manage_addresses: bool,
-    /// What the node as a whole lets in.
-    pub limits: Limits,
+    /// Settings of the node that may change.
+    pub live: Live,
     /// The fast path's interfaces, in its order.
     pub interfaces: Vec<String>,
 }
@@ -336,9 +368,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             health_reason: start.notice,
             dataplane: start.dataplane,
             addresses: start.addresses,
-            manage_addresses: start.manage_addresses,
+            manage_addresses: start.live.manage_addresses,
             surroundings: Surroundings {
-                limits: start.limits,
+                limits: start.live.limits,
                 ..Surroundings::default()
             },
             book: start.memory.as_ref().map(Memory::load).unwrap_or_default(),
@@ -472,6 +504,13 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.publish(publisher).await;
                 drop(reply.send(result));
             }
+            Command::Attend { settings, reply } => {
+                if let Some(settings) = settings {
+                    self.reload(settings).await;
+                }
+                // Whoever asked may have gone away.
+                let _ = reply.send(());
+            }
             Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
             Command::Describe { reply } => {
                 self.read_statistics().await;
@@ -483,6 +522,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     present.as_ref(),
                 )));
             }
+        }
+    }
+
+    async fn reload(&mut self, settings: Live) {
+        self.manage_addresses = settings.manage_addresses;
+        if self.surroundings.limits != settings.limits {
+            self.surroundings.limits = settings.limits;
+            // Limits change without a generation.
+            self.link.doubtful = true;
+        }
+        if self.store.is_some() {
+            self.catch_up().await;
         }
     }
 

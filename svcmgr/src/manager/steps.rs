@@ -464,11 +464,11 @@ fn same_addresses(a: &State, b: &State) -> bool {
         && a.retired.rules.is_copy_of(&b.retired.rules)
 }
 
-/// Seconds since the machine was booted, as the fast path counts them; 0 when nobody knows.
+/// Seconds since the machine was booted, as the fast path counts them. (Not /proc/uptime, which a confined service does
+/// not see.)
 pub(super) fn boot_seconds() -> u32 {
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let whole = uptime.split('.').next().unwrap_or_default();
-    whole.parse().unwrap_or(0)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u32::try_from(now.tv_sec).unwrap_or(u32::MAX)
 }
 
 /// Seconds of the Unix clock.

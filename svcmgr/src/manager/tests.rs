@@ -214,8 +214,10 @@ impl Bench {
             snapshots: None,
             dataplane: Scripted(world.clone(), wake.clone()),
             addresses: ScriptedAddresses(world.clone()),
-            manage_addresses: true,
-            limits: Limits::default(),
+            live: Live {
+                manage_addresses: true,
+                limits: Limits::default(),
+            },
             interfaces: vec!["eth0".into(), "eth1".into()],
         });
         let (stop, stopped) = oneshot::channel::<()>();

@@ -4,7 +4,7 @@
 pub mod codec;
 #[cfg(test)]
 mod images;
-mod lock;
+pub mod lock;
 pub mod open;
 mod seal;
 pub mod sled_store;

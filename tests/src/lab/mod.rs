@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod node;
 pub mod plan;
 pub mod process;
+pub mod system;
 pub mod web;
 pub mod wiring;
 

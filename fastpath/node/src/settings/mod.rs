@@ -2,6 +2,7 @@
 //!
 //! Every mistake of a file is reported at once, each with line, column, key, value and what is allowed.
 
+mod different;
 mod read;
 mod suggest;
 
