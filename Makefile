@@ -32,7 +32,7 @@ CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection
 
-.PHONY: help deps build demo test test-pure test-lab fuzz bench lint soak dbus-docs install lab-clean clean
+.PHONY: help deps build demo test test-pure test-lab fuzz bench lint soak dbus-docs install deb lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -122,6 +122,8 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	  if [ ! -x "$(BUILT)/$$program" ]; then echo "$(BUILT)/$$program is not there: run \`make build\` first" >&2; exit 1; fi
 	done
 	install -d '$(DESTDIR)$(PREFIX)/sbin' '$(DESTDIR)$(PREFIX)/lib/ilb' '$(DESTDIR)/etc/ilb'
+	# An empty place for the pins of the XDP program: see ilb-fastpath.service.
+	install -d '$(DESTDIR)$(PREFIX)/lib/ilb/bpf/ilb'
 	install $(STRIP) -m 0755 '$(BUILT)/lbadm' '$(DESTDIR)$(PREFIX)/sbin/lbadm'
 	install $(STRIP) -m 0755 '$(BUILT)/ilb-fastpath' '$(BUILT)/ilb-svcmgr' '$(DESTDIR)$(PREFIX)/lib/ilb/'
 	# Settings that are there already are the administrator's.
@@ -131,7 +133,7 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	  for file in "$$@"; do install -D -m "$$mode" "$$file" "$(DESTDIR)$$directory/$$(basename "$$file")"; done
 	}
 	place '$(UNITS)' 0644 packaging/*.service
-	sed -i 's|/usr/lib/ilb/|$(PREFIX)/lib/ilb/|' '$(DESTDIR)$(UNITS)'/ilb.service '$(DESTDIR)$(UNITS)'/ilb-fastpath.service
+	sed -i 's|=\([+-]*\)/usr/lib/ilb/|=\1$(PREFIX)/lib/ilb/|' '$(DESTDIR)$(UNITS)'/ilb.service '$(DESTDIR)$(UNITS)'/ilb-fastpath.service
 	place '$(PREFIX)/lib/sysusers.d' 0644 packaging/sysusers/*.conf
 	place '$(PREFIX)/lib/tmpfiles.d' 0644 packaging/tmpfiles/*.conf
 	place '$(PREFIX)/share/dbus-1/system.d' 0644 packaging/dbus/*.conf
@@ -154,6 +156,18 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	  if [ -S /run/dbus/system_bus_socket ]; then busctl call -q org.freedesktop.DBus / org.freedesktop.DBus ReloadConfig; fi
 	  echo 'next: edit /etc/ilb/ilb.toml, then: systemctl enable --now ilb'
 	fi
+
+DEB := $(TARGET_DIR)/deb
+
+deb: ## a Debian package of what `make build` built, in target/deb
+	@rm -rf '$(DEB)'
+	mkdir -p '$(DEB)/source'
+	cp -r packaging/debian '$(DEB)/source/debian'
+	cd '$(DEB)/source'
+	# Another version than that of the changelog, for tests of upgrades: make deb VERSION=0.1.1
+	if [ -n '$(VERSION)' ]; then sed -i '1s/(.*)/($(VERSION))/' debian/changelog; fi
+	ILB_SOURCES='$(CURDIR)' BUILT='$(abspath $(BUILT))' debian/rules binary
+	ls -1 '$(abspath $(DEB))'/*.deb
 
 lab-clean: ## remove what `make demo KEEP=1` and killed test runs left (needs root)
 	@if [ -x target/release/ilb-lab ]; then target/release/ilb-lab clean; else cargo run --locked --release -q -p ilb-tests --bin ilb-lab -- clean; fi

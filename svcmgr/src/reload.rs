@@ -68,7 +68,9 @@ impl Reload {
         self.running.manager = new.manager;
         self.running.limits = new.limits;
         match changed[..] {
-            [] => tracing::info!("settings read anew; nothing that can change while we run is different"),
+            [] => tracing::info!(
+                "settings read anew; nothing that can change while we run is different"
+            ),
             _ => tracing::info!("settings in force now: {}", changed.join(", ")),
         }
         if !restart.is_empty() {

@@ -243,9 +243,7 @@ pub(crate) fn remove_all(pin_dir: &Path) -> Result<(), Error> {
             remove_directory(&path)?;
         }
     }
-    // SAFETY: plain system call.
-    let we = unsafe { libc::geteuid() };
-    if fs::metadata(pin_dir).is_ok_and(|found| found.uid() != we) {
+    if fs::metadata(pin_dir).is_ok_and(|found| found.uid() != sys::effective_user()) {
         return Ok(());
     }
     match fs::remove_dir(pin_dir) {

@@ -301,6 +301,12 @@ pub fn interface_name(index: u32) -> io::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
+/// The user that we act as.
+pub fn effective_user() -> u32 {
+    // SAFETY: the call has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Whether a BPF file system holds this path.
 pub fn is_bpf_file_system(path: &Path) -> io::Result<bool> {
     let path = c_path(path)?;

@@ -42,7 +42,7 @@ pub enum BusError {
     NameTaken,
     /// The name is refused.
     #[error(
-        "the bus does not let us have the name {BUS_NAME}: {0}; is /usr/share/dbus-1/system.d/{BUS_NAME}.conf installed, and do we run as root?"
+        "the bus does not let us have the name {BUS_NAME}: {0}; is /usr/share/dbus-1/system.d/{BUS_NAME}.conf installed, and do we run as root or as the user ilb?"
     )]
     NameRefused(zbus::Error),
 }

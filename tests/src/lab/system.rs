@@ -43,7 +43,6 @@ impl System {
         system.write("/etc/ilb/ilb.toml", SETTINGS);
         system.run("systemd-sysusers").ok();
         system.run("systemd-tmpfiles --create ilb.conf").ok();
-        system.run("systemctl reload dbus").ok();
         system
     }
 
@@ -55,7 +54,13 @@ impl System {
         let mut command = lab.at("lb").command("unshare");
         command
             .args([
-                "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child=SIGKILL",
+                "--mount",
+                "--pid",
+                "--ipc",
+                "--uts",
+                "--cgroup",
+                "--fork",
+                "--kill-child=SIGKILL",
             ])
             .arg(sources().join("tests/src/lab/system.sh"))
             .arg(&directory)
@@ -84,7 +89,9 @@ impl System {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.init.to_string()])
-            .args(["--mount", "--pid", "--ipc", "--uts", "--net", "--cgroup", "--root", "--wd"])
+            .args([
+                "--mount", "--pid", "--ipc", "--uts", "--net", "--cgroup", "--root", "--wd",
+            ])
             .arg(program);
         command
     }
@@ -141,6 +148,25 @@ impl System {
         pid.parse().expect("a process id")
     }
 
+    /// The number by which this machine knows a process of the system.
+    #[track_caller]
+    pub fn outside(&self, pid: u32) -> u32 {
+        let processes = std::fs::read_dir("/proc")
+            .expect("/proc is there")
+            .flatten();
+        let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let space = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = space(self.init);
+        let found = numbers.find(|outside| {
+            let status = std::fs::read_to_string(format!("/proc/{outside}/status"));
+            let status = status.unwrap_or_default();
+            let inside = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            space(*outside) == ours
+                && inside.and_then(|list| list.split_whitespace().last()) == Some(&pid.to_string())
+        });
+        found.unwrap_or_else(|| panic!("the system has no process {pid}"))
+    }
+
     /// Starts ilb and waits until manager and fast path are in step.
     #[track_caller]
     pub fn start_ilb(&self) {
@@ -186,9 +212,11 @@ fn first_child_named(of: u32, name: &str) -> Option<u32> {
         return Some(of);
     }
     let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
-    let mut children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let mut children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
     children.find_map(|child| first_child_named(child, name))
 }
 
 /// Everything where it is by default. A lab may lock only 8 MiB of memory: few frames.
-const SETTINGS: &str = "[fastpath]\ninterfaces = [\"eth0\", \"eth1\"]\ntable-size = 65536\nring-size = 256\nframes = 512\n";
+pub const SETTINGS: &str = "[fastpath]\ninterfaces = [\"eth0\", \"eth1\"]\ntable-size = 65536\nring-size = 128\nframes = 256\n";

@@ -47,8 +47,8 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "dev/$device"
 done
 mkdir dev/net dev/pts dev/shm
-touch dev/net/tun
-mount --bind /dev/net/tun dev/net/tun
+# For everybody, as udev makes it.
+mknod -m 0666 dev/net/tun c 10 200
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
