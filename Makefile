@@ -140,6 +140,7 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	place '$(PREFIX)/share/dbus-1/system-services' 0644 packaging/dbus/*.service
 	place '$(PREFIX)/share/dbus-1/interfaces' 0644 packaging/dbus/interfaces/*.xml
 	place '$(PREFIX)/share/polkit-1/actions' 0644 packaging/polkit/*.policy
+	place '$(PREFIX)/share/doc/ilb/examples' 0644 packaging/grafana/ilb.json packaging/prometheus/ilb.rules.yml
 	place '$(PREFIX)/share/doc/ilb' 0644 README.md docs/*.md LICENSE-*
 	place '$(PREFIX)/share/doc/ilb/examples' 0644 packaging/examples/*.toml
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man8'

@@ -15,6 +15,10 @@ packages=(
     polkitd libglib2.0-bin python3-dbus python3-gi
     # command line: the shells that complete it
     zsh fish
+    # the package, and who looks through it
+    debhelper lintian
+    # metrics as others read them (promtool, too: see below)
+    python3-prometheus-client
     # benchmarks: the competition, and a counter of instructions
     nftables valgrind
     # durability: writes that fail
@@ -54,6 +58,17 @@ if [ ${#missing[@]} -gt 0 ]; then
     if [ ${#services[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
         systemctl disable "${services[@]}"
     fi
+fi
+
+# Prometheus's own judgement of metrics and alerts is one program of its package, whose service nobody wants here.
+tools=${CARGO_TARGET_DIR:-$(dirname "$0")/../target}/tools
+if [ ! -x "$tools/promtool" ]; then
+    echo "fetching promtool from the Debian package prometheus"
+    scratch=$(mktemp -d)
+    (cd "$scratch" && apt-get download -q prometheus && dpkg --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool)
+    mkdir -p "$tools"
+    mv "$scratch/usr/bin/promtool" "$tools/promtool"
+    rm -rf "$scratch"
 fi
 
 if ! command -v cargo >/dev/null; then

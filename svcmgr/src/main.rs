@@ -15,6 +15,7 @@ mod dataplane;
 mod dbus;
 mod history;
 mod manager;
+mod metrics;
 mod pending;
 mod reload;
 mod retired;

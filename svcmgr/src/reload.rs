@@ -64,7 +64,9 @@ impl Reload {
             return false;
         }
         let changed = self.running.different(&new, &["manager", "limits"]);
-        let restart = self.running.different(&new, &["node", "fastpath"]);
+        let restart = self
+            .running
+            .different(&new, &["node", "fastpath", "metrics"]);
         self.running.manager = new.manager;
         self.running.limits = new.limits;
         match changed[..] {

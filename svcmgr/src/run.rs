@@ -1,6 +1,7 @@
 //! From start to stop: opens what the manager needs, runs it, and ends it in order.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::checks::{self, Checks};
 use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
+use crate::metrics;
 use crate::reload::{self, Reload};
 use crate::state::State;
 use crate::store::lock::Lock;
@@ -40,6 +42,16 @@ pub enum RunError {
     /// The bus cannot be used.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The endpoint for metrics cannot be had.
+    #[error(
+        "cannot listen on {address} for metrics: {source}; correct listen in section [metrics] of the settings"
+    )]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// Addresses cannot be taken off.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -141,10 +153,10 @@ async fn serve<D: DataPlane, A: Addresses>(
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
-    // A service has a folder of its own for this.
-    let scratch = std::env::var_os("RUNTIME_DIRECTORY")
+    // As a service we have a folder of our own: the runtime directory is the fast path's, who is another user.
+    let own = std::env::var_os("RUNTIME_DIRECTORY")
         .map_or_else(|| settings.node.runtime_dir.clone(), PathBuf::from);
-    let place = Place::new(&settings.database(), &settings.snapshots(), &scratch);
+    let place = Place::new(&settings.database(), &settings.snapshots(), &own);
     let content = open_store(Arc::new(place), &settings.snapshots()).await?;
     let (connection, gate) = dbus::connect().await?;
     let (manager, handle) = Manager::new(Start {
@@ -158,10 +170,16 @@ async fn serve<D: DataPlane, A: Addresses>(
         dataplane,
         addresses,
         checks,
-        memory: Some(Memory::new(&settings.health_memory())),
+        memory: Some(Memory::new(&own.join("health.json"))),
         live: reload::live(settings),
+        statistics: Some(settings.node.state_dir.join("statistics.json")),
         interfaces: settings.fastpath.interfaces.clone(),
     });
+    if let Some(address) = settings.metrics.listen {
+        let per_server = settings.metrics.per_server;
+        let listening = metrics::listen(address, per_server, handle.clone()).await;
+        listening.map_err(|source| RunError::Metrics { address, source })?;
+    }
     let publisher = dbus::serve(&connection, &gate, &handle).await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut manager = tokio::spawn(manager.run(publisher, async {

@@ -22,6 +22,7 @@ pub mod describe;
 pub mod error;
 mod fastpath_description;
 mod health;
+mod ledger_file;
 mod questions;
 mod recovery;
 mod restore;
@@ -35,6 +36,7 @@ pub mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,10 +62,12 @@ use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store};
 use change::Change;
 use error::ManagerError;
+use ledger_file::LedgerFile;
 use libilb::history::Report;
 use recovery::Recovery;
 use snapshot_writer::SnapshotWriter;
 use statistics::Ledger;
+pub use statistics::Numbers;
 use view::View;
 
 /// How long addresses may be other than they should be when their correction failed, or nobody was told of a change.
@@ -117,6 +121,11 @@ pub enum Command {
     Statistics {
         /// All of them.
         reply: oneshot::Sender<stats::Statistics>,
+    },
+    /// All sums of this moment, for machines.
+    Numbers {
+        /// All of them.
+        reply: oneshot::Sender<Numbers>,
     },
     /// Configuration and state of this moment.
     Describe {
@@ -194,6 +203,14 @@ impl ManagerHandle {
     /// [`ManagerError::Stopping`].
     pub async fn statistics(&self) -> Result<stats::Statistics, ManagerError> {
         self.ask(|reply| Command::Statistics { reply }).await
+    }
+
+    /// All sums of this moment, for machines.
+    ///
+    /// # Errors
+    /// [`ManagerError::Stopping`].
+    pub async fn numbers(&self) -> Result<Numbers, ManagerError> {
+        self.ask(|reply| Command::Numbers { reply }).await
     }
 
     /// Configuration and state of this moment.
@@ -290,6 +307,8 @@ pub struct Start<D, A> {
     pub memory: Option<Memory>,
     /// Settings of the node that may change.
     pub live: Live,
+    /// Where counters are kept over restarts; `None` to begin at zero each time.
+    pub statistics: Option<PathBuf>,
     /// The fast path's interfaces, in its order.
     pub interfaces: Vec<String>,
 }
@@ -316,6 +335,7 @@ pub struct Manager<D, A> {
     book: Book,
     link: Link,
     ledger: Ledger,
+    ledger_file: Option<LedgerFile>,
     /// How often in a row a retired item had no connections.
     idle: BTreeMap<RetiredKey, u32>,
     /// When the change that waits for its confirmation is taken back.
@@ -342,6 +362,12 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     pub fn new(start: Start<D, A>) -> (Manager<D, A>, ManagerHandle) {
         let (sender, commands) = mpsc::channel(QUEUE);
         let degraded = start.store.is_none();
+        let kept = start.statistics.as_deref().map(LedgerFile::open);
+        let (ledger_file, kept) = kept.unzip();
+        let mut ledger = kept.unwrap_or_default();
+        if ledger.created == 0 {
+            ledger.created = ledger_file::now();
+        }
         let (view, viewer) = watch::channel(Arc::new(View::default()));
         let mut manager = Manager {
             link: Link {
@@ -376,7 +402,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             book: start.memory.as_ref().map(Memory::load).unwrap_or_default(),
             memory: start.memory,
             checks: start.checks,
-            ledger: Ledger::default(),
+            ledger,
+            ledger_file,
             idle: BTreeMap::new(),
             confirm_by: None,
             commands,
@@ -422,6 +449,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 () = sleep_until(confirm_by.unwrap_or(supervision)), if confirm_by.is_some() => {
                     self.not_confirmed().await;
                 }
+                () = sleep_until(self.ledger_file.as_ref().map_or(supervision, LedgerFile::due)),
+                    if self.ledger_file.is_some() => self.keep_ledger().await,
                 () = sleep_until(supervision), if supervise => {
                     self.supervise().await;
                     supervision = Instant::now() + SUPERVISION;
@@ -431,6 +460,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 }
             }
             self.publish(&mut publisher).await;
+        }
+        self.read_statistics().await;
+        if let Some(file) = self.ledger_file {
+            file.finish(&self.ledger).await;
         }
         if let Some(snapshots) = self.snapshots {
             snapshots.finish().await;
@@ -512,6 +545,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 let _ = reply.send(());
             }
             Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
+            Command::Numbers { reply } => {
+                self.read_statistics().await;
+                // A caller that has gone away does not need them.
+                let _ = reply.send(self.ledger.numbers());
+            }
             Command::Describe { reply } => {
                 self.read_statistics().await;
                 let present = self.present_addresses().await;
@@ -522,6 +560,15 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     present.as_ref(),
                 )));
             }
+        }
+    }
+
+    /// Keeps the counters, so that they go on after a restart.
+    async fn keep_ledger(&mut self) {
+        let began = Instant::now();
+        self.read_statistics().await;
+        if let Some(file) = &mut self.ledger_file {
+            file.write(&self.ledger, began.elapsed());
         }
     }
 
@@ -662,6 +709,6 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.link.peer = None;
         self.link.given = None;
         self.idle.clear();
-        self.ledger.close_page();
+        self.ledger.close();
     }
 }

@@ -6,34 +6,85 @@ use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_node::control::{Counters, Statistics};
 use libilb::model::Configuration;
 use libilb::stats::{self, Counter, Entry, drop_counter};
+use serde::{Deserialize, Serialize};
 
 use crate::retired::Retired;
 
 /// Whose counters: a rule with server 0, or a server within a rule.
 type Place = (RuleId, ServerId);
 
-/// The last that each fast path said, added up since the manager started.
-#[derive(Debug, Default)]
+/// The last that each fast path said, added up. Kept in a file over restarts of the manager: see
+/// [`LedgerFile`](super::ledger_file::LedgerFile).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Ledger {
+    /// Since when it counts, in seconds of the Unix clock.
+    pub created: u64,
+    /// [`Statistics::start_id`] of the fast path whose page is `now`.
     start_id: u64,
-    /// Of the present fast path.
+    /// Of the present fast path, or of the last one.
     now: Page,
     /// Of those before it, as of the last time that they were asked.
     before: Page,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Page {
     totals: Counters,
     drops: BTreeMap<String, u64>,
+    #[serde(with = "as_list")]
     places: BTreeMap<Place, Counters>,
+}
+
+/// Keys of JSON's objects are words; ours are pairs of numbers.
+mod as_list {
+    use super::{BTreeMap, Counters, Place};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(
+        places: &BTreeMap<Place, Counters>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(places)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Place, Counters>, D::Error> {
+        Ok(Vec::<(Place, Counters)>::deserialize(deserializer)?
+            .into_iter()
+            .collect())
+    }
+}
+
+/// The sums of one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Numbers {
+    /// Since when they count, in seconds of the Unix clock.
+    pub created: u64,
+    /// The node.
+    pub totals: Counters,
+    /// Packets dropped by reason.
+    pub drops: BTreeMap<String, u64>,
+    places: BTreeMap<Place, Counters>,
+}
+
+impl Numbers {
+    /// The counters of a rule (server 0) or of a server within a rule.
+    pub fn of(&self, rule: RuleId, server: ServerId) -> Counters {
+        self.places
+            .get(&(rule, server))
+            .copied()
+            .unwrap_or_default()
+    }
 }
 
 impl Ledger {
     /// Takes what the fast path counted.
     pub fn enter(&mut self, statistics: &Statistics) {
         if statistics.start_id != self.start_id {
-            self.close_page();
+            self.turn_page();
             self.start_id = statistics.start_id;
         }
         let mut places = BTreeMap::new();
@@ -50,18 +101,44 @@ impl Ledger {
         };
     }
 
-    /// The fast path is gone: what it had open, it has no longer.
-    pub fn close_page(&mut self) {
+    /// The fast path is gone: what it had open, it has no longer. It may be the same one that comes back, with what it
+    /// has counted so far.
+    pub fn close(&mut self) {
+        self.now.totals = self.now.totals.without_gauges();
+        for counters in self.now.places.values_mut() {
+            *counters = counters.without_gauges();
+        }
+    }
+
+    /// Another fast path has begun to count.
+    fn turn_page(&mut self) {
+        self.close();
         let page = std::mem::take(&mut self.now);
-        self.before.totals.add(&page.totals.without_gauges());
+        self.before.totals.add(&page.totals);
         for (label, count) in page.drops {
             *self.before.drops.entry(label).or_default() += count;
         }
         for (place, counters) in page.places {
-            let sum = self.before.places.entry(place).or_default();
-            sum.add(&counters.without_gauges());
+            self.before.places.entry(place).or_default().add(&counters);
         }
-        self.start_id = 0;
+    }
+
+    /// All sums.
+    pub fn numbers(&self) -> Numbers {
+        let mut sums = Numbers {
+            created: self.created,
+            totals: self.before.totals,
+            drops: self.before.drops.clone(),
+            places: self.before.places.clone(),
+        };
+        sums.totals.add(&self.now.totals);
+        for (label, count) in &self.now.drops {
+            *sums.drops.entry(label.clone()).or_default() += count;
+        }
+        for (place, counters) in &self.now.places {
+            sums.places.entry(*place).or_default().add(counters);
+        }
+        sums
     }
 
     /// Forgets rules that are gone for good.
@@ -188,13 +265,42 @@ mod tests {
         ledger.enter(&statistics(8, 1, 1));
         let sum = ledger.counters(1, 0);
         assert_eq!((sum.packets, sum.connections_open), (16, 1));
-        ledger.close_page();
+        ledger.close();
         let sum = ledger.counters(1, 1);
         assert_eq!((sum.packets, sum.connections_open), (16, 0));
         let report = ledger.report(&Configuration::default());
         let node = report.get("", "").unwrap();
         assert_eq!(node.get(Counter::PacketsForwarded), 16);
         assert_eq!(node.drops().collect::<Vec<_>>(), [("malformed", 16)]);
+    }
+
+    #[test]
+    fn a_fast_path_that_was_only_out_of_sight_is_not_counted_twice() {
+        let mut ledger = Ledger::default();
+        ledger.enter(&statistics(7, 10, 3));
+        ledger.close();
+        ledger.enter(&statistics(7, 12, 3));
+        assert_eq!(ledger.counters(1, 0).packets, 12);
+        assert_eq!(ledger.numbers().totals.packets, 12);
+    }
+
+    #[test]
+    fn a_ledger_goes_on_after_it_was_kept_in_a_file() {
+        let mut ledger = Ledger::default();
+        ledger.enter(&statistics(7, 10, 3));
+        ledger.enter(&statistics(8, 5, 2));
+        let text = serde_json::to_string(&ledger).unwrap();
+        // The same fast path, and another one.
+        for (start_id, packets, expected) in [(8, 6, 16), (9, 1, 16)] {
+            let mut kept: Ledger = serde_json::from_str(&text).unwrap();
+            assert_eq!(kept, ledger);
+            kept.enter(&statistics(start_id, packets, 1));
+            let numbers = kept.numbers();
+            assert_eq!(numbers.totals.packets, expected, "{start_id}");
+            assert_eq!(numbers.of(1, 1).packets, expected);
+            assert_eq!(numbers.of(1, 1).connections_open, 1);
+            assert_eq!(numbers.drops["malformed"], expected);
+        }
     }
 
     #[test]

@@ -218,6 +218,7 @@ impl Bench {
                 manage_addresses: true,
                 limits: Limits::default(),
             },
+            statistics: None,
             interfaces: vec!["eth0".into(), "eth1".into()],
         });
         let (stop, stopped) = oneshot::channel::<()>();

@@ -15,6 +15,8 @@ export ROOT=$directory/root
 
 # What this machine has of ilb and of users is not what is tested.
 rm -rf "$ROOT/etc/ilb" "$ROOT/var/lib/ilb" "$ROOT/usr/lib/ilb" "$ROOT/run/ilb"
+# A machine that builds may forbid packages to start services; here they shall.
+rm -f "$ROOT/usr/sbin/policy-rc.d"
 if [ $# -gt 0 ]; then "$@"; fi
 
 # Nothing that would touch the machine: its clock, its devices, its other networks, its sysctls.

@@ -21,6 +21,7 @@ impl Settings {
             node,
             fastpath,
             manager,
+            metrics,
             limits,
         } = self;
         macro_rules! entries {
@@ -41,6 +42,8 @@ impl Settings {
             "fastpath", "frames", fastpath.frames;
             "fastpath", "busy-poll", fastpath.busy_poll;
             "manager", "manage-addresses", manager.manage_addresses;
+            "metrics", "listen", metrics.listen;
+            "metrics", "per-server", metrics.per_server;
             "limits", "new-flows-per-second", limits.new_flows_per_second;
             "limits", "icmp-errors-per-second", limits.icmp_errors_per_second;
             "limits", "embryonic-percent", limits.embryonic_percent;

@@ -8,6 +8,7 @@ mod suggest;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ilb_forwarder::spec::Limits;
@@ -38,6 +39,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("manager", &["manage-addresses"]),
+    ("metrics", &["listen", "per-server"]),
     (
         "limits",
         &[
@@ -61,6 +63,8 @@ pub struct Settings {
     pub fastpath: Fastpath,
     /// Section `[manager]`.
     pub manager: Manager,
+    /// Section `[metrics]`.
+    pub metrics: Metrics,
     /// Section `[limits]`: what the node as a whole lets in. Read by the manager, which passes it on with the rules.
     pub limits: Limits,
 }
@@ -103,6 +107,15 @@ pub struct Fastpath {
 pub struct Manager {
     /// `manage-addresses`, default true: whether VIPs and proxy-src addresses are put on interfaces.
     pub manage_addresses: bool,
+}
+
+/// Section `[metrics]`: the endpoint for Prometheus and its like. Read by the manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `listen`, an address and a port such as `127.0.0.1:9749`, or `off`, the default.
+    pub listen: Option<SocketAddr>,
+    /// `per-server`, default true: whether every server of every rule has lines of its own.
+    pub per_server: bool,
 }
 
 /// How many queues of each interface are served, one worker each.
@@ -207,6 +220,12 @@ impl Settings {
             manage_addresses: reader.boolean(&section, "manage-addresses", true),
         };
 
+        let section = reader.section(&table, "metrics");
+        let metrics = Metrics {
+            listen: reader.listen(&section, "listen"),
+            per_server: reader.boolean(&section, "per-server", true),
+        };
+
         let section = reader.section(&table, "limits");
         let default = Limits::default();
         let mut limit = |key, range, default| reader.integer(&section, key, range, default);
@@ -285,6 +304,7 @@ impl Settings {
             node,
             fastpath,
             manager,
+            metrics,
             limits,
         };
         let length = settings.control_socket().as_os_str().len();
@@ -303,11 +323,6 @@ impl Settings {
     /// The Unix socket on which the fast path takes its configuration: `<runtime-dir>/fastpath.sock`.
     pub fn control_socket(&self) -> PathBuf {
         self.node.runtime_dir.join("fastpath.sock")
-    }
-
-    /// Where the manager keeps what health checks found, for its own restart: `<runtime-dir>/health.json`.
-    pub fn health_memory(&self) -> PathBuf {
-        self.node.runtime_dir.join("health.json")
     }
 
     /// The shared file that holds the connection table: `<runtime-dir>/connections`.

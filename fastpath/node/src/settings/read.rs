@@ -1,5 +1,6 @@
 //! Takes values out of a parsed TOML text, notes every mistake with its place, and goes on with a default.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -269,6 +270,25 @@ impl<'t> Reader<'t> {
                 default
             }
         }
+    }
+
+    /// An address and a port to listen on, if there is one.
+    pub(super) fn listen(&mut self, section: &Section<'_, '_>, key: &str) -> Option<SocketAddr> {
+        let value = section.value(key)?;
+        let text = value.get_ref().as_str();
+        if text == Some("off") {
+            return None;
+        }
+        let address = text.and_then(|text| text.parse().ok());
+        let address = address.filter(|address: &SocketAddr| address.port() != 0);
+        if address.is_none() {
+            let message = format!(
+                "{} is not allowed; allowed are \"off\" and an address with a port from 1 to 65535, such as \"127.0.0.1:9749\" or \"[::1]:9749\"",
+                describe(value.get_ref())
+            );
+            self.mistake_at(section, key, &message);
+        }
+        address
     }
 
     /// `"all"` or a number of queues.

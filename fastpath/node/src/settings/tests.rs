@@ -52,6 +52,9 @@ fn every_key_is_read() {
         busy-poll = true
         [manager]
         manage-addresses = false
+        [metrics]
+        listen = "[::1]:9749"
+        per-server = false
         "#,
     )
     .unwrap();
@@ -69,6 +72,13 @@ fn every_key_is_read() {
         }
     );
     assert!(!settings.manager.manage_addresses);
+    assert_eq!(
+        settings.metrics,
+        Metrics {
+            listen: Some("[::1]:9749".parse().unwrap()),
+            per_server: false,
+        }
+    );
     assert_eq!(settings.control_socket(), Path::new("/tmp/r/fastpath.sock"));
     assert_eq!(settings.table_file(), Path::new("/tmp/r/connections"));
     assert_eq!(settings.database(), Path::new("/tmp/s/db"));
@@ -95,7 +105,7 @@ busy-poll = "yes"
 manage-adresses = true
 "#;
     let expected = [
-        "line 1, column 2: unknown section [nod]; sections are node, fastpath, manager and limits; did you mean \"node\"?",
+        "line 1, column 2: unknown section [nod]; sections are node, fastpath, manager, metrics and limits; did you mean \"node\"?",
         "line 3, column 13: node.state-dir: \"var/lib/ilb\" is not allowed; allowed is an absolute path such as \"/var/lib/ilb\"",
         "line 4, column 1: node.table-size: unknown key; allowed are runtime-dir, state-dir and bpf-dir; table-size belongs in [fastpath]",
         "line 6, column 23: fastpath.interfaces: \"a b\" is not the name of an interface; allowed are 1 to 15 bytes without spaces, '/' and ':', not \".\" or \"..\"",
@@ -158,7 +168,7 @@ fn single_mistakes_have_their_message() {
         ),
         (
             format!("queues = 1\n{}", with_fastpath("")),
-            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath, manager and limits; queues belongs in [fastpath]",
+            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath, manager, metrics and limits; queues belongs in [fastpath]",
         ),
         (
             format!("node = 1\n{}", with_fastpath("")),
@@ -219,4 +229,24 @@ fn load_names_the_file() {
         )),
         "{error}"
     );
+}
+
+#[test]
+fn an_endpoint_has_an_address_and_a_port_or_is_off() {
+    let with = |listen: &str| with_fastpath(&format!("[metrics]\nlisten = {listen}"));
+    let off = Settings::parse(&with("\"off\"")).unwrap();
+    assert_eq!(off.metrics.listen, None);
+    for wrong in [
+        "\"127.0.0.1\"",
+        "\"127.0.0.1:0\"",
+        "\"lo:9749\"",
+        "9749",
+        "\"on\"",
+    ] {
+        let said = messages(&with(wrong)).join("\n");
+        assert!(
+            said.contains("metrics.listen") && said.contains("an address with a port"),
+            "{said}"
+        );
+    }
 }
