@@ -189,11 +189,7 @@ const MISTAKES: &[(&str, i32, &[&str])] = &[
         1,
         &["health check", "`h`"],
     ),
-    (
-        "create-healthcheck -h hc-test=tpc h",
-        2,
-        &["tpc", "tcp"],
-    ),
+    ("create-healthcheck -h hc-test=tpc h", 2, &["tpc", "tcp"]),
     (
         "create-healthcheck -h hc-test=tcp,hc-interval=soon h",
         2,

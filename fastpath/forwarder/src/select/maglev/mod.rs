@@ -77,6 +77,9 @@ struct Walker {
 /// Rounds that are played between two looks at who has a turn in them at all.
 const BLOCK: u64 = 64;
 
+/// Free slots from which on it is cheaper to calculate who comes first than to walk. Below 256.
+const FINISH: u32 = 64;
+
 impl Maglev {
     /// Makes a table.
     ///
@@ -211,6 +214,11 @@ fn race_evenly<T: Copy>(walkers: &[Walker], slots: &mut [T], slot: impl Fn(u32) 
     let mut steps: Vec<(u32, u32)> = walkers.iter().map(|w| (w.place, w.skip)).collect();
     let mut wants: Vec<(u32, u32)> = walkers.iter().map(|w| (w.wants, w.candidate)).collect();
     while !steps.is_empty() {
+        let free: u32 = wants.iter().map(|&(wants, _)| wants).sum();
+        if free <= FINISH {
+            finish(&steps, &mut wants, &taken, slots, slot);
+            return;
+        }
         for _ in 0..BLOCK {
             for (at, (place, skip)) in steps.iter_mut().enumerate() {
                 let here = *place as usize;
@@ -235,6 +243,55 @@ fn race_evenly<T: Copy>(walkers: &[Walker], slots: &mut [T], slot: impl Fn(u32) 
         });
         wants.retain(|&(wants, _)| wants > 0);
     }
+}
+
+/// Fills the last free slots as the race would have gone on, without walking: the fewer of them there are, the longer the
+/// walk to one, and nearly half of all turns would be for the last few. A walker comes to a slot in the turn that solves
+/// `place + turn * skip = slot` modulo the size, which is a prime.
+fn finish<T: Copy>(
+    steps: &[(u32, u32)],
+    wants: &mut [(u32, u32)],
+    taken: &[u64],
+    slots: &mut [T],
+    slot: impl Fn(u32) -> T,
+) {
+    let size = slots.len() as u32;
+    let mut free: Vec<Option<u32>> = Vec::new();
+    for (first, word) in (0..size).step_by(64).zip(taken) {
+        let mut bits = !word;
+        while bits != 0 {
+            free.push(Some(first + bits.trailing_zeros()).filter(|&slot| slot < size));
+            bits &= bits - 1;
+        }
+    }
+    // Turn, walker and slot in one number, by which they are sorted: there are few of the last two.
+    let mut turns: Vec<u64> = Vec::with_capacity(free.len() * steps.len());
+    for (at, &(place, skip)) in (0u64..).zip(steps) {
+        let inverse = inverse(skip, size) as u64;
+        let turn = |to: u32| (to + size - place) as u64 * inverse % size as u64;
+        let way = |(index, to): (u64, &Option<u32>)| to.map(|to| turn(to) << 16 | at << 8 | index);
+        turns.extend((0u64..).zip(&free).filter_map(way));
+    }
+    turns.sort_unstable();
+    for turn in turns {
+        let (wants, candidate) = &mut wants[(turn >> 8 & 0xff) as usize];
+        if *wants > 0
+            && let Some(to) = free[(turn & 0xff) as usize].take()
+        {
+            *wants -= 1;
+            slots[to as usize] = slot(*candidate);
+        }
+    }
+}
+
+/// The number by which `of` has to be multiplied for 1, modulo `prime`: Euclid's algorithm, extended.
+fn inverse(of: u32, prime: u32) -> u32 {
+    let (mut a, mut b) = ((prime, 0i64), (of, 1i64));
+    while b.0 > 1 {
+        let quotient = a.0 / b.0;
+        (a, b) = (b, (a.0 % b.0, a.1 - quotient as i64 * b.1));
+    }
+    b.1.rem_euclid(prime as i64) as u32
 }
 
 /// Fills the slots.
@@ -351,7 +408,15 @@ mod tests {
 
     #[test]
     fn the_short_way_for_equal_weights_makes_the_same_table() {
-        for (n, size) in [(1, 251), (2, 509), (7, 251), (250, 1021), (1000, FULL_SIZE)] {
+        for (n, size) in [
+            (1, 251),
+            (2, 509),
+            (7, 251),
+            (40, 41),
+            (250, 1021),
+            (3, SMALL_SIZE),
+            (1000, FULL_SIZE),
+        ] {
             let servers = equal(1..=n).servers;
             let [mut evenly, mut by_weight] =
                 [vec![u32::MAX; size as usize], vec![0; size as usize]];
@@ -360,6 +425,16 @@ mod tests {
                 candidate
             });
             assert_eq!(evenly, by_weight, "{n} servers, {size} slots");
+        }
+    }
+
+    #[test]
+    fn inverses() {
+        for prime in [251, SMALL_SIZE, FULL_SIZE, 70_001] {
+            for of in (1..prime).step_by(37).chain([prime - 1]) {
+                let product = of as u64 * inverse(of, prime) as u64;
+                assert_eq!(product % prime as u64, 1, "{of} modulo {prime}");
+            }
         }
     }
 
