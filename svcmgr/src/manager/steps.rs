@@ -14,7 +14,7 @@ use super::recovery::Failure;
 use crate::addresses::{self, AddressError, Addresses, Plan};
 use crate::author::Author;
 use crate::compile;
-use crate::dataplane::{DataPlane, unexpected};
+use crate::dataplane::DataPlane;
 use crate::history::Entry;
 use crate::pending::Pending;
 use crate::retired::RetiredKey;
@@ -211,87 +211,6 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
         }
         removed
-    }
-
-    /// Gives the fast path the present state. `Ok(false)` when it is not there or does not answer.
-    ///
-    /// # Errors
-    /// Its words when it refuses.
-    pub(super) async fn push(&mut self) -> Result<bool, String> {
-        if self.link.peer.is_none() {
-            return Ok(false);
-        }
-        let generation = self.state.generation;
-        // A difference, if that means anything to it; otherwise everything.
-        let mut answer = None;
-        if let Some(given) = self.link.given.take().filter(|_| !self.link.doubtful) {
-            let change = compile::change(&given, &self.state, &self.surroundings);
-            let said = self.dataplane.request(Request::Change(change)).await;
-            match said {
-                Ok(Response::Gap { generation }) => tracing::warn!(
-                    "the fast path forwards by generation {generation} instead of {}: it gets everything anew",
-                    given.state.generation
-                ),
-                Ok(Response::Error { message }) => {
-                    tracing::warn!("{message}: the fast path gets everything anew");
-                }
-                other => {
-                    if let Ok(Response::Rejected { .. }) = other {
-                        self.link.given = Some(given);
-                    }
-                    answer = Some(other);
-                }
-            }
-        }
-        let answer = match answer {
-            Some(answer) => answer,
-            None => {
-                let spec = compile::snapshot(&self.state, &self.surroundings);
-                self.dataplane.request(Request::Apply(spec)).await
-            }
-        };
-        match answer {
-            Ok(Response::Applied {
-                generation: applied,
-            }) if applied == generation => {
-                self.link.applied = generation;
-                self.link.doubtful = false;
-                self.link.given = Some(self.give());
-                Ok(true)
-            }
-            Ok(Response::Rejected { reason, .. }) => Err(reason),
-            Ok(other) => {
-                tracing::error!("{}", unexpected(&other));
-                Ok(false)
-            }
-            Err(error) => {
-                tracing::warn!("{error}; it gets the change when it is back");
-                self.link_lost();
-                Ok(false)
-            }
-        }
-    }
-
-    /// Makes a fast path that may be behind forward by the present state.
-    pub(super) async fn catch_up(&mut self) {
-        if self.link.peer.is_some() && self.link.applied > self.state.generation {
-            // Our numbers went back, as from a snapshot; the fast path must not take old for new.
-            let next = State {
-                generation: self.link.applied + 1,
-                ..self.state.clone()
-            };
-            let words = "numbered after what the fast path has seen".to_owned();
-            if let Err(error) = self.commit(next, Cause::own(words)).await {
-                tracing::error!("{error}");
-                return;
-            }
-        }
-        if !self.in_step()
-            && let Err(reason) = self.push().await
-        {
-            tracing::error!("the fast path refuses the present configuration: {reason}");
-        }
-        self.settle_addresses().await;
     }
 
     async fn plan(&mut self, state: &State) -> Result<Plan, AddressError> {

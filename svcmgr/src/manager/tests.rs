@@ -1,18 +1,26 @@
 //! The manager against a scripted fast path, scripted addresses and a store in memory: order, refusal, degradation.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use ilb_forwarder::spec::SnapshotSpec;
-use ilb_node::control::{Counters, RuleStatistics, ServerStatistics, Statistics};
+use ilb_forwarder::spec::{Limits, SnapshotSpec};
+use ilb_node::control::{
+    Counters, Hello, Request, Response, RuleStatistics, ServerStatistics, Statistics,
+};
 use libilb::ErrorKind;
 use libilb::describe::{Fastpath, Status};
 use libilb::model::RuleSettings;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::change::Change;
+use super::error::ManagerError;
 use super::*;
 use crate::addresses::{AddressError, Mark, Present};
-use crate::dataplane::LinkError;
+use crate::author::Author;
+use crate::dataplane::{Event, LinkError};
 use crate::store::StoreError;
 
 mod health;

@@ -5,8 +5,8 @@ use libilb::health::{HealthState, Weight};
 use libilb::model::HealthCheckSettings;
 
 use super::*;
-use crate::checks::News;
 use crate::checks::memory::Memory;
+use crate::checks::{News, Order};
 use crate::test_folder::TestFolder;
 
 fn check(name: &str, text: &str) -> Change {

@@ -1,0 +1,221 @@
+//! The manager at work: one thing after the other, and after each what there is to see is shown.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libilb::describe::Fastpath;
+use tokio::time::{Instant, sleep_until};
+
+use super::command::{Command, Live};
+use super::ledger_file::LedgerFile;
+use super::view::View;
+use super::{Manager, Publisher, describe};
+use crate::addresses::Addresses;
+use crate::dataplane::DataPlane;
+
+/// How long addresses may be other than they should be when their correction failed, or nobody was told of a change.
+const CORRECTION: Duration = Duration::from_secs(1);
+const INSPECTION: Duration = Duration::from_secs(60);
+
+/// How often retired rules and servers are looked after, while there are any.
+const SUPERVISION: Duration = Duration::from_secs(1);
+
+impl<D: DataPlane, A: Addresses> Manager<D, A> {
+    /// Works until `stop` resolves. Addresses and the fast path are left as they are, so that forwarding goes on.
+    pub async fn run<P: Publisher>(mut self, mut publisher: P, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        // What an earlier run has left behind goes even if no fast path ever comes.
+        self.settle_addresses().await;
+        self.watch_pending();
+        let mut inspection = Instant::now() + CORRECTION;
+        let mut supervision = Instant::now() + SUPERVISION;
+        loop {
+            let supervise = !self.state.retired.is_empty();
+            let recovery = self.recovery.due();
+            let confirm_by = self.confirm_by;
+            tokio::select! {
+                () = &mut stop => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle(command, &mut publisher).await,
+                    None => break,
+                },
+                event = self.dataplane.event() => self.link_changed(event).await,
+                news = self.checks.news() => self.learn(news).await,
+                () = self.addresses.changed() => inspection = self.inspect().await,
+                () = sleep_until(inspection) => inspection = self.inspect().await,
+                () = sleep_until(confirm_by.unwrap_or(supervision)), if confirm_by.is_some() => {
+                    self.not_confirmed().await;
+                }
+                () = sleep_until(self.ledger_file.as_ref().map_or(supervision, LedgerFile::due)),
+                    if self.ledger_file.is_some() => self.keep_ledger().await,
+                () = sleep_until(supervision), if supervise => {
+                    self.supervise().await;
+                    supervision = Instant::now() + SUPERVISION;
+                }
+                () = sleep_until(recovery.unwrap_or(supervision)), if recovery.is_some() => {
+                    self.recover().await;
+                }
+            }
+            self.publish(&mut publisher).await;
+        }
+        self.read_statistics().await;
+        if let Some(file) = self.ledger_file {
+            file.finish(&self.ledger).await;
+        }
+        if let Some(snapshots) = self.snapshots {
+            snapshots.finish().await;
+        }
+    }
+
+    /// Looks after the addresses, and says when to look again.
+    async fn inspect(&mut self) -> Instant {
+        let settled = self.settle_addresses().await;
+        Instant::now() + if settled { INSPECTION } else { CORRECTION }
+    }
+
+    async fn handle<P: Publisher>(&mut self, command: Command, publisher: &mut P) {
+        // A caller that has gone away does not need its answer.
+        match command {
+            Command::Change {
+                author,
+                change,
+                reply,
+            } => {
+                let result = self.change(&author, &change).await;
+                match &result {
+                    Ok(names) if names.is_empty() => {
+                        tracing::debug!("{author}: {change:?}: nothing to do")
+                    }
+                    Ok(names) => tracing::info!("{author}: {}: {names:?}", change.words()),
+                    Err(error) => tracing::info!("{author}: {}: refused: {error}", change.words()),
+                }
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Apply {
+                author,
+                document,
+                options,
+                reply,
+            } => {
+                let result = self.apply(&author, document, options).await;
+                match &result {
+                    Ok(report) if report.is_empty() => {
+                        tracing::debug!("{author}: apply: nothing to do")
+                    }
+                    Ok(report) => tracing::info!("{author}: apply: {:?}", report.names()),
+                    Err(error) => tracing::info!("{author}: apply: refused: {error}"),
+                }
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Confirm { author, reply } => {
+                let result = self.confirm().await;
+                tracing::info!("{author}: confirm: {result:?}");
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Revert { author, reply } => {
+                let result = self.revert(author.clone()).await;
+                tracing::info!("{author}: revert: {result:?}");
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Statistics { reply } => {
+                self.read_statistics().await;
+                drop(reply.send(self.ledger.report(&self.state.configuration)));
+            }
+            Command::Rollback {
+                author,
+                generation,
+                reply,
+            } => {
+                let result = self.rollback(author, generation).await;
+                self.publish(publisher).await;
+                drop(reply.send(result));
+            }
+            Command::Attend { settings, reply } => {
+                if let Some(settings) = settings {
+                    self.reload(settings).await;
+                }
+                // Whoever asked may have gone away.
+                let _ = reply.send(());
+            }
+            Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
+            Command::Numbers { reply } => {
+                self.read_statistics().await;
+                // A caller that has gone away does not need them.
+                let _ = reply.send(self.ledger.numbers());
+            }
+            Command::Describe { reply } => {
+                self.read_statistics().await;
+                let present = self.present_addresses().await;
+                drop(reply.send(describe::describe(
+                    &self.look(),
+                    &self.ledger,
+                    &self.database,
+                    present.as_ref(),
+                )));
+            }
+        }
+    }
+
+    /// Keeps the counters, so that they go on after a restart.
+    async fn keep_ledger(&mut self) {
+        let began = Instant::now();
+        self.read_statistics().await;
+        if let Some(file) = &mut self.ledger_file {
+            file.write(&self.ledger, began.elapsed());
+        }
+    }
+
+    async fn reload(&mut self, settings: Live) {
+        self.manage_addresses = settings.manage_addresses;
+        if self.surroundings.limits != settings.limits {
+            self.surroundings.limits = settings.limits;
+            // Limits change without a generation.
+            self.link.doubtful = true;
+        }
+        if self.store.is_some() {
+            self.catch_up().await;
+        }
+    }
+
+    async fn present_addresses(&mut self) -> Option<BTreeSet<IpAddr>> {
+        match self.addresses.present().await {
+            Ok(present) => Some(present.into_iter().map(|item| item.address).collect()),
+            Err(error) => {
+                tracing::warn!("{error}");
+                None
+            }
+        }
+    }
+
+    async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
+        let after = Arc::new(self.look());
+        let before = self.view.borrow().clone();
+        if before != after {
+            self.view.send_replace(after.clone());
+            publisher.publish(&before, &after).await;
+        }
+    }
+
+    /// What there is to see.
+    pub(super) fn look(&self) -> View {
+        View {
+            state: self.state.clone(),
+            health: self.health,
+            health_reason: self.health_reason.clone(),
+            fastpath: match self.link.peer {
+                None => Fastpath::Absent,
+                Some(_) if self.in_step() => Fastpath::Connected,
+                Some(_) => Fastpath::Behind,
+            },
+            fastpath_generation: self.link.applied,
+            book: self.book.clone(),
+        }
+    }
+}
