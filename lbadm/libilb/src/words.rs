@@ -67,10 +67,16 @@ pub fn parse<T: Copy>(list: &[Word<T>], field: &'static str, value: &str) -> Res
 /// The word that `value` was most probably meant to be: at most one mistake for every three letters, and at most
 /// three.
 pub fn nearest<'a>(value: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let value = value.to_ascii_lowercase();
-    let allowed = value.chars().count().div_ceil(3).min(3);
-    known
+    let letters = value.chars().count();
+    let allowed = letters.div_ceil(3).min(3);
+    // Most words need no closer look; and a value may be megabytes of spite.
+    let mut known = known
         .into_iter()
+        .filter(|word| word.chars().count().abs_diff(letters) <= allowed)
+        .peekable();
+    known.peek()?;
+    let value = value.to_ascii_lowercase();
+    known
         .map(|word| (distance(&value, &word.to_ascii_lowercase()), word))
         .filter(|&(distance, word)| distance <= allowed && distance < word.chars().count())
         .min_by_key(|&(distance, _)| distance)
@@ -118,6 +124,7 @@ mod tests {
         assert_eq!(nearest("hash_ip", known).as_deref(), Some("hash-ip"));
         assert_eq!(nearest("zebra", known), None);
         assert_eq!(nearest("x", ["d", "n", "h"]), None);
+        assert_eq!(nearest(&"hash-ip".repeat(1 << 20), known), None);
     }
 
     #[test]
