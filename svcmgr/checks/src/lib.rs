@@ -22,6 +22,7 @@ pub mod probe;
 pub mod random;
 pub mod schedule;
 pub mod target;
+mod wire;
 
 pub use engine::{Changed, Engine, Options};
 pub use outcome::{Outcome, Verdict};

@@ -13,7 +13,7 @@ mod tls;
 mod udp;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +23,12 @@ use libilb::rule::{Protocol, Topology};
 use tokio::time::Instant;
 
 use crate::outcome::{Failure, Outcome, Success, Verdict};
-use crate::target::Target;
+use crate::target::{Target, Via};
+use crate::wire;
 
+use self::socket::Way;
+
+pub use crate::wire::Wire;
 pub use ping::Pinger;
 pub use tls::Trust;
 
@@ -38,6 +42,8 @@ pub struct Tools {
     pub pinger: Pinger,
     /// Certificates that are trusted.
     pub trust: Trust,
+    /// The way to servers that hold the VIP themselves.
+    pub wire: Wire,
 }
 
 /// A health check that is ready for use: patterns are compiled once.
@@ -72,14 +78,10 @@ pub(crate) struct Circumstances {
     pub topology: Topology,
 }
 
-/// Tests a target at `place`: a ping first if the check wants one, then the test itself.
+/// Tests a target at `place`: a ping first if the check wants one, then the test itself. The ping before a test is for the
+/// server's own address whatever the way of the test is: it tells a server that is there from one that is not.
 pub async fn probe(target: &Target, plan: &Plan, place: SocketAddr, tools: &Tools) -> Outcome {
     let check = &*plan.check;
-    if target.via.is_some() {
-        let words = "tests by way of a link or tunnel cannot be made yet";
-        let failure = Failure::new(Layer::Local, Code::NotAsked, words);
-        return Outcome::new(check.test.kind(), Duration::ZERO, Err(failure));
-    }
     let timeout = check.timing.timeout.duration();
     if check.ping {
         let ping = tools.pinger.ping(place.ip(), check.source);
@@ -93,44 +95,97 @@ pub async fn probe(target: &Target, plan: &Plan, place: SocketAddr, tools: &Tool
             }
         }
     }
-    let source = check.source;
-    match &check.test {
-        Test::Ping => {
-            let ping = tools.pinger.ping(place.ip(), source);
-            timed(Kind::Ping, timeout, Layer::L3, ping).await
+    match (&check.test, target.via) {
+        // What they ask is not up to us.
+        (Test::Script(_) | Test::File(_), _) | (_, None) => {
+            test(target, plan, place, &Way::Routes(check.source), tools).await
         }
-        Test::Tcp => timed(Kind::Tcp, timeout, Layer::L4, tcp::probe(place, source)).await,
+        (_, Some(via)) => {
+            let began = Instant::now();
+            match through(target, via, place, check.source, tools, timeout).await {
+                Ok(path) => {
+                    let place = SocketAddr::new(target.vip, place.port());
+                    // A server on this very machine has the VIP as this machine has it.
+                    let way = path.map_or(Way::Routes(check.source), Way::Wire);
+                    test(target, plan, place, &way, tools).await
+                }
+                Err(failure) => Outcome::new(check.test.kind(), began.elapsed(), Err(failure)),
+            }
+        }
+    }
+}
+
+/// The way to the VIP by way of a server; none if the server is this machine.
+async fn through(
+    target: &Target,
+    via: Via,
+    place: SocketAddr,
+    source: Option<IpAddr>,
+    tools: &Tools,
+    timeout: Duration,
+) -> Result<Option<wire::Path>, Failure> {
+    let path = tools
+        .wire
+        .path(via, place.ip(), target.vip, source, timeout);
+    match tokio::time::timeout(timeout, path).await {
+        Ok(path) => path,
+        Err(_) => Err(Failure::new(
+            Layer::Local,
+            Code::NotAsked,
+            "the kernel did not say in time where the server is",
+        )),
+    }
+}
+
+/// The test itself.
+async fn test(
+    target: &Target,
+    plan: &Plan,
+    place: SocketAddr,
+    way: &Way,
+    tools: &Tools,
+) -> Outcome {
+    let check = &*plan.check;
+    let timeout = check.timing.timeout.duration();
+    match &check.test {
+        Test::Ping => match way {
+            Way::Routes(source) => {
+                let ping = tools.pinger.ping(place.ip(), *source);
+                timed(Kind::Ping, timeout, Layer::L3, ping).await
+            }
+            Way::Wire(path) => {
+                let echo = async {
+                    let answer = wire::echo(path, place.ip()).await;
+                    answer.map_err(|error| Failure::of_socket(Layer::L3, &error))?;
+                    Ok(Success::at(Layer::L3))
+                };
+                timed(Kind::Ping, timeout, Layer::L3, echo).await
+            }
+        },
+        Test::Tcp => timed(Kind::Tcp, timeout, Layer::L4, tcp::probe(place, way)).await,
         Test::Udp(udp) => {
             let began = Instant::now();
-            let result = udp::probe(place, source, udp, timeout).await;
+            let result = udp::probe(place, way, udp, timeout).await;
             Outcome::new(Kind::Udp, began.elapsed(), result)
         }
         Test::Http(http) => {
-            let fetch = http::probe(place, source, http, None, &plan.patterns);
+            let fetch = http::probe(place, way, http, None, &plan.patterns);
             timed(Kind::Http, timeout, Layer::L7, fetch).await
         }
         Test::Https(http, tls) => {
             let fetch = async {
                 let config = tools.trust.config(tls).await?;
-                http::probe(place, source, http, Some((tls, config)), &plan.patterns).await
+                http::probe(place, way, http, Some((tls, config)), &plan.patterns).await
             };
             timed(Kind::Https, timeout, Layer::L7, fetch).await
         }
-        Test::Dns(dns) => {
-            timed(
-                Kind::Dns,
-                timeout,
-                Layer::L7,
-                dns::probe(place, source, dns),
-            )
-            .await
-        }
+        Test::Dns(dns) => timed(Kind::Dns, timeout, Layer::L7, dns::probe(place, way, dns)).await,
         Test::Smtp(smtp) => {
             timed(
                 Kind::Smtp,
                 timeout,
                 Layer::L7,
-                smtp::probe(place, source, smtp),
+                smtp::probe(place, way, smtp),
             )
             .await
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use libilb::health::HealthState;
 use libilb::healthcheck::{CheckPort, HealthCheck};
 use libilb::rule::{Protocol, Topology};
+use libilb::tunnel::Tunnel;
 
 use crate::random::Random;
 
@@ -35,7 +36,7 @@ pub struct Target {
     pub port: Option<CheckPort>,
     /// The server's ports: where connections of the rule go to.
     pub ports: Ports,
-    /// The rule's first VIP, for scripts.
+    /// The rule's first VIP of the server's family: where tests by a way go, and for scripts.
     pub vip: IpAddr,
     /// The rule's first protocol, for scripts.
     pub protocol: Protocol,
@@ -59,19 +60,13 @@ pub struct Ports {
 }
 
 /// The way of a test to a server that serves the VIP itself (DSR, TUN): the test goes to the VIP, as client traffic does, and
-/// this says how a packet for the VIP gets to this very server. A test of a target with a way fails to be made
-/// ([`libilb::health::Code::NotAsked`]) where the way cannot be gone; without one it goes to the server's own address.
+/// this says how a packet for the VIP gets to this very server. Without one it goes to the server's own address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// In frames for the server's link address.
-    Link {
-        /// Index of the interface.
-        interface: u32,
-        /// Link address of the server.
-        mac: [u8; 6],
-    },
+    /// In frames for the server's link address, or that of the router before it.
+    Link,
     /// In the packets of a tunnel to the server's address.
-    Tunnel,
+    Tunnel(Tunnel),
 }
 
 impl Target {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ilb_checks::{Id, Ports, Target};
-use libilb::model::{Configuration, PortRange, Rule, Server};
+use ilb_checks::{Id, Ports, Target, Via};
+use libilb::model::{Configuration, PortRange, Rule, Server, Topology};
 
 /// What is different between two configurations.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,8 +48,22 @@ fn targets(configuration: &Configuration, number: u32) -> BTreeMap<Id, Target> {
         return BTreeMap::new();
     };
     let used = rule.health_check.as_ref();
-    let Some(vip) = rule.vips.first() else {
+    // Each rule has at least one.
+    let Some(first) = rule.vips.first() else {
         return BTreeMap::new();
+    };
+    let via = match rule.topology {
+        // Who says which address is asked means that one.
+        _ if check.address.is_some() => None,
+        Topology::Dsr => Some(Via::Link),
+        Topology::Tun => Some(Via::Tunnel(rule.tunnel.unwrap_or_default())),
+        Topology::HalfNat | Topology::Nat => None,
+    };
+    let vip = |server: &Server| {
+        let mut vips = rule.vips.iter();
+        let alike = vips.find(|vip| vip.address.is_ipv4() == server.address.is_ipv4());
+        // A tunnel carries either family.
+        alike.unwrap_or(first)
     };
     let target = |server: &Server| Target {
         id: Id {
@@ -62,11 +76,11 @@ fn targets(configuration: &Configuration, number: u32) -> BTreeMap<Id, Target> {
         address: server.address,
         port: used.and_then(|used| used.port),
         ports: ports(rule, server),
-        vip: vip.address,
-        protocol: vip.protocol,
+        vip: vip(server).address,
+        protocol: vip(server).protocol,
         topology: rule.topology,
         enabled: rule.enabled && server.enabled,
-        via: None,
+        via,
         remembered: None,
     };
     let targets = group.servers.iter().map(target);

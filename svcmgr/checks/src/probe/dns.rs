@@ -9,20 +9,16 @@ use libilb::health::{Code, Layer};
 use libilb::healthcheck::Dns;
 
 use self::message::{Answer, NotOurs};
-use super::socket;
+use super::socket::Way;
 use crate::outcome::{Failure, Success};
 use crate::random::Random;
 
 /// Longest answer that is looked at: what a server may send to a question without EDNS is 512.
 const MAX_ANSWER: usize = 4096;
 
-pub async fn probe(
-    place: SocketAddr,
-    source: Option<IpAddr>,
-    dns: &Dns,
-) -> Result<Success, Failure> {
+pub async fn probe(place: SocketAddr, way: &Way, dns: &Dns) -> Result<Success, Failure> {
     let failed = |error: std::io::Error| Failure::of_socket(Layer::L4, &error);
-    let socket = socket::connect_udp(place, source).await.map_err(failed)?;
+    let mut socket = way.datagrams(place).await.map_err(failed)?;
     let clock = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

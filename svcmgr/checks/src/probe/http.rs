@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use self::reader::{Body, Reader};
-use super::{socket, tls};
+use super::socket::Way;
+use super::tls;
 use crate::outcome::{Failure, Success};
 
 /// How much of a body is kept to seek a pattern in it.
@@ -24,18 +25,19 @@ const MAX_DIGESTED: usize = 16 << 20;
 
 pub async fn probe(
     place: SocketAddr,
-    source: Option<IpAddr>,
+    way: &Way,
     http: &Http,
     tls: Option<(&Tls, Arc<ClientConfig>)>,
     patterns: &[Option<Regex>],
 ) -> Result<Success, Failure> {
     let mut success = Success::at(Layer::L7);
     for (i, url) in http.urls.iter().enumerate() {
-        let stream = socket::connect(place, source)
+        let stream = way
+            .connect(place)
             .await
             .map_err(|error| Failure::of_socket(Layer::L4, &error))?;
         // A request is one packet, and so is its handshake's last.
-        let _ = stream.set_nodelay(true);
+        stream.hurry();
         let named = url.host.as_ref().or(http.host.as_ref());
         let usual = if tls.is_some() { 443 } else { 80 };
         let host = named.cloned().unwrap_or_else(|| by_address(place, usual));

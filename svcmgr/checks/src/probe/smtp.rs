@@ -1,24 +1,20 @@
 //! A mail server is greeted and left again (RFC 5321): banner, HELO, QUIT.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use libilb::health::{Code, Layer};
 use libilb::healthcheck::Smtp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use super::socket;
+use super::socket::{Stream, Way};
 use crate::outcome::{Failure, Success};
 
 /// Longest reply, with all its lines.
 const MAX_REPLY: usize = 8 << 10;
 
-pub async fn probe(
-    place: SocketAddr,
-    source: Option<IpAddr>,
-    smtp: &Smtp,
-) -> Result<Success, Failure> {
-    let stream = socket::connect(place, source)
+pub async fn probe(place: SocketAddr, way: &Way, smtp: &Smtp) -> Result<Success, Failure> {
+    let stream = way
+        .connect(place)
         .await
         .map_err(|error| Failure::of_socket(Layer::L4, &error))?;
     let mut talk = Talk {
@@ -49,7 +45,7 @@ fn host_name() -> String {
 }
 
 struct Talk {
-    stream: TcpStream,
+    stream: Stream,
     /// What has come and is not used up.
     held: Vec<u8>,
 }

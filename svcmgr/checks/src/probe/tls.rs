@@ -15,11 +15,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::socket::Stream;
 use crate::outcome::Failure;
 
 /// How long a file of certificates is not read again.
@@ -134,10 +134,10 @@ fn without_port(host: &str) -> &str {
 
 /// Shakes hands.
 pub async fn handshake(
-    stream: TcpStream,
+    stream: Stream,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
-) -> Result<TlsStream<TcpStream>, Failure> {
+) -> Result<TlsStream<Stream>, Failure> {
     let shaken = TlsConnector::from(config).connect(name, stream).await;
     shaken.map_err(|error| explain(&error))
 }

@@ -1,13 +1,14 @@
 //! A datagram is sent. What comes back decides, and for an empty one silence will do: only an ICMP error means dead.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use libilb::health::{Code, Layer};
 use libilb::healthcheck::{Reply, Udp};
 use tokio::time::Instant;
 
-use super::{silence, socket};
+use super::silence;
+use super::socket::Way;
 use crate::outcome::{Failure, Rtt, Success};
 
 /// Longest reply that is looked at.
@@ -15,13 +16,13 @@ const MAX_REPLY: usize = 9000;
 
 pub async fn probe(
     place: SocketAddr,
-    source: Option<IpAddr>,
+    way: &Way,
     udp: &Udp,
     timeout: Duration,
 ) -> Result<Success, Failure> {
     let began = Instant::now();
     let failed = |error: std::io::Error| Failure::of_socket(Layer::L4, &error);
-    let socket = socket::connect_udp(place, source).await.map_err(failed)?;
+    let mut socket = way.datagrams(place).await.map_err(failed)?;
     socket.send(&udp.payload.0).await.map_err(failed)?;
     let mut buffer = vec![0; MAX_REPLY];
     // A port of our own: what comes in time is the answer to this.
