@@ -76,7 +76,7 @@ async fn authorize(
         .get_connection_unix_user(BusName::Unique(sender.to_owned()))
         .await
         .map_err(|error| unknown(error.to_string()))?;
-    if uid == 0 || Some(uid) == own_uid() {
+    if is_trusted(uid) {
         return Ok(Author::of(uid).await);
     }
     let interactive = header
@@ -103,6 +103,11 @@ async fn authorize(
             Err(refused(refusal.to_string()))
         }
     }
+}
+
+/// Whether a user may do everything: root, and who we are ourselves.
+pub fn is_trusted(uid: u32) -> bool {
+    uid == 0 || Some(uid) == own_uid()
 }
 
 fn own_uid() -> Option<u32> {

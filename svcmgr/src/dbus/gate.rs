@@ -1,10 +1,11 @@
 //! The way by which calls come in: the connection to the bus, with a gate where every user's calls take [`Turns`].
 //!
 //! ```text
-//!  bus ──bytes──▶ read task ──replies, signals of the bus──────────▶ ┌──────┐ ──calls──▶ objects
-//!                     │ └──calls──▶ Turns ──whose turn it is───────▶ │ zbus │               │
-//!                     └──too much──▶ answer task ─┐                  └──────┘ ◀──answers────┘
-//!  bus ◀──────────────────────────────────────────┴── Writer (tells Turns what is answered) ◀─┘
+//!  bus ──bytes──▶ read task ──replies, signals of the bus──────────▶ ┌──────┐
+//!                     │ └──calls──▶ Turns ──whose turn it is──┬─Peer─▶ │ zbus │ ◀──answers──┐
+//!                     └──too much──▶ answer task ─┐           │        └──────┘             │
+//!                                                 │           └──all others──▶ objects ─────┘
+//!  bus ◀──────────────────────────────────────────┴── Writer (tells Turns what is answered) ◀─ zbus
 //! ```
 //!
 //! zbus itself takes whatever comes and gives each call a task of its own, without a limit.
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use zbus::address::transport::{Transport, UnixSocket};
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
@@ -29,8 +31,9 @@ use zbus::message::{Flags, Header, Type};
 use zbus::names::{BusName, UniqueName};
 use zbus::{Address, Connection, Message, connection};
 
-use super::introspect;
-use super::turns::{Call, SLOTS, Turns};
+use super::access;
+use super::objects;
+use super::turns::{Call, Id, Refused, SLOTS, Turns, largest_call};
 use crate::manager::ManagerHandle;
 
 /// Replies and signals on their way to zbus, and answers of our own to the bus.
@@ -42,7 +45,18 @@ const WHO: Duration = Duration::from_secs(5);
 /// Those of whom the bus does not know who they are; the highest number is no user's.
 const STRANGER: u32 = u32::MAX;
 /// Calls whose answers are as large as the configuration.
-const HEAVY: [&str; 3] = ["Describe", "GetManagedObjects", "GetStatistics"];
+const HEAVY: [&str; 6] = [
+    "Describe",
+    "GetManagedObjects",
+    "GetStatistics",
+    "History",
+    "ListHealthResults",
+    "PreviewRollback",
+];
+/// From here on a call is a user's only one at a time, and is read off the async thread.
+const LARGE: usize = 64 << 10;
+/// Largest answer: the system bus takes no larger message, and who sends one is thrown off it.
+pub const LARGEST_ANSWER: usize = (32 << 20) - 4096;
 
 /// What both halves of the connection and the tasks share.
 #[derive(Debug)]
@@ -53,6 +67,8 @@ struct Shared {
     /// To the bus, past zbus.
     answers: mpsc::Sender<Message>,
     served: OnceLock<Served>,
+    /// Calls whose answers were too large to be sent, and how large they were.
+    too_large: Mutex<HashMap<Id, usize>>,
 }
 
 /// What is served, as soon as it is.
@@ -65,6 +81,12 @@ struct Served {
 impl Shared {
     fn turns(&self) -> MutexGuard<'_, Turns<Message>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn too_large(&self) -> MutexGuard<'_, HashMap<Id, usize>> {
+        self.too_large
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers past zbus.
@@ -115,6 +137,7 @@ pub async fn connect() -> zbus::Result<(Connection, Gate)> {
         wake: Notify::new(),
         answers,
         served: OnceLock::new(),
+        too_large: Mutex::default(),
     });
     tokio::spawn(send_answers(to_send, write.clone()));
     let door = Door {
@@ -231,8 +254,15 @@ impl ReadHalf for Reader {
             }
             let next = self.shared.turns().next(Instant::now());
             match next {
-                Some(call) if introspect::is_for(&call.header()) => self.introspect(call),
-                Some(call) => return Ok(call),
+                Some(call) if objects::is_for(&call.header()) => self.serve(call),
+                Some(call) => {
+                    let header = call.header();
+                    if header.primary().flags().contains(Flags::NO_REPLY_EXPECTED) {
+                        // Nobody will say when it is done.
+                        Turn::of(&self.shared, &header);
+                    }
+                    return Ok(call);
+                }
                 None => tokio::select! {
                     other = self.others.recv() => {
                         return other.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
@@ -245,27 +275,67 @@ impl ReadHalf for Reader {
 }
 
 impl Reader {
-    fn introspect(&self, call: Message) {
+    /// Has a call answered by its object.
+    fn serve(&self, call: Message) {
         let shared = self.shared.clone();
-        tokio::spawn(async move {
-            let header = call.header();
-            if let Some(served) = shared.served.get() {
-                let xml = introspect::answer(&served.connection, &served.handle, &header).await;
-                let answer = match xml {
-                    Ok(xml) => Message::method_return(&header).build(&xml),
-                    Err(text) => {
-                        let name = "org.freedesktop.DBus.Error.UnknownObject";
-                        Message::error(&header, name).build(&text)
-                    }
-                };
-                shared.answer(answer).await;
+        match call.data().len() {
+            // To make values of so many bytes takes a while, in which everybody else would wait.
+            LARGE.. => {
+                let runtime = Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(serve(&shared, &call)));
             }
-            answered(
-                &shared,
-                &header.sender().map(ToString::to_string),
-                header.primary().serial_num().get(),
-            );
-        });
+            _ => drop(tokio::spawn(async move { serve(&shared, &call).await })),
+        }
+    }
+}
+
+async fn serve(shared: &Shared, call: &Message) {
+    let header = call.header();
+    let turn = Turn::of(shared, &header);
+    let Some(served) = shared.served.get() else {
+        let name = "org.freedesktop.DBus.Error.UnknownObject";
+        let text = "nothing is served yet".to_owned();
+        return shared
+            .answer(Message::error(&header, name).build(&text))
+            .await;
+    };
+    objects::answer(&served.connection, &served.handle, call).await;
+    let unsent = turn.id().and_then(|id| shared.too_large().remove(&id));
+    if let Some(length) = unsent {
+        let text = objects::too_large(length);
+        let name = "org.freedesktop.DBus.Error.LimitsExceeded";
+        shared
+            .answer(Message::error(&header, name).build(&text))
+            .await;
+    }
+}
+
+/// A call that is being answered. When it is over, in whatever way, its user may have another.
+struct Turn<'a> {
+    shared: &'a Shared,
+    sender: Option<String>,
+    serial: u32,
+}
+
+impl Turn<'_> {
+    fn of<'a>(shared: &'a Shared, header: &Header<'_>) -> Turn<'a> {
+        Turn {
+            shared,
+            sender: header.sender().map(ToString::to_string),
+            serial: header.primary().serial_num().get(),
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn id(&self) -> Option<Id> {
+        Some((self.sender.clone()?, self.serial))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        answered(self.shared, &self.sender, self.serial);
     }
 }
 
@@ -315,16 +385,23 @@ impl ReadTask {
             return;
         };
         let user = self.users.of(sender).await;
-        let heavy = header
-            .member()
-            .is_some_and(|member| HEAVY.contains(&member.as_str()));
+        let member = header.member().map_or("", |member| member.as_str());
+        let bytes = message.data().len();
+        let heavy = bytes >= LARGE || HEAVY.contains(&member);
         let call = Call {
             id: (sender.to_string(), header.primary().serial_num().get()),
             weight: if heavy { SLOTS } else { 1 },
-            bytes: message.data().len(),
+            bytes,
             item: message.clone(),
         };
-        let admitted = self.shared.turns().admit(user, call, Instant::now());
+        let most = match access::is_trusted(user) {
+            true => usize::MAX,
+            false => largest_call(member),
+        };
+        let admitted = match bytes <= most {
+            true => self.shared.turns().admit(user, call, Instant::now()),
+            false => Err(Refused::Large { bytes, most }),
+        };
         match admitted {
             Ok(()) => self.shared.wake.notify_one(),
             Err(refused) => {
@@ -387,6 +464,15 @@ struct Writer {
 #[async_trait]
 impl WriteHalf for Writer {
     async fn send_message(&mut self, message: &Message) -> zbus::Result<()> {
+        let length = message.data().len();
+        if length > LARGEST_ANSWER {
+            let header = message.header();
+            if let (Some(caller), Some(serial)) = (header.destination(), header.reply_serial()) {
+                let id = (caller.to_string(), serial.get());
+                self.shared.too_large().insert(id, length);
+            }
+            return Ok(());
+        }
         let sent = self.socket.lock().await.write_all(message.data()).await;
         if matches!(message.message_type(), Type::MethodReturn | Type::Error) {
             let header: Header<'_> = message.header();

@@ -7,6 +7,7 @@ mod gate;
 mod healthcheck;
 mod introspect;
 mod manager;
+mod objects;
 mod polkit;
 mod publisher;
 mod rule;
@@ -14,14 +15,12 @@ mod server;
 mod servergroup;
 mod turns;
 
-use libilb::dbus::{BUS_NAME, ROOT_PATH};
+use libilb::dbus::BUS_NAME;
 use zbus::Connection;
-use zbus::fdo::{ObjectManager, RequestNameFlags, RequestNameReply};
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
-use crate::manager::view::View;
-use crate::manager::{ManagerHandle, Publisher as _};
+use crate::manager::ManagerHandle;
 use gate::Gate;
-use manager::ManagerObject;
 use publisher::ObjectPublisher;
 
 /// Why there is no D-Bus interface.
@@ -32,9 +31,6 @@ pub enum BusError {
         "cannot connect to the D-Bus system bus: {0}; is dbus running? DBUS_SYSTEM_BUS_ADDRESS names another bus"
     )]
     Connect(zbus::Error),
-    /// The objects cannot be exported.
-    #[error("cannot export the D-Bus objects: {0}")]
-    Export(zbus::Error),
     /// The name is taken.
     #[error(
         "the name {BUS_NAME} is taken on the bus: another ilb-svcmgr is running, stop it first"
@@ -55,7 +51,7 @@ pub async fn connect() -> Result<(Connection, Gate), BusError> {
     gate::connect().await.map_err(BusError::Connect)
 }
 
-/// Exports all objects, and only then takes the name: who sees the name sees the objects.
+/// Serves all objects, and only then takes the name: who sees the name sees the objects.
 ///
 /// # Errors
 /// [`BusError`].
@@ -65,16 +61,7 @@ pub async fn serve(
     handle: &ManagerHandle,
 ) -> Result<ObjectPublisher, BusError> {
     gate.serves(connection, handle);
-    let server = connection.object_server();
-    let mut publisher = ObjectPublisher::new(connection.clone(), handle.clone());
-    // Objects first, their manager last: so nothing is announced one by one.
-    publisher.publish(&View::default(), &handle.view()).await;
-    let root = ManagerObject::new(handle.clone());
-    server.at(ROOT_PATH, root).await.map_err(BusError::Export)?;
-    server
-        .at(ROOT_PATH, ObjectManager)
-        .await
-        .map_err(BusError::Export)?;
+    let publisher = ObjectPublisher::new(connection.clone(), handle.clone());
     let reply = connection
         .request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE)
         .await;

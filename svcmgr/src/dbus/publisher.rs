@@ -1,15 +1,19 @@
-//! Keeps the D-Bus objects in step with the view, and sends signals for what really changed.
+//! Sends signals for what really changed: objects that came and went, and properties.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path};
 use libilb::map::Difference;
 use libilb::model::{Configuration, Rule, Server, ServerGroup};
-use zbus::Connection;
+use zbus::fdo::ObjectManager;
+use zbus::object_server::{Interface, SignalEmitter};
+use zbus::{Connection, ObjectPath, Variant};
 
 use super::healthcheck::HealthCheckObject;
 use super::manager::ManagerObject;
+use super::objects::Object;
 use super::rule::RuleObject;
 use super::server::ServerObject;
 use super::servergroup::ServerGroupObject;
@@ -28,27 +32,53 @@ impl ObjectPublisher {
         ObjectPublisher { connection, handle }
     }
 
+    /// Says that an object is there now.
+    async fn added(&self, path: String) -> zbus::Result<()> {
+        let Some(object) = Object::at(&path, &self.handle) else {
+            return Ok(());
+        };
+        let properties = object.properties(&self.connection, &path).await?;
+        let properties = properties
+            .iter()
+            .map(|(name, value)| Ok((name.as_str(), Variant::try_from(value)?)))
+            .collect::<zbus::Result<_>>()?;
+        let interfaces = HashMap::from([(object.name(), properties)]);
+        let path = ObjectPath::try_from(path)?;
+        ObjectManager::interfaces_added(&self.emitter(ROOT_PATH)?, path, interfaces).await
+    }
+
+    /// Says that an object with this interface is gone.
+    async fn removed<I: Interface>(&self, path: String) -> zbus::Result<()> {
+        let path = ObjectPath::try_from(path)?;
+        let interfaces = [I::name()];
+        let emitter = self.emitter(ROOT_PATH)?;
+        ObjectManager::interfaces_removed(&emitter, path, (&interfaces).into()).await
+    }
+
+    fn emitter<'a>(&self, path: impl Into<Cow<'a, str>>) -> zbus::Result<SignalEmitter<'a>> {
+        let path = match path.into() {
+            Cow::Borrowed(path) => ObjectPath::try_from(path)?,
+            Cow::Owned(path) => ObjectPath::try_from(path)?,
+        };
+        SignalEmitter::new(&self.connection, path)
+    }
+
     async fn rules(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
-        let server = self.connection.object_server();
         let changes = || after.rules.since(&before.rules);
         // Another number is another rule: what never changes in the life of one may be different.
         let another = |rule: &Difference<'_, String, Arc<Rule>>| {
             rule.before.map(|r| r.number) != rule.after.map(|r| r.number)
         };
         for old in changes().filter(another).filter_map(|rule| rule.before) {
-            server.remove::<RuleObject, _>(rule_path(&old.name)).await?;
+            self.removed::<RuleObject>(rule_path(&old.name)).await?;
         }
         for rule in changes() {
             match (rule.before, rule.after) {
-                (_, Some(new)) if another(&rule) => {
-                    let object = RuleObject::new(self.handle.clone(), new.name.clone());
-                    server.at(rule_path(&new.name), object).await?;
-                }
+                (_, Some(new)) if another(&rule) => self.added(rule_path(&new.name)).await?,
                 (Some(old), Some(new)) => {
-                    let path = rule_path(&new.name);
-                    let object = server.interface::<_, RuleObject>(path).await?;
-                    let emitter = object.signal_emitter();
-                    object.get().await.announce(emitter, old, new).await?;
+                    let object = RuleObject::new(self.handle.clone(), new.name.clone());
+                    let emitter = self.emitter(rule_path(&new.name))?;
+                    object.announce(&emitter, old, new).await?;
                 }
                 (None, Some(_)) | (_, None) => {}
             }
@@ -57,27 +87,21 @@ impl ObjectPublisher {
     }
 
     async fn groups(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
-        let server = self.connection.object_server();
         for group in after.groups.since(&before.groups) {
             match (group.before, group.after) {
                 (Some(old), None) => {
-                    server
-                        .remove::<ServerGroupObject, _>(group_path(&old.name))
-                        .await?;
+                    let path = group_path(&old.name);
+                    self.removed::<ServerGroupObject>(path).await?;
                 }
-                (None, Some(new)) => {
-                    let object = ServerGroupObject::new(self.handle.clone(), new.name.clone());
-                    server.at(group_path(&new.name), object).await?;
-                }
+                (None, Some(new)) => self.added(group_path(&new.name)).await?,
                 (Some(old), Some(new)) => {
-                    let ids = |group: &libilb::model::ServerGroup| -> Vec<u32> {
+                    let ids = |group: &ServerGroup| -> Vec<u32> {
                         group.servers.iter().map(|server| server.number).collect()
                     };
                     if ids(old) != ids(new) {
-                        let path = group_path(&new.name);
-                        let object = server.interface::<_, ServerGroupObject>(path).await?;
-                        let emitter = object.signal_emitter();
-                        object.get().await.servers_changed(emitter).await?;
+                        let object = ServerGroupObject::new(self.handle.clone(), new.name.clone());
+                        let emitter = self.emitter(group_path(&new.name))?;
+                        object.servers_changed(&emitter).await?;
                     }
                 }
                 (None, None) => {}
@@ -87,7 +111,6 @@ impl ObjectPublisher {
     }
 
     async fn servers(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
-        let server = self.connection.object_server();
         let changes = || after.groups.since(&before.groups);
         let old = servers(changes().filter_map(|group| group.before));
         let new = servers(changes().filter_map(|group| group.after));
@@ -96,20 +119,18 @@ impl ObjectPublisher {
         };
         for id in old.keys() {
             if number(&new, id) != number(&old, id) {
-                server.remove::<ServerObject, _>(server_path(id)).await?;
+                self.removed::<ServerObject>(server_path(id)).await?;
             }
         }
         for (id, (group, item)) in &new {
             match old.get(id) {
                 was if was.map(|(_, was)| was.number) != Some(item.number) => {
-                    let group = (*group).to_owned();
-                    let object = ServerObject::new(self.handle.clone(), group, (*item).clone());
-                    server.at(server_path(id), object).await?;
+                    self.added(server_path(id)).await?;
                 }
                 Some((_, was)) if was != item => {
-                    let object = server.interface::<_, ServerObject>(server_path(id)).await?;
-                    let emitter = object.signal_emitter();
-                    object.get().await.announce(emitter, was, item).await?;
+                    let object = self.server(group, item);
+                    let emitter = self.emitter(server_path(id))?;
+                    object.announce(&emitter, was, item).await?;
                 }
                 _ => {}
             }
@@ -117,24 +138,22 @@ impl ObjectPublisher {
         Ok(())
     }
 
+    fn server(&self, group: &str, server: &Server) -> ServerObject {
+        ServerObject::new(self.handle.clone(), group.to_owned(), server.clone())
+    }
+
     async fn checks(&self, before: &Configuration, after: &Configuration) -> zbus::Result<()> {
-        let server = self.connection.object_server();
         for check in after.checks.since(&before.checks) {
             match (check.before, check.after) {
                 (Some(old), None) => {
-                    server
-                        .remove::<HealthCheckObject, _>(check_path(&old.name))
-                        .await?;
+                    let path = check_path(&old.name);
+                    self.removed::<HealthCheckObject>(path).await?;
                 }
-                (None, Some(new)) => {
-                    let object = HealthCheckObject::new(self.handle.clone(), new.name.clone());
-                    server.at(check_path(&new.name), object).await?;
-                }
+                (None, Some(new)) => self.added(check_path(&new.name)).await?,
                 (Some(old), Some(new)) => {
-                    let path = check_path(&new.name);
-                    let object = server.interface::<_, HealthCheckObject>(path).await?;
-                    let emitter = object.signal_emitter();
-                    object.get().await.announce(emitter, old, new).await?;
+                    let object = HealthCheckObject::new(self.handle.clone(), new.name.clone());
+                    let emitter = self.emitter(check_path(&new.name))?;
+                    object.announce(&emitter, old, new).await?;
                 }
                 (None, None) => {}
             }
@@ -144,7 +163,6 @@ impl ObjectPublisher {
 
     /// Servers of which health checks say something else.
     async fn health(&self, before: &View, after: &View) -> zbus::Result<()> {
-        let server = self.connection.object_server();
         let configuration = &after.state.configuration;
         let mut told = BTreeSet::new();
         for (rule, number) in after.book.different(&before.book) {
@@ -156,23 +174,17 @@ impl ObjectPublisher {
             // They are in the order of their numbers.
             let at = group.servers.binary_search_by_key(&number, |s| s.number);
             if let Ok(at) = at {
-                let path = server_path(&group.servers[at].id);
-                let object = server.interface::<_, ServerObject>(path).await?;
-                let emitter = object.signal_emitter();
-                object.get().await.health_changed(emitter).await?;
+                let object = self.server(&group.name, &group.servers[at]);
+                let emitter = self.emitter(server_path(&group.servers[at].id))?;
+                object.health_changed(&emitter).await?;
             }
         }
         Ok(())
     }
 
     async fn manager(&self, before: &View, after: &View) -> zbus::Result<()> {
-        let server = self.connection.object_server();
-        let Ok(object) = server.interface::<_, ManagerObject>(ROOT_PATH).await else {
-            // The first time, before it is exported.
-            return Ok(());
-        };
-        let emitter = object.signal_emitter();
-        let manager = object.get().await;
+        let emitter = &self.emitter(ROOT_PATH)?;
+        let manager = ManagerObject::new(self.handle.clone());
         if before.state.generation != after.state.generation {
             manager.generation_changed(emitter).await?;
         }

@@ -14,6 +14,10 @@ pub const WAITING: usize = 1_000;
 pub const BYTES: usize = 32 << 20;
 /// Bytes of all calls that wait or run.
 pub const ALL_BYTES: usize = 128 << 20;
+/// Largest call of a user whom the manager knows nothing about but his number.
+const LARGEST_CALL: usize = 1 << 20;
+/// The same with a document in it.
+const LARGEST_DOCUMENT: usize = BYTES;
 /// How long a call can occupy its place. Whatever runs longer has lost its answer, by a fault of ours.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -26,12 +30,30 @@ pub enum Refused {
          one call"
     )]
     Calls,
+    /// It is too large by itself.
+    #[error(
+        "the call has {bytes} bytes, and may have {most}: change fewer things with one call, or all of them with Apply"
+    )]
+    Large {
+        /// Its length.
+        bytes: usize,
+        /// The most that it may have.
+        most: usize,
+    },
     /// The user's are too large.
     #[error("the calls of this user that wait or run are larger than {} MiB: wait for their answers", BYTES >> 20)]
     Bytes,
     /// Everybody's are too large.
     #[error("the calls of all users that wait or run are larger than {} MiB: try again", ALL_BYTES >> 20)]
     AllBytes,
+}
+
+/// Most bytes of a call of this method, if its caller is neither root nor ourselves. What is larger is not looked at.
+pub fn largest_call(method: &str) -> usize {
+    match method {
+        "Apply" => LARGEST_DOCUMENT,
+        _ => LARGEST_CALL,
+    }
 }
 
 /// A call's sender and serial number, which its answer has, too.

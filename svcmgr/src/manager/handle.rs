@@ -107,6 +107,14 @@ impl ManagerHandle {
         self.view.borrow().clone()
     }
 
+    /// The same, for which nothing changes any more: its view stays what it is now.
+    pub fn frozen(&self) -> ManagerHandle {
+        ManagerHandle {
+            view: watch::channel(self.view()).1,
+            ..self.clone()
+        }
+    }
+
     /// Where the configuration is stored.
     pub fn database(&self) -> &str {
         &self.database
