@@ -99,11 +99,21 @@ elif WHAT == "flood-introspect":
 elif WHAT == "flood-changes":
     flood(call("DeleteAllRules") for _ in range(10_000))
 elif WHAT == "huge":
+    # Far more than any of these methods needs, so that somebody has to read it all or say that he does not.
     big = "x" * (20 << 20)
-    flood(call("CreateServerGroup", "sas", big, [big[:1000]]) for _ in range(20))
-    flood(call("AddServers", "sas", "web", ["192.0.2.1"] * 1_000_000) for _ in range(5))
-    flood(call("Explain", "a{sv}", {big: "x"}) for _ in range(3))
-    flood([call("CreateServerGroup", "sas", "x" * (40 << 20), [])])
+    calls = lambda: [
+        call("CreateServerGroup", "sas", big, [big[:1000]]),
+        call("Explain", "a{sv}", {big: "x"}),
+        call("ListConnections", "a{sv}uu", {"client": big}, 0, 1),
+        call("AddServers", "sas", "web", ["192.0.2.1"] * 300_000),
+        call("Apply", "sa{sv}", big, {"dry-run": True}),
+        call("CreateServerGroup", "sas", "x" * (40 << 20), []),
+    ]
+    for _ in range(3):
+        flood(calls())
+    # As much as is looked at, and not a byte more; and all of it a mistake.
+    flood(call("Explain", "a{sv}", {"x" * ((1 << 20) - 1000): "x"}) for _ in range(20))
+    flood(call("Explain", "a{sv}", {f"key{n}": "x" for n in range(20_000)}) for _ in range(20))
 elif WHAT == "wrong-types":
     deep = dbus.Int32(1)
     for _ in range(30):
@@ -147,12 +157,12 @@ elif WHAT == "disconnect":
 elif WHAT == "no-answers-read":
     # Asks for much, and never reads what it gets.
     connections = []
-    for _ in range(20):
+    for _ in range(5):
         connection = raw()
         hello(connection)
         connection.settimeout(1)
         try:
-            for number in range(500):
+            for number in range(100):
                 connection.sendall(message(2 + number, NAME, ROOT, MANAGER, "Describe"))
         except OSError:
             pass
