@@ -3,6 +3,7 @@
 
 pub mod generator;
 pub mod logic;
+pub mod manager;
 pub mod rings;
 pub mod scale;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, logic, rings, scale};
+use ilb_tests::bench::{Report, logic, manager, rings, scale};
 use ilb_tests::lab::leftovers;
 
 /// A part of the measurements.
@@ -11,16 +11,17 @@ type Part = fn(&mut Report);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (with_logic, with_rings, with_scale) = match words[..] {
+    let [with_logic, with_rings, with_scale, with_manager] = match words[..] {
         ["count-me", batches] => {
             return logic::count_me(batches.parse().expect("a number of batches"));
         }
-        [] => (true, true, true),
-        ["logic"] => (true, false, false),
-        ["rings"] => (false, true, false),
-        ["scale"] => (false, false, true),
+        [] => [true; 4],
+        ["logic"] => [true, false, false, false],
+        ["rings"] => [false, true, false, false],
+        ["scale"] => [false, false, true, false],
+        ["manager"] => [false, false, false, true],
         _ => {
-            eprintln!("usage: ilb-bench [logic | rings | scale]");
+            eprintln!("usage: ilb-bench [logic | rings | scale | manager]");
             std::process::exit(2);
         }
     };
@@ -29,7 +30,11 @@ fn main() {
     if with_logic {
         logic::run(&mut report);
     }
-    let in_the_lab: [(bool, Part); 2] = [(with_rings, rings::run), (with_scale, scale::run)];
+    let in_the_lab: [(bool, Part); 3] = [
+        (with_manager, manager::run),
+        (with_rings, rings::run),
+        (with_scale, scale::run),
+    ];
     for (_, run) in in_the_lab.iter().filter(|(wanted, _)| *wanted) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut report)));
         leftovers::remove_mine();
@@ -38,7 +43,7 @@ fn main() {
         }
     }
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let path = target.join(if with_logic && with_rings && with_scale {
+    let path = target.join(if with_logic && with_rings && with_scale && with_manager {
         "bench.json"
     } else {
         "bench-part.json"
