@@ -5,10 +5,14 @@
 //! when ilb does failover.
 
 mod checkers;
+mod draft;
 mod failover;
 mod globals;
+mod real_server;
+mod repeat;
 mod source;
 mod tree;
+mod values;
 mod virtual_server;
 
 use std::collections::{HashMap, HashSet};

@@ -1,0 +1,292 @@
+//! What the manager's objects can be asked, as zbus calls it.
+
+use std::collections::HashMap;
+
+use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+
+use crate::stats::RawEntry;
+
+/// The manager. Methods that take several names do all or nothing.
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.Manager",
+    default_service = "org.ilb.Ilb1",
+    default_path = "/org/ilb/Ilb1"
+)]
+pub trait Manager {
+    /// Creates a rule; see [`super::SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_rule(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes a rule; keys of [`super::SETTINGS`] that it keeps for its life are refused. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_rule(&self, name: &str, settings: HashMap<&str, Variant<'_>>) -> zbus::Result<bool>;
+
+    /// Deletes rules and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Deletes all rules and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_all_rules(&self) -> zbus::Result<Vec<String>>;
+
+    /// Enables rules, all if none is named, and returns those that were disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Disables rules, all if none is named, and returns those that were enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable_rules(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Creates a server group with the servers that [`crate::server::ServerSpec`] describes.
+    #[zbus(allow_interactive_auth)]
+    fn create_server_group(&self, name: &str, servers: &[&str]) -> zbus::Result<OwnedObjectPath>;
+
+    /// Deletes server groups and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_server_groups(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Adds servers to a group and returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn add_servers(&self, group: &str, servers: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Removes servers, named by id or specification, from a group and returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn remove_servers(&self, group: &str, servers: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Enables servers and returns the ids of those that were disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable_servers(&self, ids: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Disables servers and returns the ids of those that were enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable_servers(&self, ids: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Changes weights and limits of servers, see [`super::SERVER_SETTINGS`], and returns the ids of those that were different.
+    #[zbus(allow_interactive_auth)]
+    fn modify_servers(
+        &self,
+        ids: &[&str],
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<Vec<String>>;
+
+    /// Creates a health check; see [`crate::healthcheck::HEALTH_CHECK_SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_health_check(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes a health check; what is not given stays. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_health_check(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<bool>;
+
+    /// Deletes health checks and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_health_checks(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Applies a document, see [`crate::document`] and [`crate::apply::APPLY_OPTIONS`], and returns a
+    /// [`crate::document::Report`] as JSON.
+    #[zbus(allow_interactive_auth)]
+    fn apply(&self, document: &str, options: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
+
+    /// Keeps the change that waits for it; false if none does.
+    #[zbus(allow_interactive_auth)]
+    fn confirm(&self) -> zbus::Result<bool>;
+
+    /// Takes the change back that waits for its confirmation; false if none does.
+    #[zbus(allow_interactive_auth)]
+    fn revert(&self) -> zbus::Result<bool>;
+
+    /// All counters; see [`crate::stats`].
+    fn get_statistics(&self) -> zbus::Result<Vec<RawEntry>>;
+
+    /// Connections as JSON, and where to go on, 0 for the end; see [`crate::connections`].
+    fn list_connections(
+        &self,
+        filter: HashMap<&str, Variant<'_>>,
+        cursor: u32,
+        limit: u32,
+    ) -> zbus::Result<(String, u32)>;
+
+    /// What health checks know of servers, as JSON; see [`crate::health::HealthReport`] and [`crate::healthfilter`].
+    fn list_health_results(&self, filter: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
+
+    /// What would become of a packet, as JSON; see [`crate::explain`].
+    fn explain(&self, packet: HashMap<&str, Variant<'_>>) -> zbus::Result<String>;
+
+    /// The newest generations, 0 for all that are known, as JSON; see [`crate::history::Item`].
+    fn history(&self, count: u32) -> zbus::Result<String>;
+
+    /// Goes back to the configuration of a generation, as one change, and says as JSON what that changed; see
+    /// [`crate::history::Report`].
+    #[zbus(allow_interactive_auth)]
+    fn rollback(&self, generation: u64) -> zbus::Result<String>;
+
+    /// What `Rollback` would change.
+    fn preview_rollback(&self, generation: u64) -> zbus::Result<String>;
+
+    /// How the fast path does its work, as JSON; see [`crate::fastpath::FastpathDescription`].
+    fn describe_fastpath(&self) -> zbus::Result<String>;
+
+    /// Configuration and state as JSON; see [`crate::describe::Description`].
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Version of the manager.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::fdo::Result<String>;
+
+    /// Generation of the configuration.
+    #[zbus(property)]
+    fn generation(&self) -> zbus::fdo::Result<u64>;
+
+    /// `ok` or `degraded`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::fdo::Result<String>;
+
+    /// Why it is degraded, or empty.
+    #[zbus(property)]
+    fn state_reason(&self) -> zbus::fdo::Result<String>;
+
+    /// `connected`, `absent` or `behind`.
+    #[zbus(property)]
+    fn fastpath(&self) -> zbus::fdo::Result<String>;
+
+    /// Generation that the fast path acknowledged last.
+    #[zbus(property)]
+    fn fastpath_generation(&self) -> zbus::fdo::Result<u64>;
+
+    /// Unix time in seconds until when a change has to be confirmed; 0 if none waits.
+    #[zbus(property)]
+    fn confirm_by(&self) -> zbus::fdo::Result<u64>;
+
+    /// Where the configuration is stored.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn database_path(&self) -> zbus::fdo::Result<String>;
+}
+
+/// A rule, at [`super::rule_path`].
+#[zbus::proxy(interface = "org.ilb.Ilb1.Rule", default_service = "org.ilb.Ilb1")]
+pub trait Rule {
+    /// Enables it; true if it was disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable(&self) -> zbus::Result<bool>;
+
+    /// Disables it; true if it was enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable(&self) -> zbus::Result<bool>;
+
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::RuleDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Whether it takes new connections.
+    #[zbus(property)]
+    fn enabled(&self) -> zbus::fdo::Result<bool>;
+}
+
+/// A server group, at [`super::group_path`].
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.ServerGroup",
+    default_service = "org.ilb.Ilb1"
+)]
+pub trait ServerGroup {
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::GroupDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Ids of its servers.
+    #[zbus(property)]
+    fn servers(&self) -> zbus::fdo::Result<Vec<String>>;
+}
+
+/// A health check, at [`super::check_path`].
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.HealthCheck",
+    default_service = "org.ilb.Ilb1"
+)]
+pub trait HealthCheck {
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::CheckDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// Kind of the test, or the path of a script.
+    #[zbus(property)]
+    fn test(&self) -> zbus::fdo::Result<String>;
+
+    /// Seconds that a test may take.
+    #[zbus(property)]
+    fn timeout(&self) -> zbus::fdo::Result<f64>;
+
+    /// Seconds from one test to the next, on average.
+    #[zbus(property)]
+    fn interval(&self) -> zbus::fdo::Result<f64>;
+
+    /// Failures in a row that make a server dead.
+    #[zbus(property)]
+    fn count(&self) -> zbus::fdo::Result<u32>;
+
+    /// Whether the server is pinged before each test.
+    #[zbus(property)]
+    fn ping(&self) -> zbus::fdo::Result<bool>;
+
+    /// See [`crate::healthcheck::HEALTH_CHECK_SETTINGS`].
+    #[zbus(property)]
+    fn settings(&self) -> zbus::fdo::Result<HashMap<String, OwnedVariant>>;
+}
+
+/// A server, at [`super::server_path`].
+#[zbus::proxy(interface = "org.ilb.Ilb1.Server", default_service = "org.ilb.Ilb1")]
+pub trait Server {
+    /// Enables it; true if it was disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable(&self) -> zbus::Result<bool>;
+
+    /// Disables it; true if it was enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable(&self) -> zbus::Result<bool>;
+
+    /// Removes it from its group.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::ServerDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its id.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> zbus::fdo::Result<String>;
+
+    /// Whether it takes new connections.
+    #[zbus(property)]
+    fn enabled(&self) -> zbus::fdo::Result<bool>;
+}

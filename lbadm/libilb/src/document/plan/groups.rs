@@ -1,0 +1,178 @@
+//! Server groups of a document with their servers: which are new, changed or as they were.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::entry::{GroupEntry, ServerEntry};
+use super::super::ids::Ids;
+use super::super::report::{Action, Field, Item};
+use super::super::write::server_fields;
+use super::{NOT_RESOLVED, Planner, fields};
+use crate::model::{MAX_SERVERS, key};
+use crate::port::PortRange;
+use crate::server::{Server, UNPLACED, check_limits};
+use crate::servergroup::ServerGroup;
+
+/// Address and ports: what makes a server of a group the same.
+pub(in crate::document) type Place = (IpAddr, Option<PortRange>);
+
+impl Planner<'_> {
+    /// Makes one group of a document, with its servers.
+    pub(super) fn group(&mut self, entry: &GroupEntry) {
+        let path = format!("group.{}", entry.name);
+        let k = key(&entry.name);
+        let old = self.present.groups.get(&k).cloned();
+        let mut group = ServerGroup {
+            name: old.as_ref().map_or(&entry.name, |old| &old.name).clone(),
+            servers: Vec::new(),
+            next_index: old.as_ref().map_or(0, |old| old.next_index),
+            places: old.as_ref().map_or(0, |old| old.places),
+        };
+        let known: HashMap<Place, &Server> = old
+            .iter()
+            .flat_map(|old| &old.servers)
+            .map(|server| ((server.address, server.ports), server))
+            .collect();
+        let name = group.name.clone();
+        let mut ids = Ids::new(&name, group.next_index, &entry.servers, &known);
+        let mut seen: HashMap<Place, usize> = HashMap::new();
+        let mut changes: Vec<(Action, Server, Vec<Field>)> = Vec::new();
+        for (at, said) in entry.servers.iter().enumerate() {
+            let path = format!("{path}.servers[{at}]");
+            let Some(address) = said.address else {
+                let host = said.host.clone().unwrap_or_default();
+                let message = format!(
+                    "server '{}' {NOT_RESOLVED}: give its address, too: '{host}=ADDRESS'",
+                    said.place()
+                );
+                self.note(&path, message);
+                continue;
+            };
+            let place = (address, said.ports);
+            if seen.insert(place, at).is_some() {
+                let message = format!(
+                    "server {} is in group '{}' twice: each address and port can be there once",
+                    said.place(),
+                    entry.name
+                );
+                self.note(&path, message);
+                continue;
+            }
+            let before = known.get(&place).copied();
+            let mut server = match before {
+                Some(server) => server.clone(),
+                None => Server {
+                    number: self.next.next_server,
+                    id: ids.next(said, &mut self.report.notes),
+                    address,
+                    host_name: None,
+                    ports: said.ports,
+                    weight: 1,
+                    max_connections: 0,
+                    min_connections: 0,
+                    enabled: true,
+                    place: UNPLACED,
+                },
+            };
+            self.say(said, &mut server);
+            let limits = check_limits(server.max_connections, server.min_connections);
+            if let Err(error) = limits {
+                self.note(&format!("{path}.min-conn"), error);
+            }
+            match before {
+                Some(before) => {
+                    if let Some(id) = &said.id
+                        && !id.eq_ignore_ascii_case(&before.id)
+                    {
+                        let note = format!(
+                            "server {} keeps its id {}: {id} was asked for",
+                            said.place(),
+                            before.id
+                        );
+                        self.report.notes.push(note);
+                    }
+                    if server != *before {
+                        let was = server_fields(&ServerEntry::of(before));
+                        let is = server_fields(&ServerEntry::of(&server));
+                        changes.push((Action::Changed, server.clone(), fields(&was, &is)));
+                    }
+                }
+                None => {
+                    self.next.next_server = server.number.saturating_add(1);
+                    let is = server_fields(&ServerEntry::of(&server));
+                    changes.push((Action::Created, server.clone(), fields(&[], &is)));
+                }
+            }
+            self.places.insert(server.number, path);
+            group.servers.push(server);
+        }
+        for server in old.iter().flat_map(|old| &old.servers) {
+            if seen.contains_key(&(server.address, server.ports)) {
+                continue;
+            }
+            if self.merge {
+                group.servers.push(server.clone());
+            } else {
+                let was = server_fields(&ServerEntry::of(server));
+                changes.push((Action::Removed, server.clone(), fields(&was, &[])));
+            }
+        }
+        group.next_index = ids.end();
+        // Servers are in the order in which they came to be.
+        group.servers.sort_by_key(|server| server.number);
+        group.settle();
+        if group.servers.len() > MAX_SERVERS {
+            let message = format!(
+                "group '{}' would have {} servers: there can be at most {MAX_SERVERS}",
+                group.name,
+                group.servers.len()
+            );
+            self.note(&path, message);
+        }
+        let action = match &old {
+            Some(_) if changes.is_empty() => return,
+            Some(_) => Action::Changed,
+            None => Action::Created,
+        };
+        self.change(action, Item::Group, &group.name, Vec::new());
+        for (action, server, fields) in changes {
+            self.server_change(action, &group, &server, fields);
+        }
+        self.groups.insert(k.clone());
+        self.next.groups.insert(k, Arc::new(group));
+    }
+
+    /// What is said about a server; what is not said has its default, or stays if the document is merged.
+    fn say(&self, said: &ServerEntry, server: &mut Server) {
+        let other = match self.merge {
+            true => server.clone(),
+            false => Server {
+                host_name: None,
+                weight: 1,
+                max_connections: 0,
+                min_connections: 0,
+                enabled: true,
+                ..server.clone()
+            },
+        };
+        *server = Server {
+            host_name: said.host.clone().or(other.host_name),
+            weight: said.weight.unwrap_or(other.weight),
+            max_connections: said.max_connections.unwrap_or(other.max_connections),
+            min_connections: said.min_connections.unwrap_or(other.min_connections),
+            enabled: said.enabled.unwrap_or(other.enabled),
+            ..other
+        };
+    }
+
+    /// Takes a group out, with its servers.
+    pub(super) fn remove_group(&mut self, group: &ServerGroup) {
+        self.next.groups.remove(&key(&group.name));
+        self.change(Action::Removed, Item::Group, &group.name, Vec::new());
+        for server in &group.servers {
+            let said = fields(&server_fields(&ServerEntry::of(server)), &[]);
+            self.server_change(Action::Removed, group, server, said);
+        }
+    }
+}
