@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use libilb::describe::{self, Description, Fastpath, State};
+use libilb::describe::{self, Description, Fastpath, HealthSummary, RuleDescription, State};
+use libilb::health::HealthState;
 use serde_json::{Value, json};
 
 use crate::action::Show;
@@ -112,8 +113,56 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
                 advice(problem, &rule.rule.servergroup).unwrap_or_default(),
             ));
         }
+        all.extend(down(node, rule));
     }
     all
+}
+
+/// Servers that are named when several are down; nobody reads more of them on a screen of problems.
+const NAMED: usize = 3;
+
+/// Servers of a rule that its health check found down, unless all are: that is a problem of the rule, and said already.
+fn down(node: &Description, rule: &RuleDescription) -> Option<Finding> {
+    let name = &rule.rule.name;
+    let group = node.group(&rule.rule.servergroup)?;
+    let tested: Vec<(&str, &HealthSummary)> = group
+        .servers
+        .iter()
+        .filter_map(|server| Some((server.server.id.as_str(), server.health_in(name)?)))
+        .filter(|(_, health)| health.state != HealthState::Disabled)
+        .collect();
+    let down = tested.iter().filter(|(_, health)| health.state.is_down());
+    let down: Vec<&(&str, &HealthSummary)> = down.collect();
+    if rule.deleted || down.is_empty() || tested.iter().all(|(_, health)| !health.up) {
+        return None;
+    }
+    let mut named: Vec<String> = down
+        .iter()
+        .take(NAMED)
+        .map(|(id, health)| match health.why.as_str() {
+            "" => format!("{id} ({})", health.state),
+            why => format!("{id} ({}, {why})", health.state),
+        })
+        .collect();
+    if down.len() > NAMED {
+        named.push(format!("{} more", down.len() - NAMED));
+    }
+    let (is, server) = match down.len() {
+        1 => ("is", down.first().map_or("ID", |(id, _)| id)),
+        _ => ("are", "ID"),
+    };
+    Some(Finding::warn(
+        format!("rule {name}"),
+        format!(
+            "{} of {} servers {is} down: {}",
+            down.len(),
+            tested.len(),
+            named.join(", ")
+        ),
+        format!(
+            "'lbadm explain server {server}' says since when, 'lbadm show-hc-result {name}' shows each test"
+        ),
+    ))
 }
 
 /// What to do about a rule's problem.

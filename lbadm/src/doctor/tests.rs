@@ -24,6 +24,9 @@ fn pairs(all: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 fn well() -> Facts {
     let mut node = node();
+    for server in node.groups.iter_mut().flat_map(|group| &mut group.servers) {
+        server.health.clear();
+    }
     node.rules.iter_mut().for_each(|rule| rule.problems.clear());
     let interface = |driver: &str, mtu| Interface {
         state: "up".into(),

@@ -5,7 +5,7 @@ mod rule;
 mod server;
 mod share;
 
-pub use share::obstacle;
+pub use share::{down, obstacle};
 
 use libilb::ModelError;
 use libilb::describe::Description;

@@ -22,6 +22,8 @@ pub struct Explained {
     pub algorithm: String,
     /// Its server group.
     pub servergroup: String,
+    /// Its health check, if it has one.
+    pub healthcheck: Option<String>,
     /// Its VIPs, such as `192.0.2.80 tcp port 80`.
     pub vips: Vec<String>,
     /// Networks of clients; none for all.
@@ -95,6 +97,7 @@ pub fn explain(name: &str, node: &Description, counted: &Statistics) -> Result<E
         topology: rule.topology.to_string(),
         algorithm: rule.algorithm.to_string(),
         servergroup: rule.servergroup.clone(),
+        healthcheck: rule.health_check.as_ref().map(|used| used.name.clone()),
         vips: rule.vips.iter().map(vip).collect(),
         clients: rule.clients.iter().map(ToString::to_string).collect(),
         status: found.status,
@@ -132,6 +135,15 @@ pub fn render(said: &Explained, style: Style) -> String {
             said.connections, said.begun
         ),
     );
+    if let Some(check) = &said.healthcheck {
+        lines.add(
+            "check",
+            format!(
+                "{check}; 'lbadm show-hc-result {}' shows each test",
+                said.rule
+            ),
+        );
+    }
     for server in &said.servers {
         let (tone, text) = match &server.obstacle {
             None => (Tone::Good, format!("open, weight {}", server.weight)),

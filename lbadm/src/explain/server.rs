@@ -1,6 +1,8 @@
 //! `explain server`: why a server gets connections, or does not. Pure.
 
-use libilb::describe::{Description, Fastpath, Status};
+use std::time::{Duration, SystemTime};
+
+use libilb::describe::{Description, Fastpath, HealthSummary, Status};
 use libilb::error::Item;
 use libilb::stats::{Counter, Statistics};
 use serde::Serialize;
@@ -9,6 +11,7 @@ use super::share::{self, Share};
 use super::{Lines, not_found};
 use crate::error::Error;
 use crate::table::{Style, Tone};
+use crate::time;
 
 /// Everything that decides what a server gets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +94,7 @@ pub fn explain(id: &str, node: &Description, counted: &Statistics) -> Result<Exp
             })
         })
         .collect();
-    let mut reasons: Vec<String> = share::obstacle(server).into_iter().collect();
+    let mut reasons: Vec<String> = share::own_obstacle(server).into_iter().collect();
     if rules.is_empty() {
         reasons.push(format!("no rule uses server group {}", group.name));
     } else if rules.iter().all(|rule| rule.status != Status::Enabled) {
@@ -100,12 +103,8 @@ pub fn explain(id: &str, node: &Description, counted: &Statistics) -> Result<Exp
             [one] => format!("its rule {one} is not enabled"),
             _ => format!("none of its rules is enabled: {}", names.join(", ")),
         });
-    } else if reasons.is_empty()
-        && rules
-            .iter()
-            .all(|rule| rule.status != Status::Enabled || rule.share.expected == Some(0.0))
-    {
-        reasons.push("the algorithm prefers another server".to_string());
+    } else if reasons.is_empty() {
+        reasons = refusals(&rules);
     }
     if node.fastpath == Fastpath::Absent {
         reasons.push("the fast path is not running".to_string());
@@ -127,6 +126,35 @@ pub fn explain(id: &str, node: &Description, counted: &Statistics) -> Result<Exp
         rules,
         reasons,
     })
+}
+
+/// Why none of the enabled rules gives a server connections that could take them; empty if one does.
+fn refusals(rules: &[InRule]) -> Vec<String> {
+    let enabled = || rules.iter().filter(|rule| rule.status == Status::Enabled);
+    let several = enabled().count() > 1;
+    let why = |rule: &InRule| match &rule.share.obstacle {
+        Some(obstacle) if several => Some(format!("{obstacle} (rule {})", rule.rule)),
+        Some(obstacle) => Some(obstacle.clone()),
+        None => (rule.share.expected == Some(0.0))
+            .then(|| "the algorithm prefers another server".to_string()),
+    };
+    let all: Option<Vec<String>> = enabled().map(why).collect();
+    let mut all = all.unwrap_or_default();
+    all.dedup();
+    all
+}
+
+/// What a rule's health check says, and since when.
+fn health_text(health: &HealthSummary) -> String {
+    let mut text = format!("{} says {}", health.check, health.state);
+    if health.since > 0 {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(health.since);
+        text.push_str(&format!(" since {}", time::rfc3339(since)));
+    }
+    if !health.why.is_empty() {
+        text.push_str(&format!(": {}", health.why));
+    }
+    text
 }
 
 /// Writes it.
@@ -167,12 +195,19 @@ pub fn render(said: &Explained, style: Style) -> String {
                 rule.dropped
             ),
         );
+        if let Some(health) = &rule.share.health {
+            let tone = match share::down(health) {
+                Some(_) => Tone::Bad,
+                None => Tone::Plain,
+            };
+            lines.add("health", style.paint(tone, &health_text(health)));
+        }
         for problem in &rule.problems {
             lines.add("problem", format!("rule {}: {problem}", rule.rule));
         }
     }
     let outcome = match said.reasons.is_empty() {
-        true => style.paint(Tone::Good, "it gets new connections"),
+        true => style.paint(Tone::Good, &gets(said)),
         false => style.paint(
             Tone::Bad,
             &format!("no new connections: {}", said.reasons.join("; ")),
@@ -180,4 +215,24 @@ pub fn render(said: &Explained, style: Style) -> String {
     };
     lines.add("outcome", outcome);
     lines.text()
+}
+
+/// Of which rules it gets connections, if some give it none.
+fn gets(said: &Explained) -> String {
+    let enabled = |rule: &&InRule| rule.status == Status::Enabled;
+    let closed = |rule: &&InRule| rule.share.obstacle.is_some();
+    let (closed, open): (Vec<&InRule>, Vec<&InRule>) =
+        said.rules.iter().filter(enabled).partition(closed);
+    let names = |rules: &[&InRule]| {
+        let names: Vec<&str> = rules.iter().map(|rule| rule.rule.as_str()).collect();
+        names.join(", ")
+    };
+    match closed.is_empty() {
+        true => "it gets new connections".to_string(),
+        false => format!(
+            "it gets new connections of {}, none of {}",
+            names(&open),
+            names(&closed)
+        ),
+    }
 }

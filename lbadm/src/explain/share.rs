@@ -1,7 +1,8 @@
 //! Which of a rule's servers take new connections, and which share of them each should get and got. Pure.
 
 use libilb::algorithm::Algorithm;
-use libilb::describe::{Description, RuleDescription, ServerDescription};
+use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
+use libilb::health::HealthState;
 use libilb::stats::{Counter, Statistics};
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ pub struct Share {
     pub weight: u16,
     /// Why it takes no new connections; nothing if it does.
     pub obstacle: Option<String>,
+    /// What the rule's health check says, if it has one.
+    pub health: Option<HealthSummary>,
     /// Part of the rule's new connections that it should get, in percent; nothing if nobody can say.
     pub expected: Option<f64>,
     /// Part of the rule's new connections that it got, in percent, since counting began; nothing if there were none.
@@ -35,7 +38,7 @@ pub fn of(rule: &RuleDescription, node: &Description, counted: &Statistics) -> V
         entry.map_or(0, |entry| entry.get(Counter::ConnectionsBegun))
     };
     let all_begun: u64 = servers.iter().map(begun).sum();
-    let parts = parts(rule.rule.algorithm, servers);
+    let parts = parts(rule, servers);
     let total: f64 = parts.iter().flatten().sum();
     servers
         .iter()
@@ -50,7 +53,8 @@ pub fn of(rule: &RuleDescription, node: &Description, counted: &Statistics) -> V
                     None => server.server.address.to_string(),
                 },
                 weight: server.server.weight,
-                obstacle: obstacle(server),
+                obstacle: obstacle(server, &rule.rule.name),
+                health: server.health_in(&rule.rule.name).cloned(),
                 expected: part.and_then(|part| percent(part, total)),
                 got: percent(begun as f64, all_begun as f64),
                 begun,
@@ -64,8 +68,28 @@ fn round(percent: f64) -> f64 {
     (percent * 10.0).round() / 10.0
 }
 
+/// Why a server takes no new connections of a rule.
+pub fn obstacle(server: &ServerDescription, rule: &str) -> Option<String> {
+    own_obstacle(server).or_else(|| server.health_in(rule).and_then(down))
+}
+
+/// What a health check says of a server that it found down; nothing if the server may be used.
+pub fn down(health: &HealthSummary) -> Option<String> {
+    // One that is not tested is disabled, or its rule is; that is said by itself.
+    if health.up || health.state == HealthState::Disabled {
+        return None;
+    }
+    let check = &health.check;
+    Some(match (health.state.is_down(), health.why.as_str()) {
+        (true, "") => format!("its health check {check} says {}", health.state),
+        (true, why) => format!("its health check {check} says {}: {why}", health.state),
+        (false, "") => format!("its health check {check} has not found it alive yet"),
+        (false, why) => format!("its health check {check} has not found it alive yet: {why}"),
+    })
+}
+
 /// Why a server takes no new connections of any rule.
-pub fn obstacle(server: &ServerDescription) -> Option<String> {
+pub fn own_obstacle(server: &ServerDescription) -> Option<String> {
     let limit = u64::from(server.server.max_connections);
     if server.removed {
         Some("it is removed".to_string())
@@ -84,14 +108,14 @@ pub fn obstacle(server: &ServerDescription) -> Option<String> {
 }
 
 /// What counts for the algorithm, for each server; `None` where it does not decide by shares.
-fn parts(algorithm: Algorithm, servers: &[ServerDescription]) -> Vec<Option<f64>> {
-    let takes = |server: &ServerDescription| obstacle(server).is_none();
+fn parts(rule: &RuleDescription, servers: &[ServerDescription]) -> Vec<Option<f64>> {
+    let takes = |server: &ServerDescription| obstacle(server, &rule.rule.name).is_none();
     let by = |part: &dyn Fn(&ServerDescription) -> f64| {
         let each = servers.iter();
         each.map(|server| Some(if takes(server) { part(server) } else { 0.0 }))
             .collect()
     };
-    match algorithm {
+    match rule.rule.algorithm {
         // Each in turn, or by connections alone: weights do not count.
         Algorithm::RoundRobin | Algorithm::LeastConnection => by(&|_| 1.0),
         // The heaviest gets all; of equals the first.

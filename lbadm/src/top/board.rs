@@ -6,7 +6,7 @@ use libilb::describe::{Description, RuleDescription, ServerDescription, Status};
 use libilb::stats::{Counter, Entry, Statistics};
 use serde::Serialize;
 
-use crate::explain::obstacle;
+use crate::explain::{down, obstacle};
 use crate::table::Tone;
 
 /// How many intervals are remembered.
@@ -34,6 +34,9 @@ pub struct Row {
     pub server: String,
     /// Its state in words.
     pub state: String,
+    /// Why a server takes no new connections; empty if it does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
     /// Whether that is good.
     #[serde(skip)]
     pub tone: Tone,
@@ -161,8 +164,11 @@ impl Board {
                 .iter()
                 .filter(|server| fits(name) || fits(&server.server.id))
                 .map(|server| {
-                    let (state, tone) = state_of_server(server);
-                    self.row(name, &server.server.id, state, tone)
+                    let (state, tone) = state_of_server(server, name);
+                    Row {
+                        why: obstacle(server, name).unwrap_or_default(),
+                        ..self.row(name, &server.server.id, state, tone)
+                    }
                 })
                 .collect();
             if fits(name) || !below.is_empty() {
@@ -185,6 +191,7 @@ impl Board {
             rule: key.0.clone(),
             server: key.1.clone(),
             state,
+            why: String::new(),
             tone,
             rates: self.rates.get(&key).copied().unwrap_or_default(),
             connections: self.connections.get(&key).copied().unwrap_or(0),
@@ -226,8 +233,8 @@ fn state_of_rule(rule: &RuleDescription, servers: &[ServerDescription]) -> (Stri
         return (rule.status.to_string(), Tone::Notice);
     }
     let there = servers.iter().filter(|server| !server.removed).count();
-    let open = servers.iter().filter(|server| obstacle(server).is_none());
-    let open = open.count();
+    let takes = |server: &&ServerDescription| obstacle(server, &rule.rule.name).is_none();
+    let open = servers.iter().filter(takes).count();
     let tone = match (open, rule.problems.is_empty()) {
         (0, _) | (_, false) => Tone::Bad,
         (open, _) if open < there => Tone::Notice,
@@ -236,12 +243,15 @@ fn state_of_rule(rule: &RuleDescription, servers: &[ServerDescription]) -> (Stri
     (format!("{open}/{there} up"), tone)
 }
 
-fn state_of_server(server: &ServerDescription) -> (String, Tone) {
-    match obstacle(server) {
+fn state_of_server(server: &ServerDescription, rule: &str) -> (String, Tone) {
+    match obstacle(server, rule) {
         None => ("up".to_string(), Tone::Good),
         Some(_) if server.removed => ("removed".to_string(), Tone::Notice),
         Some(_) if server.status != Status::Enabled => (server.status.to_string(), Tone::Notice),
         Some(_) if server.server.weight == 0 => ("weight 0".to_string(), Tone::Notice),
-        Some(_) => ("closed".to_string(), Tone::Bad),
+        Some(_) => match server.health_in(rule).filter(|h| down(h).is_some()) {
+            Some(health) => (health.state.to_string(), Tone::Bad),
+            None => ("closed".to_string(), Tone::Bad),
+        },
     }
 }

@@ -3,6 +3,7 @@
 use libilb::describe::{Fastpath, State};
 
 use super::board::{Board, Row, Sort};
+use crate::status;
 use crate::table::{Style, Tone};
 
 /// What the user has chosen.
@@ -126,7 +127,7 @@ pub fn screen(board: &Board, view: &View, width: usize, height: usize, look: Loo
     let mut lines = vec![
         first(board, width, style),
         second(&total, width, look),
-        String::new(),
+        third(board, width, style),
     ];
     let rows = board.rows(view.sort, view.reverse, &view.filter, !view.only_rules);
     let name = rows.iter().map(|row| name(row).chars().count()).max();
@@ -186,6 +187,20 @@ fn second(total: &Row, width: usize, look: Look) -> String {
         &(text + graph(&total.history, room, look.unicode).trim_start()),
         width,
     )
+}
+
+/// The worst that ails the node, in a line; how much else there is stands before it, where it is seen.
+fn third(board: &Board, width: usize, style: Style) -> String {
+    let troubles = status::troubles(&board.node);
+    let Some(worst) = troubles.iter().rev().max_by_key(|trouble| trouble.level) else {
+        return String::new();
+    };
+    let count = match troubles.len() {
+        1 => String::new(),
+        n => format!("1 of {n} problems, "),
+    };
+    let text = format!("{count}{}: {}", worst.about, worst.found);
+    style.paint(worst.level.tone(), &cut(&text, width))
 }
 
 fn name(row: &Row) -> String {
