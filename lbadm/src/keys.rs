@@ -63,6 +63,8 @@ pub enum Key {
     Limit(ServerKey),
     /// The id that a server shall have.
     Id,
+    /// Its place in the group.
+    Place,
 }
 
 impl Key {
@@ -176,6 +178,7 @@ pub const SERVERS: KeyList = KeyList {
         MAX_CONNECTIONS,
         MIN_CONNECTIONS,
         (Key::Id, libilb::server::ID_KEY, &[]),
+        (Key::Place, libilb::server::PLACE_KEY, &[]),
     ],
 };
 /// Servers that are there.
@@ -269,9 +272,9 @@ impl KeyList {
                     "{option}: key '{word}' has no value: write {word}=VALUE"
                 )));
             }
-            // A limit belongs to the servers before it, an id to the one before it.
-            let limits =
-                matches!(key, Key::Limit(_) | Key::Id) && self.keys.len() == SERVERS.keys.len();
+            // A limit belongs to the servers before it, id and place to the one before them.
+            let limits = matches!(key, Key::Limit(_) | Key::Id | Key::Place)
+                && self.keys.len() == SERVERS.keys.len();
             if !key.is_list() && !limits && pairs.iter().any(|&(k, _)| k == key) {
                 return Err(self.twice(key));
             }

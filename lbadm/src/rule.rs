@@ -192,7 +192,8 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             | Key::ManageAddresses
             | Key::Server
             | Key::Limit(_)
-            | Key::Id => {}
+            | Key::Id
+            | Key::Place => {}
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
 use libilb::error::Item;
-use libilb::server::{ID_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
+use libilb::server::{ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
 use libilb::words;
 
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub fn understand(command: ServerCommand) -> Result<Action, Error> {
 }
 
 /// Reads `-s` of servers that are added. Weight and limits belong to the servers before them, back to the last that have
-/// theirs; an id to the one before it.
+/// theirs; id and place to the one before them.
 ///
 /// # Errors
 /// One that is none.
@@ -47,6 +47,7 @@ pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
             let word = match key {
                 Key::Limit(limit) => words::name(SERVER_KEYS, limit),
                 Key::Id => ID_KEY,
+                Key::Place => PLACE_KEY,
                 _ => {
                     if limited {
                         (first, limited) = (specs.len(), false);
@@ -56,10 +57,10 @@ pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
                 }
             };
             let whose = match key {
-                Key::Id => specs.len().saturating_sub(1).max(first),
+                Key::Id | Key::Place => specs.len().saturating_sub(1).max(first),
                 _ => first,
             };
-            limited |= key != Key::Id;
+            limited |= !matches!(key, Key::Id | Key::Place);
             if first == specs.len() {
                 return Err(Error::Usage(format!(
                     "-s: key '{word}' stands before any server: write server=SPEC,{word}={value}"

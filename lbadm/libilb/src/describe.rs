@@ -84,7 +84,7 @@ impl Description {
                 name: group.name.clone(),
                 servers,
                 next_index: last.max().map_or(0, |n| n.saturating_add(1)),
-                places: 0,
+                places: group.places,
             };
             made.settle();
             all.groups.insert(key(&group.name), Arc::new(made));
@@ -209,6 +209,9 @@ pub struct GroupDescription {
     pub name: String,
     /// The servers in the order in which they were added, then removed ones that still have connections.
     pub servers: Vec<ServerDescription>,
+    /// Places that the group has, see [`ServerGroup::places`].
+    #[serde(default)]
+    pub places: u32,
 }
 
 /// A health check with what uses it.

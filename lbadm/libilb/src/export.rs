@@ -1,7 +1,8 @@
 //! A configuration as commands of lbadm: server groups, then health checks, then rules.
 //!
 //! `lbadm import-config` reads them, and so does a shell. What is the default is not written. Nor are ids of servers that a
-//! new group would give them anyway; others are, so that what refers to them goes on to mean the same.
+//! new group would give them anyway; others are, so that what refers to them goes on to mean the same. The same goes for the
+//! places of servers in their group, so that a node that was restored hashes as the one that was exported.
 
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ use crate::healthcheck::{HealthCheck, HealthCheckSettings};
 use crate::import::lines::quote;
 use crate::model::Configuration;
 use crate::rule::{Orphans, Rule};
-use crate::server::{Server, ServerSettings, ServerSpec, Target};
+use crate::server::{GroupPlace, Server, ServerSettings, ServerSpec, Target};
 use crate::servergroup::ServerGroup;
 
 /// Most servers of one command.
@@ -56,7 +57,8 @@ fn group(out: &mut String, group: &ServerGroup) {
     let mut chunks = group.servers.chunks(SERVERS);
     let mut first = vec![words(["create-servergroup"])];
     let mut next = 0;
-    let mut server = |server: &Server| self::server(server, &mut next);
+    let mut places = group.places_told().into_iter();
+    let mut server = |server: &Server| self::server(server, places.next().flatten(), &mut next);
     first.extend(chunks.next().unwrap_or_default().iter().map(&mut server));
     first.push(words([&group.name]));
     command(out, &first);
@@ -77,7 +79,7 @@ fn group(out: &mut String, group: &ServerGroup) {
 }
 
 /// A server. `next` is the `<n>` of the id that it would get by itself.
-fn server(server: &Server, next: &mut u32) -> Vec<String> {
+fn server(server: &Server, place: Option<GroupPlace>, next: &mut u32) -> Vec<String> {
     let index = server
         .id
         .rsplit_once('.')
@@ -95,6 +97,7 @@ fn server(server: &Server, next: &mut u32) -> Vec<String> {
             min_connections: some(server.min_connections),
         },
         id: (!usual).then(|| server.id.clone()),
+        place,
     };
     words(["-s", &format!("server={spec}")])
 }

@@ -483,8 +483,9 @@ impl Configuration {
                     max_connections: 0,
                     min_connections: 0,
                     enabled: true,
-                    place: UNPLACED,
+                    place: spec.place.map_or(UNPLACED, |place| place.place),
                 };
+                group.places = group.places.max(spec.place.map_or(0, |place| place.places));
                 spec.limits.apply(&mut server)?;
                 group.servers.push(server);
                 let next = (index.checked_add(1), number.checked_add(1));

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::{self, Purpose};
 use crate::error::ModelError;
+use crate::model::MAX_SERVERS;
 use crate::port::PortRange;
 use crate::rule::{Protocol, is_zero};
 use crate::words::{self, Word};
@@ -44,6 +46,46 @@ pub struct Server {
     pub place: u32,
 }
 
+/// The place of a server in its group, as an export says it: `3/10` is place 3 of ten, which are 0 to 9. See
+/// [`Server::place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupPlace {
+    /// Which one.
+    pub place: u32,
+    /// How many the group has, taken or vacant: more than [`GroupPlace::place`], at most
+    /// [`crate::model::MAX_SERVERS`].
+    pub places: u32,
+}
+
+impl FromStr for GroupPlace {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<GroupPlace, ModelError> {
+        let numbers = text
+            .split_once('/')
+            .and_then(|(place, places)| Some((place.parse().ok()?, places.parse().ok()?)));
+        match numbers {
+            Some((place, places)) if place < places && places as usize <= MAX_SERVERS => {
+                Ok(GroupPlace { place, places })
+            }
+            _ => Err(ModelError::invalid(
+                PLACE_KEY,
+                text,
+                "is not a place in a group",
+                format!(
+                    "write PLACE/PLACES, such as 0/3 for the first of three, at most {MAX_SERVERS}; or leave it out"
+                ),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for GroupPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.place, self.places)
+    }
+}
+
 /// No place yet: see [`Server::place`].
 pub const UNPLACED: u32 = u32::MAX;
 
@@ -64,6 +106,7 @@ impl Server {
             ports: self.ports,
             limits: ServerSettings::default(),
             id: None,
+            place: None,
         }
         .to_string()
     }
@@ -178,8 +221,8 @@ pub enum Target {
     Host(String),
 }
 
-/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n][,id=_group.n]`, IPv6 addresses in
-/// brackets. `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the
+/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n][,id=_group.n][,place=n/n]`, IPv6
+/// addresses in brackets. `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the
 /// manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
@@ -193,10 +236,14 @@ pub struct ServerSpec {
     pub limits: ServerSettings,
     /// The id that it shall have, such as one that was exported; the next of its group if none was written.
     pub id: Option<String>,
+    /// The place that it shall have, such as one that was exported; the lowest vacant one if none was written.
+    pub place: Option<GroupPlace>,
 }
 
 /// The key of [`ServerSpec::id`].
 pub const ID_KEY: &str = "id";
+/// The key of [`ServerSpec::place`].
+pub const PLACE_KEY: &str = "place";
 
 const SYNTAX: &str = "write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80";
 
@@ -211,10 +258,15 @@ impl ServerSpec {
         let text = items.next().unwrap_or_default();
         let mut limits = ServerSettings::default();
         let mut id = None;
+        let mut group_place = None;
         for item in items {
             let (key, value) = item.split_once('=').unwrap_or((item, ""));
             if key.eq_ignore_ascii_case(ID_KEY) {
                 id = Some(value.to_string());
+                continue;
+            }
+            if key.eq_ignore_ascii_case(PLACE_KEY) {
+                group_place = Some(value.parse()?);
                 continue;
             }
             let key = words::parse(SERVER_KEYS, "server key", key)?;
@@ -242,6 +294,7 @@ impl ServerSpec {
             ports,
             limits,
             id: id.clone(),
+            place: group_place,
         };
         if !looks_like_address(place) {
             check_host_name(place, text)?;
@@ -268,6 +321,14 @@ impl ServerSpec {
             return Err(ModelError::invalid(
                 "server id",
                 id,
+                "is given to several addresses",
+                "give each its own, or leave it out",
+            ));
+        }
+        if let Some(place) = group_place.filter(|_| addresses.len() > 1) {
+            return Err(ModelError::invalid(
+                PLACE_KEY,
+                place.to_string(),
                 "is given to several addresses",
                 "give each its own, or leave it out",
             ));
@@ -339,6 +400,7 @@ impl ServerSpec {
             ports: self.ports,
             limits: self.limits,
             id: self.id,
+            place: self.place,
         })
     }
 }
@@ -369,8 +431,11 @@ impl fmt::Display for ServerSpec {
                 write!(f, ",{key}={value}")?;
             }
         }
-        match &self.id {
-            Some(id) => write!(f, ",{ID_KEY}={id}"),
+        if let Some(id) = &self.id {
+            write!(f, ",{ID_KEY}={id}")?;
+        }
+        match self.place {
+            Some(place) => write!(f, ",{PLACE_KEY}={place}"),
             None => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
 use crate::rule::check_name;
-use crate::server::{Server, UNPLACED, check_limits};
+use crate::server::{GroupPlace, Server, UNPLACED, check_limits};
 
 /// Servers under one name. `name` is unique in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,23 @@ impl ServerGroup {
     /// The server with this id, in any case.
     pub fn server(&self, id: &str) -> Option<&Server> {
         self.servers.iter().find(|s| s.id.eq_ignore_ascii_case(id))
+    }
+
+    /// What has to be said of the place of each server, so that a new group with these servers has the same places: nothing
+    /// of those that stand where they would by themselves, all of the others, and of the last one how many there are.
+    pub fn places_told(&self) -> Vec<Option<GroupPlace>> {
+        let usual = self.servers.iter().zip(0u32..);
+        let usual = usual.take_while(|(server, n)| server.place == *n).count();
+        let last = self.servers.len().saturating_sub(1);
+        let complete = usual == self.servers.len() && usual == self.places as usize;
+        let place = |(n, server): (usize, &Server)| {
+            let told = n >= usual || (n == last && !complete);
+            told.then_some(GroupPlace {
+                place: server.place,
+                places: self.places,
+            })
+        };
+        self.servers.iter().enumerate().map(place).collect()
     }
 
     /// Gives servers without a place the lowest vacant ones, in their order.

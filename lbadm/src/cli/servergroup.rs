@@ -75,8 +75,9 @@ the rule; a range as large as the rule's shifts them.
 
 Keys behind servers are for those before them: weight (0 to 65535, 1 if not
 given; 0 takes no new connections), max-conn (connections at which it takes no
-more) and min-conn (below which it does again). id is the id that the server
-before it shall have, such as one that was exported.
+more) and min-conn (below which it does again). id and place (3/10 for place 3
+of ten, see docs/algorithms.md) are for the one server before them, such as one
+that was exported.
 
 Examples:
   lbadm create-servergroup -s server=192.0.2.11:80,server=192.0.2.12:80 web

@@ -131,6 +131,7 @@ pub fn node() -> Description {
             .groups
             .values()
             .map(|g| GroupDescription {
+                places: g.places,
                 name: g.name.clone(),
                 servers: g
                     .servers

@@ -143,6 +143,7 @@ fn group(
     GroupDescription {
         name: group.name.clone(),
         servers: there.chain(removed).collect(),
+        places: group.places,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
 use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
 use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
-use crate::server::{Server, ServerSpec, Target};
+use crate::server::{GroupPlace, Server, ServerSpec, Target};
 use crate::vip::Prefix;
 
 /// What is said about a rule.
@@ -315,10 +315,12 @@ pub struct ServerEntry {
     pub enabled: Option<bool>,
     /// The id that it shall have if it is new. A server that is there keeps its id whatever is said.
     pub id: Option<String>,
+    /// The place in the group that it shall have if it is new. A server that is there keeps its place whatever is said.
+    pub group_place: Option<GroupPlace>,
 }
 
 impl ServerEntry {
-    /// The entry that describes a server, without its id. What has its default is not said.
+    /// The entry that describes a server, without its id and its place in the group. What has its default is not said.
     pub fn of(server: &Server) -> ServerEntry {
         let some = |number: u32| (number != 0).then_some(number);
         ServerEntry {
@@ -330,6 +332,7 @@ impl ServerEntry {
             min_connections: some(server.min_connections),
             enabled: (!server.enabled).then_some(false),
             id: None,
+            group_place: None,
         }
     }
 
@@ -348,6 +351,7 @@ impl ServerEntry {
             min_connections: spec.limits.min_connections,
             enabled: None,
             id: spec.id,
+            group_place: spec.place,
         }
     }
 
@@ -363,6 +367,7 @@ impl ServerEntry {
             ports: self.ports,
             limits: Default::default(),
             id: None,
+            place: None,
         }
         .to_string()
     }

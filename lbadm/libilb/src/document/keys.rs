@@ -35,6 +35,7 @@ pub(super) enum ServerKey {
     MinConnections,
     Enabled,
     Id,
+    Place,
 }
 
 pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
@@ -54,6 +55,7 @@ pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
     ),
     (ServerKey::Enabled, "enabled", &[]),
     (ServerKey::Id, "id", &[]),
+    (ServerKey::Place, "place", &[]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

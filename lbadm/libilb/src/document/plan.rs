@@ -93,6 +93,7 @@ pub fn check(
                 ports: server.ports,
                 limits: Default::default(),
                 id: None,
+                place: None,
             };
             match spec.resolve_with(&lookup) {
                 Ok(spec) => {

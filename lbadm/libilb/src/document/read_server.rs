@@ -95,6 +95,14 @@ impl Reader {
                 }
                 ServerKey::Enabled => entry.enabled = self.boolean(path, usual, node),
                 ServerKey::Id => entry.id = self.text(path, node, "such as \"_web.0\""),
+                ServerKey::Place => {
+                    let span = node.span.clone();
+                    let text = self.text(path, node, "such as \"3/10\", the fourth of ten");
+                    match text.map(|text| text.parse()).transpose() {
+                        Ok(place) => entry.group_place = place,
+                        Err(error) => self.note_error(path, &span, error),
+                    }
+                }
             }
         }
         if self.mistakes.len() > before {
@@ -130,6 +138,8 @@ impl Reader {
                 weight: read.weight.or(entry.weight),
                 max_connections: read.max_connections.or(entry.max_connections),
                 min_connections: read.min_connections.or(entry.min_connections),
+                id: read.id.or(entry.id.clone()),
+                group_place: read.group_place.or(entry.group_place),
                 ..entry.clone()
             });
         }
@@ -172,12 +182,13 @@ fn clash(table: &ServerEntry, spec: &ServerEntry, port: bool, several: bool) -> 
     {
         return twice("host");
     }
-    if several && (table.host.is_some() || table.id.is_some()) {
+    let own = table.host.is_some() || table.id.is_some() || table.group_place.is_some();
+    if several && own {
         let error = ModelError::invalid(
             "address",
             "a range",
             "stands for several servers",
-            "host and id belong to one; write a table for each",
+            "host, id and place belong to one; write a table for each",
         );
         return Some(error.to_string());
     }

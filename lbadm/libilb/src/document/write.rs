@@ -21,12 +21,15 @@ pub(super) fn document(configuration: &Configuration) -> Document {
             .map(|group| {
                 // An id is told where it is not the one that the server would get in a new group.
                 let mut next = 0;
+                // So are places in the group.
+                let mut places = group.places_told().into_iter();
                 let servers = group.servers.iter().map(|server| {
                     let index = server_index(&server.id);
                     let id = (index != Some(next)).then(|| server.id.clone());
                     next = index.map_or(next, |index| index.saturating_add(1));
                     ServerEntry {
                         id,
+                        group_place: places.next().flatten(),
                         ..ServerEntry::of(server)
                     }
                 });
@@ -223,6 +226,8 @@ pub(super) fn server_fields(server: &ServerEntry) -> Vec<(&'static str, Value)> 
     field("min-conn", server.min_connections.map(Value::from));
     field("enabled", server.enabled.map(Value::from));
     field("id", server.id.clone().map(Value::from));
+    let place = server.group_place.map(|place| place.to_string());
+    field("place", place.map(Value::from));
     fields
 }
 

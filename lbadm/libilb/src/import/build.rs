@@ -225,6 +225,7 @@ impl<'a> Builder<'a> {
                     ports: (port != 0).then(|| PortRange::single(port)),
                     limits,
                     id: None,
+                    place: None,
                 }
                 .to_string()
             })

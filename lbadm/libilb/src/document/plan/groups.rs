@@ -1,6 +1,6 @@
 //! Server groups of a document with their servers: which are new, changed or as they were.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ impl Planner<'_> {
             .collect();
         let name = group.name.clone();
         let mut ids = Ids::new(&name, group.next_index, &entry.servers, &known);
+        let mut places = self.places_kept(entry, &known);
         let mut seen: HashMap<Place, usize> = HashMap::new();
         let mut changes: Vec<(Action, Server, Vec<Field>)> = Vec::new();
         for (at, said) in entry.servers.iter().enumerate() {
@@ -72,7 +73,21 @@ impl Planner<'_> {
                     max_connections: 0,
                     min_connections: 0,
                     enabled: true,
-                    place: UNPLACED,
+                    place: match said.group_place {
+                        Some(wish) if places.insert(wish.place) => {
+                            group.places = group.places.max(wish.places);
+                            wish.place
+                        }
+                        Some(wish) => {
+                            let note = format!(
+                                "server {} gets the lowest vacant place of group '{name}': {wish} was asked for, and is taken",
+                                said.place()
+                            );
+                            self.report.notes.push(note);
+                            UNPLACED
+                        }
+                        None => UNPLACED,
+                    },
                 },
             };
             self.say(said, &mut server);
@@ -141,6 +156,18 @@ impl Planner<'_> {
         }
         self.groups.insert(k.clone());
         self.next.groups.insert(k, Arc::new(group));
+    }
+
+    /// The places of a group whose servers stay.
+    fn places_kept(&self, entry: &GroupEntry, known: &HashMap<Place, &Server>) -> HashSet<u32> {
+        let said = entry.servers.iter();
+        let said: HashSet<Place> = said
+            .filter_map(|server| Some((server.address?, server.ports)))
+            .collect();
+        let stay = known
+            .iter()
+            .filter(|(at, _)| self.merge || said.contains(*at));
+        stay.map(|(_, server)| server.place).collect()
     }
 
     /// What is said about a server; what is not said has its default, or stays if the document is merged.

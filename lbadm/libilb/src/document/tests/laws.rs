@@ -90,11 +90,13 @@ fn configuration(seed: &Seed) -> Configuration {
     c
 }
 
-/// What a document says without the ids of servers, which depend on what was before.
+/// What a document says without ids and places of servers, which depend on what was before.
 fn contents(c: &Configuration) -> Document {
     let mut document = Document::of(c);
     for group in &mut document.groups {
-        group.servers.iter_mut().for_each(|server| server.id = None);
+        for server in &mut group.servers {
+            (server.id, server.group_place) = (None, None);
+        }
         group.servers.sort_by_key(ServerEntry::place);
     }
     document
@@ -126,8 +128,11 @@ proptest! {
         prop_assert_eq!(Document::of(&fresh), Document::of(&c));
         for group in c.groups.values() {
             let ids = |group: &crate::model::ServerGroup| -> Vec<_> {
-                group.servers.iter().map(|s| (s.id.clone(), s.address, s.ports)).collect()
+                group.servers.iter().map(|s| (s.id.clone(), s.address, s.ports, s.place)).collect()
             };
+            if !group.servers.is_empty() {
+                prop_assert_eq!(fresh.group(&group.name).unwrap().places, group.places);
+            }
             prop_assert_eq!(ids(fresh.group(&group.name).unwrap()), ids(group));
         }
     }

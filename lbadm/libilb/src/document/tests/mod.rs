@@ -254,7 +254,7 @@ fn ids_are_kept_asked_for_and_never_given_twice() {
     let text = to_toml(&c);
     assert_eq!(
         text,
-        "[group.web]\nservers = [\n    \"10.0.0.1\",\n    { address = \"10.0.0.3\", id = \"_web.2\" },\n]\n"
+        "[group.web]\nservers = [\n    \"10.0.0.1\",\n    { address = \"10.0.0.3\", id = \"_web.2\", place = \"2/3\" },\n]\n"
     );
     let fresh = made(&text);
     let ids = |c: &Configuration| {
@@ -266,6 +266,11 @@ fn ids_are_kept_asked_for_and_never_given_twice() {
             .collect::<Vec<_>>()
     };
     assert_eq!(ids(&fresh), ids(&c));
+    assert_eq!(
+        fresh.group("web").unwrap().servers[1].place,
+        2,
+        "its place is kept, too"
+    );
     assert_eq!(fresh.group("web").unwrap().next_index, 3);
     // An id that was given once is not given again.
     let back = planned(
