@@ -86,6 +86,11 @@ fn columns<'a>() -> Vec<Column<&'a ServerHealth>> {
     ]
 }
 
+/// The names of all columns.
+pub fn fields() -> Vec<&'static str> {
+    columns().iter().map(|column| column.name).collect()
+}
+
 /// `HH:MM:SS` in UTC.
 fn time(millis: Option<u64>) -> Cell {
     let Some(millis) = millis else {

@@ -42,13 +42,14 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use libilb::client::Client;
+use libilb::client::{Client, ClientError};
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
 use action::Action;
 use cli::ShowStatistics;
+use complete::{Known, Missed};
 use error::{Error, Exit};
 use explain::Question;
 use statistics::Printer;
@@ -206,14 +207,32 @@ async fn statistics(args: ShowStatistics, json: bool) -> Result<(), Error> {
 
 /// `__complete`: names are offered if the manager answers at once; somebody waits at a prompt.
 async fn complete(line: &str) -> Result<(), Error> {
-    let answer = complete::answer(line, None);
-    if !answer.needs_node {
-        return say(&answer.text());
-    }
-    let node = async { Client::connect().await?.describe().await };
-    let node = tokio::time::timeout(Duration::from_secs(2), node).await;
-    let node = node.ok().and_then(Result::ok);
-    say(&complete::answer(line, node.as_ref()).text())
+    let Missed { node, history } = complete::answer(line, Known::default()).missed;
+    let look = async {
+        if !node && !history {
+            return Ok((None, None));
+        }
+        let client = Client::connect().await?;
+        Ok::<_, ClientError>((
+            if node {
+                Some(client.describe().await?)
+            } else {
+                None
+            },
+            if history {
+                Some(client.history(0).await?)
+            } else {
+                None
+            },
+        ))
+    };
+    let look = tokio::time::timeout(Duration::from_secs(2), look).await;
+    let (node, history) = look.ok().and_then(Result::ok).unwrap_or_default();
+    let known = Known {
+        node: node.as_ref(),
+        history: history.as_deref(),
+    };
+    say(&complete::answer(line, known).text())
 }
 
 /// `monitor`: until the user or the reader of the output has enough.

@@ -56,6 +56,11 @@ const FLAGS: &[(&str, u8)] = &[
     ("urg", 0x20),
 ];
 
+/// Every word that [`parse_flags`] knows, but for `none`.
+pub fn flag_words() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|(name, _)| *name)
+}
+
 /// Reads TCP flags such as `syn`, `syn,ack` or `none`.
 ///
 /// # Errors

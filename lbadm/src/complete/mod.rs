@@ -5,17 +5,23 @@
 //! candidate for the last word on each line, with its meaning behind a tab; `:files` asks for names of files.
 
 use std::cell::Cell;
+use std::time::{Duration, SystemTime};
 
 use clap::{Arg, Command};
 use libilb::connections::STATES;
 use libilb::describe::Description;
 use libilb::events::Kind;
+use libilb::explain;
 use libilb::healthcheck::{FIELDS, KINDS};
+use libilb::history::Item;
+use libilb::import::Source;
 use libilb::vocabulary;
 
 use crate::cli::{self, Shell};
 use crate::keys::{self, KeyList};
-use crate::{connections, healthcheck, history, rule, server, servergroup, statistics};
+use crate::{
+    connections, hcresult, healthcheck, history, rule, server, servergroup, statistics, time,
+};
 
 /// What a shell is asked to look for itself.
 pub const FILES: &str = ":files";
@@ -34,8 +40,26 @@ pub fn script(shell: Shell) -> &'static str {
 pub struct Answer {
     /// Candidates with their meaning, which may be empty.
     pub candidates: Vec<(String, String)>,
-    /// Whether names of what is configured would be candidates, but there was no node to take them from.
-    pub needs_node: bool,
+    /// What would have been needed for more.
+    pub missed: Missed,
+}
+
+/// What there was to take candidates from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// What is configured.
+    pub node: Option<&'a Description>,
+    /// What was changed, newest first.
+    pub history: Option<&'a [Item]>,
+}
+
+/// What would have had candidates, but was not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// See [`Known::node`].
+    pub node: bool,
+    /// See [`Known::history`].
+    pub history: bool,
 }
 
 impl Answer {
@@ -52,19 +76,19 @@ impl Answer {
 }
 
 /// Answers for a line up to the cursor.
-pub fn answer(line: &str, node: Option<&Description>) -> Answer {
+pub fn answer(line: &str, known: Known<'_>) -> Answer {
     let mut words = split(line);
     let current = words.pop().unwrap_or_default();
     let names = Names {
-        node,
-        missed: Cell::new(false),
+        known,
+        missed: Cell::default(),
     };
     let mut candidates = candidates(&words, &current, &names);
     let typed = current.to_ascii_lowercase();
     candidates.retain(|(word, _)| word == FILES || word.to_ascii_lowercase().starts_with(&typed));
     Answer {
         candidates,
-        needs_node: names.missed.get(),
+        missed: names.missed.get(),
     }
 }
 
@@ -95,19 +119,44 @@ fn split(line: &str) -> Vec<String> {
 
 /// Names of what is configured.
 struct Names<'a> {
-    node: Option<&'a Description>,
-    missed: Cell<bool>,
+    known: Known<'a>,
+    missed: Cell<Missed>,
 }
 
 impl Names<'_> {
     fn of(&self, list: impl Fn(&Description) -> Vec<String>) -> Vec<(String, String)> {
-        match self.node {
+        match self.known.node {
             Some(node) => plain(list(node)),
             None => {
-                self.missed.set(true);
+                let missed = self.missed.get();
+                self.missed.set(Missed {
+                    node: true,
+                    ..missed
+                });
                 Vec::new()
             }
         }
+    }
+
+    /// Generations that one can go back to, with what was done and when. The first is in force.
+    fn generations(&self) -> Vec<(String, String)> {
+        let Some(history) = self.known.history else {
+            let missed = self.missed.get();
+            self.missed.set(Missed {
+                history: true,
+                ..missed
+            });
+            return Vec::new();
+        };
+        let kept = history.iter().skip(1).filter(|item| item.kept);
+        kept.map(|item| {
+            let time = item.time.map_or(String::new(), |seconds| {
+                let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+                format!("{} ", time::rfc3339(time))
+            });
+            (item.generation.to_string(), format!("{time}{}", item.words))
+        })
+        .collect()
     }
 
     fn rules(&self) -> Vec<(String, String)> {
@@ -287,6 +336,11 @@ fn values(
         ("monitor", "only", _) => listed(current, plain(Kind::all())),
         ("create-healthcheck" | "modify-healthcheck", "health", _) => check_pairs(current),
         ("modify-healthcheck", "name", _) | (_, _, "CHECK") => names.checks(),
+        ("rollback", "generation", _) => names.generations(),
+        ("import-config", "from", _) => plain(Source::names()),
+        ("explain", "flags", _) => listed(current, plain(explain::flag_words())),
+        ("top", "filter", _) => names.rules(),
+        ("apply", "confirm", _) => plain(["60s", "5m"]),
         (_, _, "RULE") => names.rules(),
         (_, _, "GROUP") => names.groups(),
         (_, _, "SERVER_ID") => names.servers(),
@@ -320,6 +374,7 @@ fn fields(command: &str) -> Vec<&'static str> {
         "show-statistics" => statistics::fields(),
         "show-connections" | "show-nat" => connections::fields(false),
         "show-persist" => connections::fields(true),
+        "show-hc-result" => hcresult::fields(),
         _ => Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 use libilb::model::Configuration;
 
 use super::*;
+use crate::golden::history::history;
 
 fn node() -> Description {
     let mut configuration = Configuration::default();
@@ -10,6 +11,9 @@ fn node() -> Description {
         .create_group("web", &["192.0.2.11", "192.0.2.12"])
         .unwrap();
     configuration.create_group::<&str>("spare", &[]).unwrap();
+    let mut check = libilb::healthcheck::HealthCheckSettings::default();
+    check.parse("test=tcp").unwrap();
+    configuration.create_check("page", &check).unwrap();
     let settings = libilb::model::RuleSettings {
         vip: "192.0.2.80".into(),
         port: "80".into(),
@@ -37,6 +41,9 @@ fn node() -> Description {
         serde_json::json!({ "name": group.name, "servers": servers.collect::<Vec<_>>() })
     });
     text["groups"] = groups.collect::<Vec<_>>().into();
+    let checks = configuration.checks.values();
+    let checks = checks.map(|check| serde_json::json!(**check));
+    text["checks"] = checks.collect::<Vec<_>>().into();
     Description::from_json(&text.to_string()).unwrap()
 }
 
@@ -125,13 +132,24 @@ const CASES: &[(&str, &[&str])] = &[
         &["test=tcp,hc-count="],
     ),
     ("lbadm 'show-rule' \"ww", &["www"]),
+    ("lbadm delete-healthcheck ", &["page"]),
+    ("lbadm rollback ", &["11"]),
+    ("lbadm rollback --dry-run 1", &["11"]),
+    ("lbadm show-hc-result -o rule", &["rulename"]),
+    ("lbadm import-config --from i", &["ilbadm", "ipvsadm"]),
+    ("lbadm explain --flags syn,f", &["syn,fin"]),
+    ("lbadm top --filter w", &["www"]),
 ];
 
 #[test]
 fn what_is_typed_gets_what_fits() {
-    let node = node();
+    let (node, history) = (node(), history());
     for (line, expected) in CASES {
-        let answer = answer(line, Some(&node));
+        let known = Known {
+            node: Some(&node),
+            history: Some(&history),
+        };
+        let answer = answer(line, known);
         let words: Vec<&str> = answer.candidates.iter().map(|(w, _)| w.as_str()).collect();
         assert_eq!(words, *expected, "given {line:?}");
     }
@@ -140,39 +158,90 @@ fn what_is_typed_gets_what_fits() {
 #[test]
 fn a_node_is_asked_for_only_where_names_are_wanted() {
     for (line, wanted) in [
-        ("lbadm show-r", false),
-        ("lbadm create-rule -m lbalg=", false),
-        ("lbadm show-rule -o ", false),
-        ("lbadm show-rule ", true),
-        ("lbadm create-rule -o servergroup=", true),
-        ("lbadm explain server ", true),
+        ("lbadm show-r", (false, false)),
+        ("lbadm create-rule -m lbalg=", (false, false)),
+        ("lbadm show-rule -o ", (false, false)),
+        ("lbadm show-rule ", (true, false)),
+        ("lbadm create-rule -o servergroup=", (true, false)),
+        ("lbadm explain server ", (true, false)),
+        ("lbadm rollback ", (false, true)),
+        ("lbadm rollback --dry", (false, false)),
     ] {
-        assert_eq!(answer(line, None).needs_node, wanted, "given {line:?}");
+        let missed = answer(line, Known::default()).missed;
+        assert_eq!((missed.node, missed.history), wanted, "given {line:?}");
     }
 }
 
 #[test]
 fn commands_are_offered_with_their_meaning() {
-    let text = answer("lbadm show-rul", None).text();
+    let text = answer("lbadm show-rul", Known::default()).text();
     assert_eq!(text, "show-rule\tShow rules\n");
 }
 
-/// A new list of columns or keys must not be forgotten here.
+/// What a person makes up: names of what is new, numbers, addresses, patterns.
+const FREE: &[&str] = &[
+    "create-rule NAME",
+    "create-servergroup NAME",
+    "create-healthcheck NAME",
+    "show-statistics INTERVAL",
+    "show-statistics COUNT",
+    "show-connections NETWORK",
+    "show-connections ADDRESS",
+    "show-connections N",
+    "show-nat COUNT",
+    "show-persist COUNT",
+    "history COUNT",
+    "import-config ADDRESS,...",
+    "import-config MARK=PROTOCOL:ADDRESS:PORT,...",
+    "import-config ID",
+    "explain SOURCE",
+    "explain DESTINATION",
+    "explain TYPE",
+    "explain N",
+    "explain NAME",
+    "top INTERVAL",
+    "top COUNT",
+];
+
+/// A new option, list of columns or name must not be forgotten here.
 #[test]
-fn every_option_with_fields_or_keys_has_an_offer() {
-    for sub in cli::command().get_subcommands() {
-        for arg in sub.get_arguments() {
-            let short = arg.get_short().map(|c| format!("-{c}"));
-            let long = arg.get_long().map(|name| format!("--{name}"));
-            let what = arg.get_value_names().and_then(|names| names.first());
-            let wanted = ["FIELD,...", "KEY=VALUE,...", "KEY=VALUE", "server=SPEC,..."];
-            if let (Some(option), true) = (
-                long.or(short),
-                what.is_some_and(|what| wanted.contains(&what.as_str())),
-            ) {
-                let line = format!("lbadm {} {option} ", sub.get_name());
-                assert!(!answer(&line, None).candidates.is_empty(), "given {line:?}");
+fn every_value_has_an_offer_unless_a_person_makes_it_up() {
+    let (node, history) = (node(), history());
+    let known = Known {
+        node: Some(&node),
+        history: Some(&history),
+    };
+    let mut without = Vec::new();
+    for sub in cli::command()
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set())
+    {
+        let positionals = sub.get_positionals().filter(|arg| !arg.is_hide_set());
+        let mut before = String::new();
+        let mut lines: Vec<(String, String)> = Vec::new();
+        let what = |arg: &Arg| {
+            let name = arg.get_value_names().and_then(|names| names.first());
+            name.map_or(String::new(), |name| name.to_string())
+        };
+        for arg in positionals {
+            lines.push((before.clone(), what(arg)));
+            before.push_str("x ");
+        }
+        for arg in sub
+            .get_arguments()
+            .filter(|arg| !arg.is_positional() && !arg.is_hide_set() && takes_value(arg))
+        {
+            let short = arg.get_short().map(|c| format!("-{c} "));
+            let long = arg.get_long().map(|name| format!("--{name} "));
+            lines.push((long.or(short).unwrap_or_default(), what(arg)));
+        }
+        for (before, what) in lines {
+            let line = format!("lbadm {} {before}", sub.get_name());
+            if answer(&line, known).candidates.is_empty() {
+                without.push(format!("{} {what}", sub.get_name()));
             }
         }
     }
+    without.retain(|one| !FREE.contains(&one.as_str()));
+    assert_eq!(without, Vec::<String>::new());
 }

@@ -7,7 +7,7 @@
 
 mod documents;
 mod events;
-mod history;
+pub mod history;
 pub mod node;
 mod traffic;
 
@@ -123,7 +123,13 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
         (Action::Change(request), _) => Ok(called(&request)),
         (Action::Top(args), _) => Ok(format!("{args:?}\n")),
         (Action::Doctor(config), _) => Ok(format!("looks, with {}\n", config.display())),
-        (Action::Complete(line), _) => Ok(complete::answer(&line, Some(node)).text()),
+        (Action::Complete(line), _) => {
+            let known = complete::Known {
+                node: Some(node),
+                history: Some(&history()),
+            };
+            Ok(complete::answer(&line, known).text())
+        }
         (Action::Man(directory), _) => Ok(format!("man pages to {}\n", directory.display())),
     }
 }

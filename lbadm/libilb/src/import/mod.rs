@@ -50,6 +50,11 @@ const SOURCES: &[Word<Source>] = &[
 ];
 
 impl Source {
+    /// Every word.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        SOURCES.iter().map(|(_, name, _)| *name)
+    }
+
     /// Its word.
     pub fn name(self) -> &'static str {
         words::name(SOURCES, self)
