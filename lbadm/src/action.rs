@@ -17,8 +17,8 @@ use crate::explain::Question;
 use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
-    config, connections, document, explain, healthcheck, history, monitor, node, rule, server,
-    servergroup, statistics, top,
+    agent, config, connections, document, explain, healthcheck, history, monitor, node, rule,
+    server, servergroup, statistics, top,
 };
 
 /// What to do.
@@ -186,11 +186,11 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
     }
 }
 
-/// Carries out a change and returns what changed: a word for what was done, and the names or ids.
+/// Carries out a change, for which its user may be asked for a password (`ask`), and returns what changed: a word for what was done, and the names or ids.
 ///
 /// # Errors
 /// See [`ClientError`], and names that cannot be resolved.
-pub async fn change(request: Request) -> Result<(&'static str, Vec<String>), Error> {
+pub async fn change(request: Request, ask: bool) -> Result<(&'static str, Vec<String>), Error> {
     let request = match request {
         Request::CreateGroup { name, servers } => Request::CreateGroup {
             name,
@@ -202,7 +202,7 @@ pub async fn change(request: Request) -> Result<(&'static str, Vec<String>), Err
         },
         other => other,
     };
-    let client = Client::connect().await?;
+    let client = agent::connect(ask).await?;
     Ok(send(&client, request).await?)
 }
 

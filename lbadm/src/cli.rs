@@ -51,6 +51,9 @@ pub struct Cli {
     /// Write JSON
     #[arg(short, long, global = true)]
     pub json: bool,
+    /// Do not ask for a password, even if polkit wants one
+    #[arg(long, global = true)]
+    pub no_ask_password: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,

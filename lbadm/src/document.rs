@@ -10,6 +10,7 @@ use libilb::{ErrorKind, ModelError};
 use serde_json::json;
 
 use crate::action::{Action, line};
+use crate::agent;
 use crate::cli::DocumentCommand;
 use crate::error::{Error, Exit};
 
@@ -106,11 +107,11 @@ pub fn understand(command: DocumentCommand) -> Result<Action, Error> {
     }))
 }
 
-/// Does it.
+/// Does it; its user may be asked for a password (`ask`).
 ///
 /// # Errors
 /// See [`Error`]; mistakes in the file are an [`Outcome`].
-pub async fn run(request: Request, json: bool) -> Result<Outcome, Error> {
+pub async fn run(request: Request, json: bool, ask: bool) -> Result<Outcome, Error> {
     let (file, options) = match request {
         Request::Check { file, merge } => {
             let text = read(&file)?;
@@ -125,23 +126,23 @@ pub async fn run(request: Request, json: bool) -> Result<Outcome, Error> {
             return diff(&file, &options, json).await;
         }
         Request::Confirm => {
-            let done = Client::connect().await?.confirm().await?;
+            let done = agent::connect(ask).await?.confirm().await?;
             return Ok(answered(done, "confirmed", json));
         }
         Request::Revert => {
-            let done = Client::connect().await?.revert().await?;
+            let done = agent::connect(ask).await?.revert().await?;
             return Ok(answered(done, "reverted", json));
         }
         Request::Apply { file, options } => (file, options),
     };
-    Ok(match send(&file, &options, json).await? {
+    Ok(match send(&file, &options, json, ask).await? {
         Ok(report) => applied(&report, &options, json),
         Err(outcome) => outcome,
     })
 }
 
 async fn diff(file: &str, options: &ApplyOptions, json: bool) -> Result<Outcome, Error> {
-    Ok(match send(file, options, json).await? {
+    Ok(match send(file, options, json, false).await? {
         Ok(report) => differs(&report, json),
         Err(outcome) => outcome,
     })
@@ -152,6 +153,7 @@ async fn send(
     file: &str,
     options: &ApplyOptions,
     json: bool,
+    ask: bool,
 ) -> Result<Result<Report, Outcome>, Error> {
     let text = read(file)?;
     let Checked {
@@ -162,7 +164,12 @@ async fn send(
     };
     // As it was written, so that lines are those of the file.
     let text = if resolved { document.to_toml() } else { text };
-    match Client::connect().await?.apply(&text, options).await {
+    // Nobody has to be authorised to be told what would be different.
+    let answer = match options.dry_run {
+        true => Client::connect().await?.apply(&text, options).await,
+        false => agent::connect(ask).await?.apply(&text, options).await,
+    };
+    match answer {
         Ok(report) => Ok(Ok(report)),
         // What only the manager could know, told as the rest is.
         Err(ClientError::Refused { kind, message })

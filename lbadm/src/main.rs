@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod agent;
 mod cli;
 mod complete;
 mod config;
@@ -84,18 +85,18 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
         }
         Err(e) => return Err(Error::Usage(usage::message(&e, &words))),
     };
-    let json = cli.json;
+    let (json, ask) = (cli.json, !cli.no_ask_password);
     match action::understand(cli)? {
         Action::Say(text) => say(text)?,
         Action::Man(directory) => man::generate(&directory)?,
         Action::Change(request) => {
-            let (word, names) = action::change(request).await?;
+            let (word, names) = action::change(request, ask).await?;
             if json {
                 say(&action::changed_json(word, &names))?;
             }
         }
         Action::Document(request) => {
-            let outcome = document::run(request, json).await?;
+            let outcome = document::run(request, json, ask).await?;
             say(&outcome.out)?;
             // If that fails there is nobody left to tell.
             let _ = io::stderr().write_all(outcome.err.as_bytes());
@@ -118,10 +119,15 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             say(&listing.render(&found, json, style())?)?;
         }
         Action::Rollback(rollback) => {
-            let client = Client::connect().await?;
+            let generation = rollback.generation;
             let report = match rollback.dry_run {
-                true => client.preview_rollback(rollback.generation).await?,
-                false => client.rollback(rollback.generation).await?,
+                true => {
+                    Client::connect()
+                        .await?
+                        .preview_rollback(generation)
+                        .await?
+                }
+                false => agent::connect(ask).await?.rollback(generation).await?,
             };
             say(&rollback.render(&report, json, style())?)?;
         }
@@ -152,7 +158,7 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             say(&import.render(&read, json, style()))?;
             import.check(&read)?;
             if !import.is_dry_run() {
-                let client = Client::connect().await?;
+                let client = agent::connect(ask).await?;
                 let report = import.apply(&client, &read).await?;
                 if !json {
                     say(&report.to_string())?;

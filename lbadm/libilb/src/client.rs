@@ -38,6 +38,8 @@ use crate::stats::Statistics;
 
 /// How long a call may take. The manager answers in milliseconds; this only keeps a client from waiting for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where a person may be asked for a password, for which the manager waits two minutes.
+pub const PATIENT_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +61,7 @@ pub enum ClientError {
         message: String,
     },
     /// The manager did not answer in time.
-    #[error("the manager did not answer within {} seconds: look at 'journalctl -u ilb'", TIMEOUT.as_secs())]
+    #[error("the manager did not answer in time: look at 'journalctl -u ilb'")]
     Timeout,
     /// What came back was not understood.
     #[error(
@@ -150,6 +152,15 @@ impl Client {
     pub async fn connect() -> Result<Client, ClientError> {
         let connection = Builder::system().method_timeout(TIMEOUT).build().await?;
         Client::on(&connection).await
+    }
+
+    /// Like [`Client::connect`], for calls that may have a person asked for a password.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_patiently() -> Result<Client, ClientError> {
+        let builder = Builder::system().method_timeout(PATIENT_TIMEOUT);
+        Client::on(&builder.build().await?).await
     }
 
     /// Connects to the bus at this address.
