@@ -32,7 +32,7 @@ CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection
 
-.PHONY: help deps build demo test test-pure test-lab fuzz bench lint soak dbus-docs install deb lab-clean clean
+.PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs install deb lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -47,6 +47,9 @@ build: ## build all programs (target/release)
 
 demo: deps build ## a balancer and three nginx in throw-away namespaces; KEEP=1 leaves them up (needs root)
 	@KEEP='$(KEEP)' target/release/ilb-demo
+
+lab: deps build ## an empty balancer, three web servers and a client that stay up, to follow docs/tutorial.md (needs root)
+	@target/release/ilb-lab up
 
 test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 	@$(MAKE) --no-print-directory test-pure
@@ -170,7 +173,7 @@ deb: ## a Debian package of what `make build` built, in target/deb
 	ILB_SOURCES='$(CURDIR)' BUILT='$(abspath $(BUILT))' debian/rules binary
 	ls -1 '$(abspath $(DEB))'/*.deb
 
-lab-clean: ## remove what `make demo KEEP=1` and killed test runs left (needs root)
+lab-clean: ## remove what `make lab`, `make demo KEEP=1` and killed test runs left (needs root)
 	@if [ -x target/release/ilb-lab ]; then target/release/ilb-lab clean; else cargo run --locked --release -q -p ilb-tests --bin ilb-lab -- clean; fi
 
 clean: ## remove what was built

@@ -465,7 +465,7 @@ fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, E
     if !args.deleted && !args.enabled && !args.disabled && args.names.is_empty() {
         let gone = node.rules.iter().filter(|r| r.deleted);
         out.push_str(&show::draining(
-            "deleted, with connections that live on",
+            "deleted, until the last connections end",
             gone.map(|r| (r.rule.name.as_str(), r.connections)),
         ));
     }

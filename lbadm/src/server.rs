@@ -17,7 +17,7 @@ use crate::show;
 use crate::table::{self, Cell, Column, Style};
 
 /// How removed servers are introduced.
-pub const REMOVED: &str = "removed, with connections that live on";
+pub const REMOVED: &str = "removed, until the last connections end";
 
 /// Reads a command about servers.
 ///

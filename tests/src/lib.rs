@@ -27,6 +27,7 @@ pub mod shell;
 pub mod site;
 pub mod transfer;
 pub mod tunnel;
+pub mod tutorial;
 pub mod udp;
 
 /// The two address families that everything is tried with.

@@ -4,11 +4,10 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use ilb_tests::lab::web::{BIG_FILE_BYTES, big_file};
-use ilb_tests::lab::{Lab, Spec, leftovers, node};
+use ilb_tests::lab::{Lab, Spec, leftovers, play};
 use ilb_tests::load::Load;
 use ilb_tests::transfer::{Downloads, sha256_of};
 use ilb_tests::{Family, Topology};
@@ -97,7 +96,7 @@ fn main() {
     );
 
     if keep {
-        let enter = write_enter_script(&lab);
+        let enter = play::scripts(&lab).display().to_string();
         step("It stays up: play with it (as root)");
         println!(
             "  {enter} lb     a shell on the balancer; lbadm works there: try `lbadm show-rule -f`"
@@ -106,7 +105,7 @@ fn main() {
             "  {enter} c1     a shell on the client: try `curl http://{}/`",
             rules[0].vip
         );
-        println!("  {enter} s1     a shell on a server (s2, s3; the router is rt)");
+        println!("  {enter} s1     a shell on a server (s2, s3; the router is rt): try `web stop`");
         println!();
         println!("  To end it:  sudo make lab-clean");
         lab.keep();
@@ -288,32 +287,6 @@ fn kill_all(lab: &Lab, rules: &[Rule]) {
             rule.name
         );
     }
-}
-
-/// A script that opens a shell in a namespace of the lab, with everything set.
-fn write_enter_script(lab: &Lab) -> String {
-    // Makes sure that lbadm lies beside it.
-    lab.node.lbadm("show-rule");
-    let path = lab.directory().join("enter");
-    let text = format!(
-        "#!/bin/bash\n\
-         # enter ROLE [command…]: a shell (or a command) in a namespace of this lab\n\
-         export DBUS_SYSTEM_BUS_ADDRESS='{bus}'\n\
-         export PATH=\"{bin}:{programs}:$PATH\"\n\
-         export PS1=\"${{1:-lb}}# \"\n\
-         role=${{1:-lb}}\n\
-         shift\n\
-         if [ $# -eq 0 ]; then set -- bash --norc; fi\n\
-         exec ip netns exec {identity}-\"$role\" \"$@\"\n",
-        bus = lab.node.bus(),
-        bin = lab.directory().join("bin").display(),
-        programs = node::programs().display(),
-        identity = lab.identity(),
-    );
-    std::fs::write(&path, text).expect("cannot write into the lab's directory");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-        .expect("cannot set permissions");
-    path.display().to_string()
 }
 
 /// Ctrl-C takes the lab down before it ends us.

@@ -19,6 +19,7 @@ pub mod leftovers;
 pub mod namespace;
 pub mod node;
 pub mod plan;
+pub mod play;
 pub mod process;
 pub mod system;
 pub mod web;
