@@ -21,8 +21,6 @@ packages=(
     python3-prometheus-client
     # benchmarks: the competition, and a counter of instructions
     nftables valgrind
-    # durability: writes that fail
-    strace
 )
 
 missing=()

@@ -61,6 +61,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             self.publish(&mut publisher).await;
         }
+        if let Some(store) = self.store.take() {
+            // Everything is durable, and the library panics if it cannot write what it likes to write when it is closed.
+            std::mem::forget(store);
+        }
         self.read_statistics().await;
         if let Some(file) = self.ledger_file {
             file.finish(&self.ledger).await;

@@ -15,7 +15,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use super::codec::{self, Change, DecodeError, Records, SCHEMA, Tree};
 use super::seal::Seal;
-use super::{Store, StoreError, watermark};
+use super::{EIO, Store, StoreError, watermark};
 use crate::state::State;
 
 /// Memory for sled's page cache, in bytes. All of a usual configuration fits, and the manager keeps it in memory anyway.
@@ -44,7 +44,15 @@ impl SledStore {
         let store = SledStore::open_unguarded(path)?;
         let records = codec::encode(state);
         let changes: Vec<Change> = records.into_iter().map(|(k, v)| (k, Some(v))).collect();
-        store.write_guarded(&changes)
+        if let Err(error) = store.write_guarded(&changes) {
+            // It writes when it is closed, and panics if it cannot.
+            std::mem::forget(store);
+            return Err(error);
+        }
+        catch_unwind(AssertUnwindSafe(|| drop(store))).map_err(|panic| {
+            tracing::debug!("{}", panic_text(panic.as_ref()));
+            io_error("close", path)(io::Error::from_raw_os_error(EIO))
+        })
     }
 
     /// Opens the database in the folder `path`, and reads and checks every record. Says by which schema it was written.
