@@ -9,8 +9,8 @@ packages=(
     # (libpcap: the AF_XDP library's configure insists on its headers)
     # lab: networks, clients, servers, a bus, eyes
     iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
-    # health checks are made of them: a name server, certificates
-    dnsmasq-base openssl ca-certificates
+    # health checks are made of them: a name server, certificates, an agent that knows the load
+    dnsmasq-base openssl ca-certificates snmpd
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
     # command line: the shells that complete it
@@ -37,7 +37,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "run \`sudo make deps\`, or: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 1
     fi
-    # Installing nginx, vsftpd or dbus must not start a service on this machine: for the length of this installation a
+    # Installing nginx, vsftpd, snmpd or dbus must not start a service on this machine: for the length of this installation a
     # policy-rc.d says so, unless the machine has one of its own, which we leave alone.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -46,7 +46,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         chmod 0755 "$policy"
     fi
     services=()
-    for service in nginx vsftpd; do
+    for service in nginx vsftpd snmpd; do
         if [ ! -e "/lib/systemd/system/$service.service" ]; then services+=("$service.service"); fi
     done
     export DEBIAN_FRONTEND=noninteractive

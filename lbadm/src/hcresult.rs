@@ -83,6 +83,17 @@ fn columns<'a>() -> Vec<Column<&'a ServerHealth>> {
             let result = s.result.as_ref();
             result.map(Cell::from).unwrap_or_default()
         }),
+        column("LOAD", false, |s| {
+            let load = s.load.as_ref();
+            let value = load.and_then(|load| load.value.clone().or(load.error.clone()));
+            value.map(Cell::from).unwrap_or_default()
+        }),
+        column("SHARE", false, |s| {
+            let share = s.load.as_ref().and_then(|load| load.share);
+            share
+                .map(|share| format!("{}%", share / 10).into())
+                .unwrap_or_default()
+        }),
     ]
 }
 

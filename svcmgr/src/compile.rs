@@ -16,6 +16,9 @@ use crate::risen::Risen;
 use crate::state::State;
 use crate::vigour::Vigours;
 
+/// Parts into which a weight of 1 can be divided: shares are told in hundredths.
+const FINEST: u16 = 100;
+
 /// What is compiled with every state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
@@ -124,16 +127,27 @@ fn active(state: &State, item: &Rule, surroundings: &Surroundings) -> RuleSpec {
         .retired
         .servers_of(item.number)
         .map(|record| (&record.server, false));
+    let check = state.configuration.check_of(item);
+    let scale = match check.is_some_and(|check| check.load.is_some()) {
+        true => scale(group.map_or(&[], |group| &group.servers)),
+        false => 1,
+    };
     RuleSpec {
         places: group.map_or(0, |group| group.places),
-        ..rule(item, true, servers.chain(leaving), surroundings)
+        ..rule(item, true, servers.chain(leaving), surroundings, scale)
     }
+}
+
+/// By how much all weights are multiplied where shares change with load: most are 1, of which there are no parts.
+fn scale(servers: &[Server]) -> u16 {
+    let heaviest = servers.iter().map(|server| server.weight).max();
+    (u16::MAX / heaviest.unwrap_or(1).max(1)).clamp(1, FINEST)
 }
 
 /// A rule that only serves the connections that it has.
 fn leaving(record: &RetiredRule, surroundings: &Surroundings) -> RuleSpec {
     let servers = record.servers.iter().map(|server| (server, false));
-    rule(&record.rule, false, servers, surroundings)
+    rule(&record.rule, false, servers, surroundings, 1)
 }
 
 fn rule<'a>(
@@ -141,6 +155,7 @@ fn rule<'a>(
     accepting: bool,
     servers: impl Iterator<Item = (&'a Server, bool)>,
     surroundings: &Surroundings,
+    scale: u16,
 ) -> RuleSpec {
     RuleSpec {
         id: rule.number,
@@ -184,7 +199,7 @@ fn rule<'a>(
         new_flows_per_second: rule.max_new_flows,
         timeouts: timeouts(rule),
         servers: servers
-            .filter_map(|(item, accepting)| server(rule, item, accepting, surroundings))
+            .filter_map(|(item, accepting)| server(rule, item, accepting, surroundings, scale))
             .collect(),
     }
 }
@@ -266,6 +281,7 @@ fn server(
     server: &Server,
     accepting: bool,
     surroundings: &Surroundings,
+    scale: u16,
 ) -> Option<ServerSpec> {
     let vigour = surroundings.vigours.of(rule.number, server.number);
     let risen = surroundings.risen.since(server.number);
@@ -281,7 +297,10 @@ fn server(
         // Who took a server's share away meant it, whatever its check says.
         weight: match server.weight {
             0 => 0,
-            weight => vigour.weight.map_or(weight, |found| found.apply(weight)),
+            weight => {
+                let weight = weight.saturating_mul(scale);
+                vigour.weight.map_or(weight, |found| found.apply(weight))
+            }
         },
         accepting,
         dead: vigour.dead,

@@ -79,6 +79,22 @@ pub(crate) const ALGORITHMS: &[Word<Algorithm>] = &[
     (Algorithm::HashIpVip, "hash-ip-vip", &["hipv"]),
 ];
 
+impl Algorithm {
+    /// Whether a server's part of new connections is its part of the weights: not where all have the same, and not where a
+    /// weight is a rank or a limit.
+    pub const fn shares_by_weight(self) -> bool {
+        !matches!(
+            self,
+            Algorithm::RoundRobin
+                | Algorithm::LeastConnection
+                | Algorithm::LocalityLeastConnection
+                | Algorithm::LocalityLeastConnectionReplication
+                | Algorithm::Failover
+                | Algorithm::Overflow
+        )
+    }
+}
+
 /// Options of an algorithm, for those that have them (sh and mh).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]

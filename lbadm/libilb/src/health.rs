@@ -59,12 +59,32 @@ pub struct ServerHealth {
     /// Weight that the check gives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<Weight>,
+    /// Its load, where the check looks at that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadReport>,
     /// What the last test found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Finding>,
     /// The last [`TRANSITIONS`] changes of state, the latest last.
     #[serde(default)]
     pub transitions: Vec<Transition>,
+}
+
+/// What is known of a server's load, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LoadReport {
+    /// What is looked at, as the check says it.
+    pub source: String,
+    /// The smoothed reading for a person, such as `37 %` or `1.5 ms`; none while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Its share of new connections in thousandths of the configured one; none before the first reading of a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<u16>,
+    /// Why there was no reading, if there was none last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What is believed of a server.
@@ -286,6 +306,8 @@ pub enum Weight {
     Set(u16),
     /// On top of the server's own, which cannot fall below 0.
     Add(i32),
+    /// This many thousandths of the server's own, 1 to 1000: its share by its load.
+    Share(u16),
 }
 
 impl Weight {
@@ -296,6 +318,11 @@ impl Weight {
             Weight::Add(more) => {
                 let sum = i64::from(weight) + i64::from(more);
                 u16::try_from(sum.clamp(0, u16::MAX.into())).unwrap_or(u16::MAX)
+            }
+            // Who is loaded takes less, not nothing.
+            Weight::Share(share) => {
+                let part = u32::from(weight) * u32::from(share.min(1000)) / 1000;
+                u16::try_from(part).unwrap_or(u16::MAX).max(weight.min(1))
             }
         }
     }
@@ -370,6 +397,7 @@ mod tests {
             next: None,
             rtt: Some(1500),
             weight: Some(Weight::Add(-3)),
+            load: None,
             result: Some(finding()),
             transitions: vec![Transition {
                 time: 1_700_000_000_000,
@@ -407,6 +435,11 @@ mod tests {
             (Weight::Add(5), 10, 15),
             (Weight::Add(-11), 10, 0),
             (Weight::Add(i32::MAX), 10, u16::MAX),
+            (Weight::Share(1000), 100, 100),
+            (Weight::Share(330), 100, 33),
+            (Weight::Share(10), 3, 1),
+            (Weight::Share(10), 0, 0),
+            (Weight::Share(u16::MAX), 7, 7),
         ] {
             assert_eq!(weight.apply(own), result);
         }

@@ -8,6 +8,7 @@ mod bytes;
 mod check;
 mod dbus;
 mod keys;
+mod load;
 mod read;
 mod settings;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::words::{self, Word};
 pub use bytes::{Bytes, Masked};
 pub use dbus::{HEALTH_CHECK_SETTINGS, settings_from_dbus, settings_to_dbus};
 pub use keys::{FIELDS, Field};
+pub use load::{Figure, Load, LoadSource, MAX_COMMUNITY, MAX_OID, SNMP_PORT};
 pub use settings::HealthCheckSettings;
 pub use time::Time;
 pub use values::{CheckPort, Digest, Pattern, RecordType, Reply, StatusSet, Url};
@@ -61,6 +63,8 @@ pub struct HealthCheck {
     pub address: Option<IpAddr>,
     /// Address that is asked from.
     pub source: Option<IpAddr>,
+    /// How the load of servers changes their share; not at all by default.
+    pub load: Option<Load>,
 }
 
 impl HealthCheck {

@@ -94,6 +94,12 @@ pub(crate) fn check_use(
                 .to_string(),
         );
     }
+    if check.load.is_some() && !rule.algorithm.shares_by_weight() {
+        return mismatch(format!(
+            "it changes shares by load, but lbalg={} does not share by weight: use another one, such as wrr, wlc or mh",
+            rule.algorithm
+        ));
+    }
     for server in servers {
         if let Err(error) = check.check_server(server.address) {
             return mismatch(format!("server {}: {error}", server.id));

@@ -153,7 +153,10 @@ impl Configuration {
         if new == **old {
             return Ok(None);
         }
-        if new.clients != old.clients || new.health_check != old.health_check {
+        if new.clients != old.clients
+            || new.health_check != old.health_check
+            || new.algorithm != old.algorithm
+        {
             self.check_among(&new)?;
         }
         let new = Arc::new(new);

@@ -57,10 +57,12 @@ Examples:
         override_usage = "lbadm show-hc-result [[-p] -o FIELD,...] [RULE]...",
         after_help = "\
 Fields: rulename hcname serverid status fail last next rtt, and address port
-usable since reason. STATUS is un-init (nothing known yet), alive, unreach (no
-answer to the ping before the test), dead or disabled; FAIL counts failures in a
-row; LAST and NEXT are times of tests, UTC; RTT is in microseconds, smoothed.
-Below the table stands why servers are down. -j has the last changes of state.
+usable since reason load share. STATUS is un-init (nothing known yet), alive,
+unreach (no answer to the ping before the test), dead or disabled; FAIL counts
+failures in a row; LAST and NEXT are times of tests, UTC; RTT is in
+microseconds, smoothed. LOAD is what was read of a server whose check looks at
+its load, SHARE the part of its weight that this leaves. Below the table stands
+why servers are down. -j has the last changes of state.
 
 Examples:
   lbadm show-hc-result
@@ -155,6 +157,14 @@ Keys; each may be written with or without hc-:
                               0 well, more is a round-trip time in
                               microseconds) or exit-code
      hc-weight=yes|no         whether it gives weights, too
+  load: who has more to do than others gets less (weighted algorithms only):
+     hc-load=SOURCE           response (how long tests take); cpu, memory,
+                              network or OBJECT/FULL (SNMP, version 2c);
+                              agent (a line such as 75%, as for HAProxy)
+     hc-load-interval=SECONDS between readings; 5
+     hc-load-least=PERCENT    that is left of a weight in any case; 10
+     hc-load-port=PORT        of the agent; 161 for SNMP
+     hc-community=NAME        of the SNMP agent; public
 
 Times may be fractions, or have a unit: 500ms, 2m. A script is given VIP,
 server, TCP or UDP, topology, port and timeout. With udp a server is dead if its
@@ -164,6 +174,7 @@ Examples:
   lbadm create-healthcheck -h hc-test=tcp,hc-timeout=2,hc-interval=5 alive
   lbadm create-healthcheck -h hc-test=http,hc-url=/health,hc-status=200 web
   lbadm create-healthcheck -n -h hc-test=/etc/ilb/check-db.sh,hc-count=2 db
+  lbadm create-healthcheck -h hc-test=tcp,hc-load=cpu,hc-load-least=25 fair
   lbadm create-rule -e -i vip=192.0.2.80,port=80 -m lbalg=rr,type=h \\
         -h hc-name=web -o servergroup=web www
   lbadm modify-rule -h hc-name=alive,hc-port=8080 www";

@@ -229,6 +229,7 @@ pub fn results() -> HealthReport {
         next: Some(25_287_000),
         rtt: Some(941),
         weight: None,
+        load: None,
         result: Some(finding.clone()),
         transitions: vec![Transition {
             time: 25_203_000,

@@ -5,6 +5,7 @@
 //! [`Engine::changes`], within milliseconds of the test that showed them.
 
 mod feed;
+mod load;
 mod task;
 
 use std::io;

@@ -17,6 +17,7 @@
 
 pub mod engine;
 pub mod fsm;
+pub mod load;
 pub mod outcome;
 pub mod probe;
 pub mod random;

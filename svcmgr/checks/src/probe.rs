@@ -7,7 +7,7 @@ mod icmp;
 mod ping;
 mod script;
 mod smtp;
-mod socket;
+pub(crate) mod socket;
 mod tcp;
 mod tls;
 mod udp;

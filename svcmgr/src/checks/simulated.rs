@@ -50,6 +50,7 @@ fn unknown(target: &Target) -> ServerHealth {
         next: None,
         rtt: None,
         weight: None,
+        load: None,
         result: None,
         transitions: Vec::new(),
     }

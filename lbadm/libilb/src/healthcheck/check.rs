@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::load::Said;
 use super::settings::each_field;
 use super::values::{Url, check_host};
 use super::{
-    Contract, Dns, FIELDS, Field, File, HealthCheck, HealthCheckSettings, Http, Kind,
+    Contract, Dns, FIELDS, Field, File, HealthCheck, HealthCheckSettings, Http, Kind, Load,
     MAX_ARGUMENTS, MAX_COUNT, MAX_URLS, Script, Smtp, Test, Time, Timing, Tls, Udp,
 };
 use crate::address::{self, Purpose};
@@ -56,6 +57,7 @@ impl HealthCheckSettings {
                 allowed,
             ));
         }
+        let load = self.load(&mut errors);
         let test = keep(&mut errors, self.kind()).and_then(|kind| self.test(kind, &mut errors));
         match (test, errors.is_empty()) {
             (Some(test), true) => Ok(HealthCheck {
@@ -68,9 +70,40 @@ impl HealthCheckSettings {
                 port: self.port,
                 address: self.address,
                 source: self.source,
+                load,
             }),
             _ => Err(errors),
         }
+    }
+
+    fn load(&self, errors: &mut Vec<ModelError>) -> Option<Load> {
+        let Some(load) = &self.load else {
+            let alone = [
+                ("load-interval", self.load_interval.is_some()),
+                ("load-least", self.load_least.is_some()),
+                ("load-port", self.load_port.is_some()),
+                ("community", self.community.is_some()),
+            ];
+            for (field, _) in alone.iter().filter(|(_, given)| *given) {
+                let problem = "is given, but load is not";
+                let allowed = "say what is looked at, such as load=cpu, or leave it out";
+                errors.push(ModelError::invalid("setting", *field, problem, allowed));
+            }
+            return None;
+        };
+        if self.weight == Some(true) {
+            let problem = "is given together with load";
+            let allowed = "let one of both give weights";
+            errors.push(ModelError::invalid("weight", "yes", problem, allowed));
+        }
+        Said {
+            load,
+            interval: self.load_interval,
+            least: self.load_least,
+            port: self.load_port,
+            community: self.community.as_deref(),
+        }
+        .check(errors)
     }
 
     /// The path, if that is what was given as test.
@@ -340,7 +373,12 @@ const fn kinds(field: Field) -> Option<&'static [Kind]> {
         | Field::WarmUp
         | Field::Jitter
         | Field::Address
-        | Field::Source => return None,
+        | Field::Source
+        | Field::Load
+        | Field::LoadInterval
+        | Field::LoadLeast
+        | Field::LoadPort
+        | Field::Community => return None,
     })
 }
 

@@ -41,6 +41,11 @@ pub const HEALTH_CHECK_SETTINGS: &[(&str, &str)] = &[
     ("arguments", "as"),
     ("contract", "s"),
     ("weight", "b"),
+    ("load", "s"),
+    ("load-interval", "s"),
+    ("load-least", "u"),
+    ("load-port", "u"),
+    ("community", "s"),
     ("urls", "aa{ss}"),
 ];
 

@@ -71,6 +71,16 @@ pub enum Field {
     Answer,
     /// Name in HELO.
     Helo,
+    /// Where the load of servers is learned.
+    Load,
+    /// How often.
+    LoadInterval,
+    /// What is left of a share at least.
+    LoadLeast,
+    /// Port of an agent.
+    LoadPort,
+    /// Community of an SNMP agent.
+    Community,
 }
 
 /// The words for them. Each may have `hc-` before it, as ilbadm's have.
@@ -108,4 +118,9 @@ pub const FIELDS: &[Word<Field>] = &[
     (Field::Argument, "argument", &["arg", "arguments"]),
     (Field::Contract, "contract", &[]),
     (Field::Weight, "weight", &[]),
+    (Field::Load, "load", &[]),
+    (Field::LoadInterval, "load-interval", &[]),
+    (Field::LoadLeast, "load-least", &["load-min"]),
+    (Field::LoadPort, "load-port", &[]),
+    (Field::Community, "community", &[]),
 ];

@@ -104,6 +104,14 @@ impl HealthCheckSettings {
             Field::RecordType => once(name, &mut self.record_type, RecordType::parse(text)),
             Field::Answer => once(name, &mut self.answer, owned()),
             Field::Helo => once(name, &mut self.helo, owned()),
+            Field::Load => once(name, &mut self.load, owned()),
+            Field::LoadInterval => once(name, &mut self.load_interval, Time::parse(name, text)),
+            Field::LoadLeast => {
+                let percent = text.strip_suffix('%').unwrap_or(text);
+                once(name, &mut self.load_least, number(name, percent))
+            }
+            Field::LoadPort => once(name, &mut self.load_port, number(name, text)),
+            Field::Community => once(name, &mut self.community, owned()),
             Field::Argument => {
                 let list = self.arguments.get_or_insert_default();
                 if !text.is_empty() {

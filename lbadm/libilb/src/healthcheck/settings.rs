@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::check::of;
 use super::values::{CheckPort, RecordType, Reply, StatusSet, Url};
 use super::{
-    Bytes, CONTRACTS, Contract, FIELDS, Field, HealthCheck, Http, Kind, Test, Time, Timing,
+    Bytes, CONTRACTS, Contract, FIELDS, Field, HealthCheck, Http, Kind, Load, LoadSource,
+    SNMP_PORT, Test, Time, Timing,
 };
 use crate::error::ModelError;
 use crate::words;
@@ -81,6 +82,16 @@ pub struct HealthCheckSettings {
     pub contract: Option<Contract>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_interval: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_least: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_port: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub community: Option<String>,
     // Tables come last, as TOML wants it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urls: Option<Vec<Url>>,
@@ -97,7 +108,8 @@ macro_rules! each_field {
             warm_up WarmUp, jitter Jitter, ping Ping, alpha Alpha, port Port, address Address, source Source,
             host Host, sni Sni, verify Verify, ca_file CaFile, payload Payload, reply Reply, query Query,
             record_type RecordType, answer Answer, helo Helo, path Path, arguments Argument, contract Contract,
-            weight Weight, urls Url
+            weight Weight, load Load, load_interval LoadInterval, load_least LoadLeast, load_port LoadPort,
+            community Community, urls Url
         )
     };
 }
@@ -184,6 +196,12 @@ impl HealthCheckSettings {
         self.reply = self.reply.filter(|reply| *reply != Reply::None);
         self.payload = self.payload.filter(|payload| !payload.0.is_empty());
         self.contract = self.contract.filter(|c| *c != Contract::default());
+        let usual = |time: &Time| *time != Load::DEFAULT_INTERVAL;
+        self.load_interval = self.load_interval.filter(usual);
+        let usual = |least: &u32| *least != u32::from(Load::DEFAULT_LEAST);
+        self.load_least = self.load_least.filter(usual);
+        self.load_port = self.load_port.filter(|port| *port != u32::from(SNMP_PORT));
+        self.community = self.community.filter(|community| community != "public");
         self.urls = self
             .urls
             .filter(|urls| Url::parse("/").map_or(true, |root| *urls != [root]));
@@ -228,6 +246,14 @@ impl HealthCheckSettings {
         let contract = self.contract.map(|c| words::name(CONTRACTS, c).to_string());
         add(Field::Contract, contract);
         add(Field::Weight, self.weight.as_ref().map(yes));
+        macro_rules! load {
+            ($($name:ident $field:ident),*) => {
+                $(add(Field::$field, self.$name.as_ref().map(ToString::to_string));)*
+            };
+        }
+        load!(
+            load Load, load_interval LoadInterval, load_least LoadLeast, load_port LoadPort, community Community
+        );
         for argument in self.arguments.iter().flatten() {
             add(Field::Argument, Some(argument.clone()));
         }
@@ -303,6 +329,18 @@ impl From<&HealthCheck> for HealthCheckSettings {
                 settings.path = Some(file.path.clone());
                 settings.weight = Some(file.weight);
             }
+        }
+        if let Some(load) = &check.load {
+            settings.load = Some(load.source.to_string());
+            settings.load_interval = Some(load.interval);
+            settings.load_least = Some(load.least.into());
+            (settings.load_port, settings.community) = match &load.source {
+                LoadSource::Response => (None, None),
+                LoadSource::Agent { port } => (Some((*port).into()), None),
+                LoadSource::Snmp {
+                    community, port, ..
+                } => (Some((*port).into()), Some(community.clone())),
+            };
         }
         settings
     }

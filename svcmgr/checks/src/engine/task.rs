@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use libilb::health::{Code, Finding, HealthReport, Layer, ServerHealth, TRANSITIONS, Transition};
+use libilb::health::{
+    Code, Finding, HealthReport, Layer, ServerHealth, TRANSITIONS, Transition, Weight,
+};
 use libilb::healthcheck::{HealthCheck, Kind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::feed::Feed;
+use super::load::Loads;
 use super::{Changed, Options, Statistics};
 use crate::fsm::{Change, Demands, Machine, Next};
 use crate::outcome::{Outcome, Verdict};
@@ -49,6 +52,14 @@ struct Entry {
     last: Option<u64>,
     result: Option<Finding>,
     transitions: VecDeque<Transition>,
+    /// Its share by its load, in thousandths.
+    share: Option<u16>,
+}
+
+impl Entry {
+    fn weight(&self) -> Option<Weight> {
+        self.machine.weight().or(self.share.map(Weight::Share))
+    }
 }
 
 struct Running {
@@ -89,6 +100,7 @@ pub struct Task {
     generations: u64,
     /// Each test has a copy.
     tests: Arc<()>,
+    loads: Loads,
     statistics: Statistics,
 }
 
@@ -115,6 +127,7 @@ impl Task {
             stalled: 0,
             generations: 0,
             tests: Arc::default(),
+            loads: Loads::new(options.seed ^ 2),
             statistics: Statistics::default(),
         }
     }
@@ -126,7 +139,7 @@ impl Task {
             // What waits for a free socket is looked at when a test ends, or soon.
             let due = self.schedule.next().filter(|_| !full);
             let watch = (self.under_way() > 0).then(|| self.now() + WATCH);
-            let wake = [due, watch].into_iter().flatten().min();
+            let wake = [due, watch, self.loads.next()].into_iter().flatten().min();
             let deadline = self.start + Duration::from_micros(wake.unwrap_or(0));
             tokio::select! {
                 biased;
@@ -135,6 +148,10 @@ impl Task {
                     None => return,
                 },
                 Some(done) = self.done.recv() => self.take(done),
+                Some(read) = self.loads.done() => {
+                    let shares = self.loads.take(read, self.now());
+                    self.share_out(shares);
+                }
                 () = sleep_until(deadline), if wake.is_some() => {}
             }
             let overslept = wake.map_or(0, |wake| self.now().saturating_sub(wake));
@@ -192,6 +209,8 @@ impl Task {
             self.schedule.remove(id);
             self.entries.remove(&id);
             self.feed.forget(id);
+            let shares = self.loads.forget(id, self.now());
+            self.share_out(shares);
         }
         self.waiting.retain(|(id, _)| self.entries.contains_key(id));
         // A check that many targets share is made ready once.
@@ -228,9 +247,11 @@ impl Task {
             last: None,
             result: None,
             transitions: VecDeque::new(),
+            share: None,
         };
         self.feed.publish(changed(&entry, None));
         self.entries.insert(id, entry);
+        self.follow_load(id);
         self.plan_first(id);
     }
 
@@ -296,6 +317,7 @@ impl Task {
         if before != after {
             self.feed.publish(changed(entry, transition));
         }
+        self.follow_load(id);
         self.plan_first(id);
     }
 
@@ -344,6 +366,8 @@ impl Task {
             };
             self.begin(id, due, permit);
         }
+        let now = self.now();
+        self.loads.begin_what_is_due(&self.sockets, now);
         false
     }
 
@@ -403,6 +427,7 @@ impl Task {
             outcome.finding.code = Code::NotAsked;
             outcome.finding.words = "this machine was too busy to listen in time".to_string();
         }
+        let rtt = outcome.rtt;
         let before = (entry.machine.up(), entry.machine.weight());
         let change = entry.machine.handle(outcome.evidence());
         entry.last = Some(wall());
@@ -412,6 +437,16 @@ impl Task {
             self.feed.publish(changed(entry, transition));
         }
         let id = done.id;
+        if before.0 != entry.machine.up() {
+            self.follow_load(id);
+        }
+        if let Some(rtt) = rtt {
+            let shares = self.loads.took(id, rtt, now);
+            self.share_out(shares);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         if outcome.verdict == Verdict::Unknown {
             self.statistics.unknown += 1;
             let soon = u64::from(timing.interval.millis()) * 1000;
@@ -423,6 +458,30 @@ impl Task {
             Next::Interval => self.schedule.again(id, &timing, entry.due, now),
             Next::Never => now,
         };
+    }
+
+    /// A target is another one now, or up, or down: so much for its load.
+    fn follow_load(&mut self, id: Id) {
+        let now = self.now();
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let up = entry.machine.up();
+        let shares = self.loads.follow(&entry.target, up, now);
+        if self.loads.report(id).is_none() && entry.share.take().is_some() {
+            self.feed.publish(changed(entry, None));
+        }
+        self.share_out(shares);
+    }
+
+    /// Tells of shares that are others now.
+    fn share_out(&mut self, shares: Vec<(Id, u16)>) {
+        for (id, share) in shares {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.share = Some(share);
+                self.feed.publish(changed(entry, None));
+            }
+        }
     }
 
     fn health(&self) -> HealthReport {
@@ -444,7 +503,8 @@ impl Task {
                 last: entry.last,
                 next: due.map(|due| wall + due.saturating_sub(now) / 1000),
                 rtt: machine.rtt(),
-                weight: machine.weight(),
+                weight: entry.weight(),
+                load: self.loads.report(target.id),
                 result: entry.result.clone(),
                 transitions: entry.transitions.iter().cloned().collect(),
             }
@@ -485,7 +545,7 @@ fn changed(entry: &Entry, transition: Option<Transition>) -> Changed {
         id: entry.target.id,
         state: entry.machine.state(),
         up: entry.machine.up(),
-        weight: entry.machine.weight(),
+        weight: entry.weight(),
         transitions: transition.into_iter().collect(),
     }
 }
