@@ -32,7 +32,7 @@ CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection
 
-.PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs install deb lab-clean clean
+.PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs journal-docs install deb lab-clean clean
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -117,6 +117,9 @@ soak: ## KILLS=500 of kill -9 of the manager under a stream of changes, and the 
 dbus-docs: ## write packaging/dbus/interfaces and the tables of docs/dbus.md from what the manager says of itself
 	ILB_WRITE=1 cargo test --locked -p ilb-svcmgr --test interfaces files_and_documentation
 
+journal-docs: ## write packaging/journal/ilb.catalog and the table of docs/operations.md from what the programs know
+	ILB_WRITE=1 cargo test --locked -p ilb-node --test journal catalogue_and_documentation
+
 # Where what was built lies: `make install BUILT=target/debug` installs a debug build.
 BUILT ?= $(TARGET_DIR)/release
 
@@ -139,6 +142,7 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	sed -i 's|=\([+-]*\)/usr/lib/ilb/|=\1$(PREFIX)/lib/ilb/|' '$(DESTDIR)$(UNITS)'/ilb.service '$(DESTDIR)$(UNITS)'/ilb-fastpath.service
 	place '$(PREFIX)/lib/sysusers.d' 0644 packaging/sysusers/*.conf
 	place '$(PREFIX)/lib/tmpfiles.d' 0644 packaging/tmpfiles/*.conf
+	place '$(PREFIX)/lib/systemd/catalog' 0644 packaging/journal/*.catalog
 	place '$(PREFIX)/share/dbus-1/system.d' 0644 packaging/dbus/*.conf
 	place '$(PREFIX)/share/dbus-1/system-services' 0644 packaging/dbus/*.service
 	place '$(PREFIX)/share/dbus-1/interfaces' 0644 packaging/dbus/interfaces/*.xml
@@ -156,7 +160,7 @@ install: ## install what `make build` built below $(DESTDIR)$(PREFIX): programs,
 	if [ -z '$(DESTDIR)' ]; then
 	  # What a package's scripts would do. Without systemd the users have to be made in another way.
 	  if command -v systemd-sysusers >/dev/null; then systemd-sysusers ilb.conf; fi
-	  if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	  if [ -d /run/systemd/system ]; then systemctl daemon-reload; journalctl --update-catalog; fi
 	  if [ -S /run/dbus/system_bus_socket ]; then busctl call -q org.freedesktop.DBus / org.freedesktop.DBus ReloadConfig; fi
 	  echo 'next: edit /etc/ilb/ilb.toml, then: systemctl enable --now ilb'
 	fi

@@ -16,12 +16,14 @@ use ilb_forwarder::network::{Network, NextHop, PortIndex};
 use ilb_forwarder::spec::{SnapshotSpec, SpecChange};
 use ilb_forwarder::{Snapshot, Table, View};
 use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response, Statistics};
+use ilb_node::journal::events::{GENERATION_APPLIED, GENERATION_REFUSED};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answers;
 use crate::board::{Ask, Board};
 use crate::control::Command;
+use crate::drift::Drifts;
 use crate::error::StartError;
 use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
@@ -89,6 +91,7 @@ pub struct Parts {
 pub struct Engine {
     parts: Parts,
     departed: Departed,
+    drift: Drifts,
     /// Version of the board with the snapshot in force.
     snapshot_version: u64,
     began: std::time::Instant,
@@ -117,6 +120,7 @@ impl Engine {
             snapshot_version: parts.board.version(),
             parts,
             departed: Departed::default(),
+            drift: Drifts::default(),
             began: std::time::Instant::now(),
             due: None,
             relist: Relist::default(),
@@ -156,7 +160,10 @@ impl Engine {
                     self.due = None;
                     self.catch_up().await;
                 }
-                _ = check.tick() => self.check_neighbours(),
+                _ = check.tick() => {
+                    self.check_neighbours();
+                    self.drift.look(&self.parts.steering);
+                }
                 _ = feeding.tick(), if often.is_some() => self.feed_watchdog(),
                 () = self.parts.reload.wanted() => self.reload(),
             }
@@ -238,17 +245,18 @@ impl Engine {
             LinkChange::Appeared(port) => {
                 let ifindex = picture.link(port).map_or(0, |link| link.ifindex);
                 board.set_ifindex(port, ifindex);
-                tracing::info!(interface = picture.name(port), "the interface is there");
+                tracing::info!("interface {}: it is there", picture.name(port));
                 self.reopen = Some(Instant::now());
             }
             LinkChange::Vanished(port) => {
                 board.set_ifindex(port, 0);
                 steering.forget(port);
-                tracing::warn!(interface = picture.name(port), "the interface is gone");
+                tracing::warn!("interface {}: it is gone", picture.name(port));
             }
             LinkChange::Changed(port) => {
                 let up = picture.link(port).is_some_and(|link| link.up);
-                tracing::info!(interface = picture.name(port), up, "the interface changed");
+                let state = if up { "up" } else { "down" };
+                tracing::info!("interface {}: it is {state}", picture.name(port));
             }
         }
         // The kernel takes IPv4 routes away with their link without a word about them.
@@ -483,7 +491,12 @@ impl Engine {
             return rejected(generation, reason);
         }
         self.parts.writer.write(spec);
-        tracing::info!(generation, rules = new.rules().len(), "snapshot applied");
+        let rules = new.rules().len();
+        tracing::info!(
+            message_id = GENERATION_APPLIED.id,
+            ilb_generation = generation,
+            "generation {generation} applied: {rules} rules"
+        );
         Response::Applied { generation }
     }
 
@@ -507,7 +520,11 @@ impl Engine {
         }
         let (changed, removed) = (change.rules.len(), change.removed.len());
         self.parts.writer.change(change);
-        tracing::info!(generation, changed, removed, "change applied");
+        tracing::info!(
+            message_id = GENERATION_APPLIED.id,
+            ilb_generation = generation,
+            "generation {generation} applied: {changed} rules changed, {removed} removed"
+        );
         Response::Applied { generation }
     }
 
@@ -538,7 +555,8 @@ impl Engine {
         Ok(())
     }
 
-    fn status(&self) -> Response {
+    fn status(&mut self) -> Response {
+        self.drift.look(&self.parts.steering);
         let Parts {
             reception,
             steering,
@@ -551,6 +569,8 @@ impl Engine {
         status.uptime_seconds = self.began.elapsed().as_secs();
         status.table.capacity = u64::from(table.capacity());
         status.table.used = u64::from(table.used());
+        status.rules = Some(self.parts.view.snapshot.rules().len() as u64);
+        status.drift = self.drift.list();
         Response::Status(status)
     }
 
@@ -571,6 +591,10 @@ impl Engine {
 }
 
 fn rejected(generation: u64, reason: String) -> Response {
-    tracing::error!(generation, "configuration rejected: {reason}");
+    tracing::error!(
+        message_id = GENERATION_REFUSED.id,
+        ilb_generation = generation,
+        "generation {generation} rejected: {reason}"
+    );
     Response::Rejected { generation, reason }
 }

@@ -16,6 +16,7 @@ pub mod board;
 pub mod clock;
 pub mod control;
 pub mod counters;
+mod drift;
 pub mod engine;
 pub mod error;
 pub mod frames;

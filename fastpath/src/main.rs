@@ -1,6 +1,5 @@
 //! The fast path daemon of ilb: reads the command line and the node settings, and starts what the library holds.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use ilb_node::settings::{DEFAULT_PATH, Settings};
 #[command(
     name = "ilb-fastpath",
     version,
-    after_help = "ILB_LOG sets what is logged to stderr: error, warn, info (the default), debug or trace."
+    after_help = "ILB_LOG sets what is logged, to the journal under systemd and to stderr elsewhere: error, warn, info (the default), debug or trace."
 )]
 struct Arguments {
     /// Node settings.
@@ -29,13 +28,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ILB_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    ilb_node::journal::start();
     end_on_panic();
     let outcome = Settings::load(&arguments.config)
         .map_err(error::StartError::from)

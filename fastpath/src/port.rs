@@ -408,9 +408,9 @@ fn prefer_busy_poll(fd: RawFd, plan: &Plan) {
         if result != 0 {
             let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
             tracing::warn!(
-                interface = plan.name,
-                queue = plan.queue,
-                "busy polling is not available: {}",
+                "{}, queue {}: busy polling is not available: {}",
+                plan.name,
+                plan.queue,
                 explain(errno)
             );
             return;

@@ -93,17 +93,15 @@ impl Reception {
             let interface = port as PortIndex;
             let Some(link) = picture.link(interface) else {
                 tracing::warn!(
-                    interface = name,
-                    "there is no such interface; it will be served when it comes"
+                    "interface {name}: it is not there; it will be served when it comes"
                 );
                 continue;
             };
             if usize::from(link.mtu) + AROUND_PACKET > FRAME_SIZE {
                 tracing::warn!(
-                    interface = name,
-                    mtu = link.mtu,
-                    "packets of more than {} bytes cannot be received: lower the MTU",
-                    FRAME_SIZE - AROUND_PACKET
+                    "interface {name}: packets of more than {} bytes cannot be received, and its MTU is {}: lower that",
+                    FRAME_SIZE - AROUND_PACKET,
+                    link.mtu
                 );
             }
             steering.attach(interface, name, link.ifindex)?;
@@ -141,14 +139,13 @@ impl Reception {
         for Plan { name, queue, .. } in plans {
             match &copy_mode {
                 CopyMode::ZeroCopy => {
-                    tracing::info!(interface = name, queue, worker, "served with zero copy");
+                    tracing::info!(
+                        "{name}, queue {queue}: worker {worker} serves it with zero copy"
+                    );
                 }
                 CopyMode::Copy(reason) => {
                     tracing::info!(
-                        interface = name,
-                        queue,
-                        worker,
-                        "served in copy mode: {reason}"
+                        "{name}, queue {queue}: worker {worker} serves it in copy mode: {reason}"
                     );
                 }
             }
@@ -175,6 +172,7 @@ impl Reception {
                     zero_copy: true,
                     ..InterfaceStatus::default()
                 };
+                status.attached = Some(steering.attachment(port).is_some());
                 match steering.attachment(port) {
                     Some(attachment) => {
                         status.mode = attachment.mode;

@@ -170,7 +170,7 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
         watchdog: Watchdog::from_environment(std::process::id(), |name| std::env::var(name).ok()),
         reload,
     });
-    tracing::info!(workers, generation, "ready");
+    tracing::info!("ready: {workers} workers, generation {generation}");
     notify("READY=1");
     let outcome = engine.run(commands, asks, stop).await;
     notify("STOPPING=1");
@@ -225,7 +225,7 @@ fn view(snapshot: Arc<Snapshot>, input: Input) -> View {
 fn open_tun() -> Option<Tun> {
     match Tun::create() {
         Ok(tun) => {
-            tracing::info!(device = tun.name(), "packets for the kernel go through it");
+            tracing::info!("packets for the kernel go through {}", tun.name());
             Some(tun)
         }
         Err(error) => {

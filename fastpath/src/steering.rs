@@ -13,7 +13,7 @@ use ilb_forwarder::steering::Class;
 use ilb_forwarder::{Side, Snapshot, SteeringEntry};
 use ilb_node::control::XdpMode;
 use ilb_node::settings;
-use xdp_redirect::{Attached, LoadOptions, Mode, Redirect};
+use xdp_redirect::{Attached, LoadOptions, Lost, Mended, Mode, Redirect};
 
 use crate::ports::Ports;
 
@@ -24,6 +24,8 @@ const MAX_ADDRESSES: u32 = 1 << 18;
 /// How an interface is attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
+    /// Name of the interface.
+    pub name: String,
     /// The kernel's index of the interface.
     pub ifindex: u32,
     /// Where the program runs.
@@ -144,6 +146,7 @@ impl Steering {
             ..
         } = state.redirect.attach(name, self.mode)?;
         let attachment = Attachment {
+            name: name.to_owned(),
             ifindex,
             mode: match mode_used {
                 Mode::Native => XdpMode::Native,
@@ -168,7 +171,40 @@ impl Steering {
 
     /// An interface is gone, and its link with it.
     pub fn forget(&self, port: PortIndex) {
-        self.locked().attached.remove(&port);
+        let mut state = self.locked();
+        if let Some(gone) = state.attached.remove(&port) {
+            state.redirect.forget(gone.ifindex);
+        }
+    }
+
+    /// Looks whether the program and its pins are where they were put, and puts them there again. Its sockets are still in
+    /// their map then, and packets arrive at once.
+    pub fn mend(&self) -> Vec<Mended> {
+        let lost: Vec<(PortIndex, Attachment)> = {
+            let state = self.locked();
+            let attached = state.attached.iter();
+            attached
+                .filter(|(_, attachment)| state.redirect.is_taken_off(attachment.ifindex))
+                .map(|(port, attachment)| (*port, attachment.clone()))
+                .collect()
+        };
+        let mut mended = Vec::new();
+        for (port, attachment) in lost {
+            self.locked().attached.remove(&port);
+            let outcome = self.attach(port, &attachment.name, attachment.ifindex);
+            if outcome.is_err() {
+                // To be tried again.
+                let mut state = self.locked();
+                state.attached.insert(port, attachment.clone());
+            }
+            mended.push(Mended {
+                what: Lost::Program,
+                item: attachment.name,
+                outcome,
+            });
+        }
+        mended.extend(self.locked().redirect.mend_pins());
+        mended
     }
 
     /// How an interface is attached, if it is.

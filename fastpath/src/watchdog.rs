@@ -53,8 +53,7 @@ impl Watchdog {
         self.silent += 1;
         let seconds = (self.interval * self.silent).as_secs();
         tracing::error!(
-            worker,
-            "the worker has not ended a round for {seconds} s; systemd will start us anew if that goes on"
+            "worker {worker} has not ended a round for {seconds} s; systemd will start us anew if that goes on"
         );
         false
     }

@@ -499,9 +499,7 @@ impl Worker {
             if let Some(port) = self.ports.check(socket) {
                 let Plan { name, queue, .. } = port.plan();
                 tracing::warn!(
-                    interface = name,
-                    queue,
-                    "the interface is gone; the others go on, and it will be served again when it is back"
+                    "{name}, queue {queue}: the interface is gone; the others go on, and it will be served again when it is back"
                 );
                 self.waits[socket].fd = -1;
             }
@@ -523,10 +521,10 @@ impl Worker {
             Ok(ports) => {
                 self.ports = ports;
                 self.held = Held::new(self.ports.frames());
-                tracing::info!(worker = self.number, "serves {} queues now", plans.len());
+                tracing::info!("worker {} serves {} queues now", self.number, plans.len());
             }
             Err(error) => {
-                tracing::error!(worker = self.number, "cannot serve: {error}; trying again");
+                tracing::error!("worker {} cannot serve: {error}; trying again", self.number);
                 let at = Instant::now().milliseconds() + REOPEN_MS;
                 self.try_again = Some((at, plans));
             }

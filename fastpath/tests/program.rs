@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use ilb_forwarder::spec::Topology;
-use ilb_node::control::{Request, Response, XdpMode};
+use ilb_node::control::{Drift, Request, Response, XdpMode};
 use lab::{Lab, SERVERS4, SERVERS6, VIP4, VIP6, echo, rule, run, wait};
 
 /// Shorter than the second after which TCP repeats a lost SYN.
@@ -265,6 +265,47 @@ fn an_interface_that_comes_back_is_served_again() {
     wait("the interface's arrival", || {
         lab.connect(VIP4, Duration::from_millis(200)).ok()
     });
+    shares(&lab);
+    assert!(!lab.log().contains("ERROR"), "{}", lab.log());
+}
+
+#[test]
+fn what_somebody_takes_out_of_the_kernel_is_put_back() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    lab.apply(1, both_families(Topology::HalfNat));
+    let (mut held, _) = lab.connect(VIP4, WITHOUT_REPETITION).unwrap();
+    assert_eq!(lab.status().drift, []);
+    // As `ilb-fastpath --detach` would, were it not for its lock: the program off both interfaces, and every pin deleted.
+    xdp_redirect::Redirect::detach_all(lab.pins()).unwrap();
+    assert!(!lab.pins().exists());
+    let status = lab.status();
+    let count = |what: &str| {
+        let all = status.drift.iter().filter(|drift| drift.what == what);
+        let right = |drift: &&Drift| drift.repaired >= drift.since && drift.trouble.is_empty();
+        all.filter(right).count()
+    };
+    // Links are pinned anew with their programs, maps by themselves.
+    assert_eq!((count("program"), count("pin")), (2, 8), "{status:#?}");
+    echo(&mut held, 3000);
+    shares(&lab);
+
+    // The pins alone: nothing goes with them, and the next process finds everything.
+    for pin in std::fs::read_dir(lab.pins()).unwrap() {
+        let pin = pin.unwrap().path();
+        if pin.is_file() {
+            std::fs::remove_file(pin).unwrap();
+        }
+    }
+    wait("the pins' return", || {
+        let pins = std::fs::read_dir(lab.pins()).ok()?;
+        let links = pins.filter(|pin| pin.as_ref().is_ok_and(|pin| pin.path().is_file()));
+        (links.count() == 2).then_some(())
+    });
+    lab.end(libc::SIGKILL);
+    lab.start();
+    echo(&mut held, 3000);
     shares(&lab);
     assert!(!lab.log().contains("ERROR"), "{}", lab.log());
 }

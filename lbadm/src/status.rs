@@ -103,6 +103,16 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
             "'journalctl -u ilb -u ilb-fastpath' says why it did not take the new one",
         )),
     }
+    // A fast path that is behind is said already.
+    let said = |what: &str| what == "generation" && node.fastpath == Fastpath::Behind;
+    let open = node.drift.iter().filter(|drift| drift.repaired == 0);
+    for drift in open.filter(|drift| !said(&drift.what)) {
+        all.push(Finding::bad(
+            format!("{} {}", drift.what, drift.item),
+            format!("{} instead of {}", drift.actual, drift.wanted),
+            drift.doing.clone(),
+        ));
+    }
     for rule in &node.rules {
         // What ails the fast path ails every rule, and is said already.
         let own = rule.problems.iter();
@@ -242,6 +252,17 @@ fn render(node: &Description, style: Style) -> String {
     for trouble in &troubles {
         out.push_str(&trouble.render(width.unwrap_or(0), style));
     }
+    for drift in node.drift.iter().filter(|drift| drift.repaired != 0) {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(drift.since);
+        out.push_str(&format!(
+            "found and put right, {}: {} {}: {} instead of {}\n",
+            time::rfc3339(since),
+            drift.what,
+            drift.item,
+            drift.actual,
+            drift.wanted
+        ));
+    }
     if counts.rules == 0 {
         out.push_str("there are no rules; 'lbadm help create-rule' shows how to create one\n");
     }
@@ -273,6 +294,7 @@ fn json(node: &Description) -> Value {
         "groups": counts.groups,
         "servers": counts.servers,
         "connections": counts.connections,
+        "drift": node.drift,
         "problems": troubles,
     })
 }

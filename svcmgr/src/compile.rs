@@ -45,6 +45,14 @@ pub fn snapshot(state: &State, surroundings: &Surroundings) -> SnapshotSpec {
     }
 }
 
+/// How many rules the snapshot of a state has.
+pub fn count_rules(state: &State) -> u64 {
+    let leaving = &state.retired.rules;
+    let enabled = state.configuration.rules.values().filter(|r| r.enabled);
+    let active = enabled.filter(|rule| !leaving.contains_key(&rule.number));
+    (active.count() + leaving.len()) as u64
+}
+
 /// What the fast path was given.
 #[derive(Debug, Clone)]
 pub struct Given {

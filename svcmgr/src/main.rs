@@ -34,7 +34,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    run::log_to_stderr();
+    ilb_node::journal::start();
     match run::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,15 +1,15 @@
 //! From start to stop: opens what the manager needs, runs it, and ends it in order.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ilb_node::journal::events::DATABASE_DAMAGED;
 use ilb_node::settings::{Settings, SettingsError};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::addresses::{AddressError, Addresses, KernelAddresses, Mark, SimulatedAddresses};
 use crate::args::Args;
@@ -71,17 +71,6 @@ pub enum RunError {
         "the connection to the D-Bus system bus is lost; ending, so that a new start connects again"
     )]
     BusLost,
-}
-
-/// Logs to standard error: from info on, or as the environment variable ILB_LOG says.
-pub fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("ILB_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 /// Does what the command line says: mostly, run until SIGTERM or SIGINT.
@@ -237,7 +226,11 @@ async fn open_store(place: Arc<Place>, snapshots: &Path) -> Result<Content, RunE
         }),
         Err(OpenError::Store(error)) => Err(error.into()),
         Err(hopeless @ OpenError::Hopeless { .. }) => {
-            tracing::error!("{hopeless}");
+            tracing::error!(
+                message_id = DATABASE_DAMAGED.id,
+                ilb_database = %place.database().display(),
+                "{hopeless}"
+            );
             Ok(Content {
                 store: None,
                 state: State::default(),

@@ -411,6 +411,19 @@ async fn lost_addresses_come_back_and_follow_their_network() {
         "lan",
     ]);
     wait_until("it is back", || network.has("10.9.0.80"));
+    let node = wait_for(&client, "that is told", |d| {
+        d.drift.iter().any(|drift| drift.repaired != 0)
+    })
+    .await;
+    let told: Vec<_> = node
+        .drift
+        .iter()
+        .map(|d| (&*d.what, &*d.item, &*d.wanted, &*d.actual))
+        .collect();
+    assert_eq!(
+        told,
+        [("address", "10.9.0.80", "on lan", "on no interface")]
+    );
 
     client
         .create_rule("late", &rule("10.7.0.80", "four"))

@@ -4,6 +4,8 @@ mod common;
 
 use common::{Bus, FakeFastpath, Node, Process, answering, rule, wait_for};
 use ilb_forwarder::listing;
+use ilb_forwarder::spec::SnapshotSpec;
+use ilb_node::control;
 use libilb::ErrorKind;
 use libilb::client::{Client, ClientError};
 use libilb::connections::Filter;
@@ -44,11 +46,120 @@ async fn a_rule_is_in_force_when_create_rule_returns() {
     let mind = fastpath.mind.lock().unwrap();
     assert_eq!(mind.spec.rules.len(), 1);
     assert_eq!(mind.spec.rules[0].servers.len(), 2);
-    assert_eq!(mind.applied, [1, 2]);
+    assert_eq!(mind.applied, [0, 1, 2]);
     assert_eq!(
         mind.differences, 2,
         "the fast path was in step from the first"
     );
+}
+
+/// The XDP program may still steer by what was in force before everything was lost: somebody has to say that it is nothing.
+#[tokio::test]
+async fn who_has_nothing_is_told_so() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (_manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    assert_eq!(fastpath.mind.lock().unwrap().applied, [0]);
+}
+
+#[tokio::test]
+async fn what_the_fast_path_has_lost_is_found_shown_and_given_again() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (_manager, client) = start(&bus, &node).await;
+    wait_for(&client, "it is connected", |d| {
+        d.fastpath == Fastpath::Connected
+    })
+    .await;
+    fill(&client).await;
+    type Loss = fn(&mut SnapshotSpec);
+    let losses: [(&str, Loss, &str); 2] = [
+        (
+            "generation",
+            |spec| *spec = SnapshotSpec::default(),
+            "generation 0 instead of generation 2",
+        ),
+        (
+            "rules",
+            |spec| spec.rules.clear(),
+            "0 rules instead of 1 rules",
+        ),
+    ];
+    for (what, lose, words) in losses {
+        lose(&mut fastpath.mind.lock().unwrap().spec);
+        let found = wait_for(&client, what, |d| {
+            let mut drift = d.drift.iter();
+            drift.any(|drift| drift.what == what && drift.repaired != 0)
+        })
+        .await;
+        assert_eq!(found.fastpath, Fastpath::Connected, "{what}");
+        fastpath.wait_for_rules(1);
+        let said = drift_property(&bus);
+        assert!(said.contains(words) && said.contains("put right"), "{said}");
+    }
+
+    // One that refuses is behind, and that stays to be seen until it takes something.
+    {
+        let mut mind = fastpath.mind.lock().unwrap();
+        mind.spec = SnapshotSpec::default();
+        mind.refuse = Some("no memory for it".into());
+    }
+    let found = wait_for(&client, "it is behind", |d| d.fastpath == Fastpath::Behind).await;
+    let open: Vec<_> = found.drift.iter().filter(|d| d.repaired == 0).collect();
+    assert_eq!(open.len(), 1);
+    assert_eq!(
+        (&*open[0].what, &*open[0].wanted),
+        ("generation", "generation 2")
+    );
+    assert!(open[0].doing.contains("refuses"), "{}", open[0].doing);
+    fastpath.mind.lock().unwrap().refuse = None;
+    client.create_group("more", &[]).await.unwrap();
+    let found = client.describe().await.unwrap();
+    assert_eq!(found.fastpath, Fastpath::Connected);
+    assert!(found.drift.iter().all(|drift| drift.repaired != 0));
+}
+
+#[tokio::test]
+async fn what_the_fast_path_finds_is_shown_with_what_becomes_of_it() {
+    let (bus, node) = (Bus::start(), Node::new());
+    let fastpath = FakeFastpath::start(&node);
+    let (_manager, client) = start(&bus, &node).await;
+    let mut drift = control::Drift {
+        what: "program".into(),
+        item: "eth0".into(),
+        wanted: "the XDP program on it".into(),
+        actual: "taken off".into(),
+        since: 1,
+        trouble: "another one is there".into(),
+        ..control::Drift::default()
+    };
+    fastpath.mind.lock().unwrap().drift = vec![drift.clone()];
+    wait_for(&client, "it is shown", |d| d.drift.len() == 1).await;
+    assert_eq!(
+        drift_property(&bus),
+        "as 1 \"program eth0: taken off instead of the XDP program on it; the fast path tries to put it right, but \
+         another one is there\"\n"
+    );
+    // What was put right long ago is no news.
+    drift.repaired = 2;
+    fastpath.mind.lock().unwrap().drift = vec![drift];
+    wait_for(&client, "it is right again", |d| d.drift.is_empty()).await;
+    assert_eq!(drift_property(&bus), "as 0\n");
+}
+
+fn drift_property(bus: &Bus) -> String {
+    let said = bus.busctl(&[
+        "get-property",
+        "org.ilb.Ilb1",
+        "/org/ilb/Ilb1",
+        "org.ilb.Ilb1.Manager",
+        "Drift",
+    ]);
+    String::from_utf8(said.stdout).unwrap()
 }
 
 #[tokio::test]

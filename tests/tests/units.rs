@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ilb_node::journal::events::{GENERATION_APPLIED, RULE_CREATED, SERVER_DOWN};
 use ilb_tests::lab::system::{PATIENCE, System};
 use ilb_tests::lab::web::big_file;
 use ilb_tests::lab::{Lab, Spec};
@@ -137,6 +138,7 @@ fn the_daemons_do_all_their_work_confined_as_the_units_say() {
 
     let services = four(&lab, &system);
     all_served(&lab, &services, "when they are new");
+    the_journal_explains(&lab, &system);
     let shown = system.lbadm("show-statistics -A");
     assert!(shown.lines().count() > 1, "{shown}");
     let explained = system.lbadm(&format!("explain tcp 203.0.113.9:4000 {}", services[0].1));
@@ -203,6 +205,56 @@ fn the_daemons_do_all_their_work_confined_as_the_units_say() {
             "given all of this, then nothing was refused\n{journal}"
         );
     }
+}
+
+/// Entries of the real journal have ids, which the installed catalogue explains, and fields, by which they are found.
+fn the_journal_explains(lab: &Lab, system: &System) {
+    let said = |ask: &str, sign: &str| {
+        let ask = format!("journalctl --no-pager -x {ask}");
+        let said = shell::wait_for(PATIENCE, || {
+            let said = system.run(&ask).stdout;
+            said.contains(sign).then_some(said)
+        });
+        said.unwrap_or_else(|| panic!("{ask}: no {sign:?}\n{}", system.journal()))
+    };
+    let created = format!("MESSAGE_ID={}", RULE_CREATED.id);
+    let one = said(&format!("{created} ILB_RULE=rule1"), "was created");
+    assert!(one.contains("Subject: Rule rule1 was created"), "{one}");
+    assert!(!one.contains("rule2"), "{one}");
+    let applied = format!(
+        "MESSAGE_ID={} _SYSTEMD_UNIT=ilb-fastpath.service",
+        GENERATION_APPLIED.id
+    );
+    said(&applied, "Subject: The fast path forwards by generation ");
+
+    // Nobody listens there.
+    let nobody = lab.server(Family::V4, 1);
+    system
+        .lbadm("create-healthcheck -n -h hc-test=tcp,hc-timeout=5,hc-count=1,hc-interval=6 quick");
+    system.lbadm(&format!("create-servergroup -s server={nobody}:9 lonely"));
+    system.lbadm("create-rule -e -i vip=192.0.2.99,port=9,manage-addresses=no -m lbalg=rr,type=NAT,proxy-src=192.0.2.98 -h hc-name=quick -o servergroup=lonely lonely");
+    let down = format!("MESSAGE_ID={} ILB_SERVER=_lonely.0", SERVER_DOWN.id);
+    let down = said(&down, "L4/refused");
+    assert!(
+        down.contains("Subject: Server _lonely.0 of rule lonely is down"),
+        "{down}"
+    );
+    assert!(down.contains("show-hc-result"), "{down}");
+    let fields = system
+        .run(&format!(
+            "journalctl --no-pager -o json -n 1 MESSAGE_ID={}",
+            SERVER_DOWN.id
+        ))
+        .ok();
+    for field in [
+        "\"ILB_CODE\":\"L4/refused\"",
+        "\"ILB_RULE\":\"lonely\"",
+        "\"PRIORITY\":\"4\"",
+    ] {
+        assert!(fields.contains(field), "{field} in {fields}");
+    }
+    system.lbadm("delete-rule lonely");
+    system.lbadm("delete-servergroup lonely");
 }
 
 /// Reload checks the settings first, and says what it did.

@@ -52,6 +52,7 @@ mod link;
 mod load;
 mod map;
 mod maps;
+mod mend;
 mod pins;
 mod ports;
 mod steering;
@@ -64,10 +65,12 @@ use std::path::{Path, PathBuf};
 pub use abi::{MAX_INTERFACES, MAX_QUEUES};
 pub use error::Error;
 pub use link::{Attached, Mode};
+pub use mend::{Lost, Mended};
 pub use ports::PortSet;
 pub use steering::{Changes, ERRORS_ONLY, OTHER_PROTOCOLS, Steering};
 
 use maps::Maps;
+use mend::Links;
 
 /// Largest number of addresses that [`LoadOptions::max_addresses`] allows.
 pub const MAX_ADDRESSES: u32 = 1 << 22;
@@ -130,6 +133,7 @@ pub struct Redirect {
     pin_dir: PathBuf,
     program: OwnedFd,
     maps: Maps,
+    links: Links,
 }
 
 impl fmt::Debug for Redirect {
@@ -168,6 +172,7 @@ impl Redirect {
             pin_dir: options.pin_dir.clone(),
             program: loaded.program,
             maps: loaded.maps,
+            links: Links::new(),
         })
     }
 
@@ -186,13 +191,15 @@ impl Redirect {
             source,
         })?;
         self.maps.slot(ifindex)?;
-        let attached = link::attach(
+        pins::prepare(&self.pin_dir)?;
+        let (attached, held) = link::attach(
             &self.pin_dir,
             self.program.as_fd(),
             interface,
             ifindex,
             mode,
         )?;
+        self.links.insert(ifindex, held);
         let how = if attached.adopted {
             "replaced the XDP program of"
         } else {
@@ -205,6 +212,27 @@ impl Redirect {
             }
         }
         Ok(attached)
+    }
+
+    /// Whether the program was taken off an interface that [`attach`](Redirect::attach) has put it on; `attach` puts it
+    /// there again.
+    pub fn is_taken_off(&self, ifindex: u32) -> bool {
+        let held = self.links.get(&ifindex);
+        // With an interface its link goes, too.
+        held.is_some_and(|link| {
+            !mend::is_attached(link, ifindex) && sys::interface_name(ifindex).is_ok()
+        })
+    }
+
+    /// Pins again what is pinned no more, and says what that was. As long as this process lives, nothing else is lost with
+    /// a pin.
+    pub fn mend_pins(&self) -> Vec<Mended> {
+        mend::pins(&self.pin_dir, &self.links, &self.maps)
+    }
+
+    /// Lets go of the link to an interface that is gone.
+    pub fn forget(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
     }
 
     /// Takes the program off all interfaces but these, for instance those that are no longer configured. Returns the
@@ -227,6 +255,7 @@ impl Redirect {
                 detached.push(ifindex);
             }
         }
+        self.links.retain(|ifindex, _| interfaces.contains(ifindex));
         self.maps.keep_slots(interfaces)?;
         Ok(detached)
     }

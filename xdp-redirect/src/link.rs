@@ -1,12 +1,13 @@
 //! Attaching the program to interfaces.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libbpf_rs::libbpf_sys::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 
 use crate::error::explain_attach;
+use crate::mend::Held;
 use crate::pins::{self, PinnedLink};
 use crate::{Error, sys};
 
@@ -52,7 +53,7 @@ pub(crate) fn attach(
     interface: &str,
     ifindex: u32,
     mode: Mode,
-) -> Result<Attached, Error> {
+) -> Result<(Attached, Held), Error> {
     let path = pins::link_path(pin_dir, interface, ifindex);
     let present = query(interface, ifindex)?;
     let mut adopted = None;
@@ -111,7 +112,7 @@ fn adopt(
     ifindex: u32,
     path: &Path,
     xdp: sys::XdpInfo,
-) -> Result<Attached, Error> {
+) -> Result<(Attached, Held), Error> {
     let mode_used = if xdp.generic {
         Mode::Generic
     } else {
@@ -130,12 +131,20 @@ fn adopt(
     let reason = xdp.generic.then(|| {
         "an earlier process attached it so, and staying so leaves no gap; detach it to try native mode again".to_owned()
     });
-    Ok(Attached {
+    let attached = Attached {
         ifindex,
         mode_used,
         reason,
         adopted: true,
-    })
+    };
+    Ok((attached, held(link.fd, path)))
+}
+
+fn held(fd: OwnedFd, path: &Path) -> Held {
+    Held {
+        fd,
+        path: path.to_owned(),
+    }
 }
 
 fn create(
@@ -144,7 +153,7 @@ fn create(
     ifindex: u32,
     path: &Path,
     mode: Mode,
-) -> Result<Attached, Error> {
+) -> Result<(Attached, Held), Error> {
     let failed = |mode, error: &std::io::Error| Error::Attach {
         interface: interface.to_owned(),
         mode,
@@ -155,12 +164,13 @@ fn create(
         match sys::link_create(program, ifindex, XDP_FLAGS_DRV_MODE) {
             Ok(link) => {
                 pins::pin(&link, path)?;
-                return Ok(Attached {
+                let attached = Attached {
                     ifindex,
                     mode_used: Mode::Native,
                     reason: None,
                     adopted: false,
-                });
+                };
+                return Ok((attached, held(link, path)));
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EBUSY | libc::EEXIST) => return Err(busy(interface, ifindex)),
@@ -173,12 +183,13 @@ fn create(
     match sys::link_create(program, ifindex, XDP_FLAGS_SKB_MODE) {
         Ok(link) => {
             pins::pin(&link, path)?;
-            Ok(Attached {
+            let attached = Attached {
                 ifindex,
                 mode_used: Mode::Generic,
                 reason,
                 adopted: false,
-            })
+            };
+            Ok((attached, held(link, path)))
         }
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
             Err(busy(interface, ifindex))

@@ -58,7 +58,7 @@ pub(crate) fn load(options: &LoadOptions, directory: &Path) -> Result<Loaded, Er
     };
     match old.current() {
         Ok(steering) => drop(loaded.maps.apply(&steering)?),
-        Err(error) => tracing::warn!(%error, "the steering of the earlier process is lost"),
+        Err(error) => tracing::warn!("the steering of the earlier process is lost: {error}"),
     }
     pin_all(&loaded.maps, directory)?;
     Ok(loaded)

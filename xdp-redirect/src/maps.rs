@@ -391,7 +391,9 @@ fn roll_back(undo: &[Undo<'_>]) {
             None => map.delete(key),
         };
         if let Err(error) = undone {
-            tracing::error!(%error, "a change to the steering maps failed and could not be undone");
+            tracing::error!(
+                "a change to the steering maps failed and could not be undone: {error}"
+            );
         }
     }
 }

@@ -143,6 +143,30 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// The connection table.
     pub table: TableStatus,
+    /// Rules that it forwards by, those included that only serve their last connections; `None` from an earlier version.
+    pub rules: Option<u64>,
+    /// What was found other than it had been left in the kernel: what is not right yet, and the latest that is again.
+    pub drift: Vec<Drift>,
+}
+
+/// Something that was found other than it should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Drift {
+    /// What kind of thing, such as `program`.
+    pub what: String,
+    /// Which one, such as the name of an interface.
+    pub item: String,
+    /// How it should be, for a person.
+    pub wanted: String,
+    /// How it was found, for a person.
+    pub actual: String,
+    /// When it was found, in milliseconds since 1970.
+    pub since: u64,
+    /// When it was put right, likewise; 0 if it is not.
+    pub repaired: u64,
+    /// Why it could not be put right; empty otherwise.
+    pub trouble: String,
 }
 
 /// How one interface is served.
@@ -155,6 +179,8 @@ pub struct InterfaceStatus {
     pub mode: XdpMode,
     /// Why it does not run in the driver; empty when it does.
     pub mode_reason: String,
+    /// Whether the interface is there and has the XDP program; `None` from an earlier version.
+    pub attached: Option<bool>,
     /// Whether frames are received and sent without copying them.
     pub zero_copy: bool,
     /// Why they are copied; empty when they are not.

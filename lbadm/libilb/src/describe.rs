@@ -30,6 +30,9 @@ pub struct Description {
     /// Generation that the fast path acknowledged last; 0 when there was none.
     #[serde(default)]
     pub fastpath_generation: u64,
+    /// What was found other than it should be, and what was put right in the last ten minutes.
+    #[serde(default)]
+    pub drift: Vec<Drift>,
     /// The change that waits for its confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
@@ -158,6 +161,45 @@ impl fmt::Display for Fastpath {
             Fastpath::Absent => "absent",
             Fastpath::Behind => "behind",
         })
+    }
+}
+
+/// Something that was found other than it should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Drift {
+    /// What kind of thing: `generation` or `rules` of the fast path, `program` or `interface` (the XDP program on it, its
+    /// sockets), `pin`, `address`. There may be more.
+    pub what: String,
+    /// Which one, such as the name of an interface.
+    pub item: String,
+    /// How it should be, for a person.
+    pub wanted: String,
+    /// How it was found, for a person.
+    pub actual: String,
+    /// When it was found, in milliseconds since 1970, UTC.
+    pub since: u64,
+    /// When it was put right, likewise; 0 if it is not yet.
+    pub repaired: u64,
+    /// What is being done about it, for a person; empty when it was put right.
+    pub doing: String,
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Drift {
+            what,
+            item,
+            wanted,
+            actual,
+            ..
+        } = self;
+        write!(f, "{what} {item}: {actual} instead of {wanted}")?;
+        match (self.repaired, self.doing.is_empty()) {
+            (0, true) => Ok(()),
+            (0, false) => write!(f, "; {}", self.doing),
+            _ => f.write_str("; put right"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use libilb::dbus;
-use libilb::describe::{Description, Fastpath, State};
+use libilb::describe::{Description, Drift, Fastpath, State};
 use libilb::healthcheck;
 
 use crate::action::{self, Action, Request, understand};
@@ -243,6 +243,26 @@ fn a_degraded_node_says_why() {
         state_reason: "the database cannot be written (no space left on device)".into(),
         fastpath: Fastpath::Behind,
         fastpath_generation: 11,
+        drift: vec![
+            Drift {
+                what: "interface".into(),
+                item: "eth1".into(),
+                wanted: "served".into(),
+                actual: "there is no such interface".into(),
+                since: 1_763_749_843_000,
+                repaired: 0,
+                doing: "it is served as soon as it is there".into(),
+            },
+            Drift {
+                what: "address".into(),
+                item: "192.0.2.80".into(),
+                wanted: "on eth0".into(),
+                actual: "on no interface".into(),
+                since: 1_763_749_843_000,
+                repaired: 1_763_749_843_004,
+                doing: String::new(),
+            },
+        ],
         ..node()
     };
     compare(&[("degraded", include_str!("degraded.txt"))], &node);

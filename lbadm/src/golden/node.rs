@@ -113,6 +113,7 @@ pub fn node() -> Description {
         state_reason: String::new(),
         fastpath: Fastpath::Connected,
         fastpath_generation: 12,
+        drift: Vec::new(),
         waiting: None,
         database_path: "/var/lib/ilb/db".into(),
         rules: rules

@@ -75,6 +75,7 @@ impl DataPlane for SimulatedDataPlane {
             Request::Status => Response::Status(Status {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 generation: self.spec.generation,
+                rules: Some(self.spec.rules.len() as u64),
                 ..Status::default()
             }),
             Request::Statistics | Request::StatisticsOf(_) => {

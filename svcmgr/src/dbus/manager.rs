@@ -445,6 +445,14 @@ impl ManagerObject {
         self.handle.view().fastpath_generation
     }
 
+    /// What is other than it should be in the fast path, in the kernel or on an interface, and what was put right in the last
+    /// ten minutes, a line each. `Describe` has the parts.
+    #[zbus(property)]
+    async fn drift(&self) -> Vec<String> {
+        let drift = &self.handle.view().drift;
+        drift.iter().map(ToString::to_string).collect()
+    }
+
     /// Unix time in seconds at which the last change is taken back unless it is confirmed; 0 if none waits.
     #[zbus(property)]
     async fn confirm_by(&self) -> u64 {

@@ -200,6 +200,9 @@ impl ObjectPublisher {
         if before.fastpath != after.fastpath {
             manager.fastpath_changed(emitter).await?;
         }
+        if before.drift != after.drift {
+            manager.drift_changed(emitter).await?;
+        }
         if before.fastpath_generation != after.fastpath_generation {
             manager.fastpath_generation_changed(emitter).await?;
         }

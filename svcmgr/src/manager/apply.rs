@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ilb_node::journal::events::CHANGE_UNDONE;
 use libilb::apply::{ApplyOptions, MAX_DOCUMENT, Waiting};
 use libilb::document::{self, Plan, Report};
 use libilb::model::Configuration;
@@ -176,8 +177,15 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 p.waiting.author, p.seconds
             )
         });
+        let author = self.state.pending.as_ref();
+        let author = author.map_or_else(String::new, |p| p.waiting.author.to_string());
         match self.revert(Author::Manager).await {
-            Ok(_) => tracing::warn!("{what}: all is as before it"),
+            Ok(_) => tracing::warn!(
+                message_id = CHANGE_UNDONE.id,
+                ilb_generation = self.state.generation,
+                ilb_user = author,
+                "{what}: all is as before it"
+            ),
             Err(error) => {
                 tracing::error!("{what}, and cannot be taken back: {error}");
                 self.confirm_by = Some(Instant::now() + AGAIN);

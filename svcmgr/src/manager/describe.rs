@@ -65,6 +65,7 @@ pub fn describe(
         state_reason: view.health_reason.clone(),
         fastpath: view.fastpath,
         fastpath_generation: view.fastpath_generation,
+        drift: view.drift.to_vec(),
         waiting: view.state.pending.as_ref().map(|p| p.waiting.clone()),
         database_path: database.to_owned(),
         rules: configured.chain(deleted).collect(),

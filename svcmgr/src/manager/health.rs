@@ -2,6 +2,7 @@
 //! the fast path at once, without a write to the store.
 
 use ilb_forwarder::spec::{RuleId, ServerId};
+use ilb_node::journal::events::{SERVER_DOWN, SERVER_UP};
 use libilb::health::{HealthState, ServerHealth};
 use libilb::healthfilter::HealthFilter;
 use libilb::model::{Configuration, Rule, Server};
@@ -169,12 +170,29 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 }
 
 fn announce(rule: &Rule, server: &Server, news: &News) {
-    let (rule, server, why) = (&rule.name, &server.id, &news.why);
+    let (group, rule) = (&*rule.servergroup, &*rule.name);
+    let (server, why, state) = (&*server.id, &news.why, news.state.name());
+    // They begin with layer and code, such as L4/refused.
+    let code = why.split(' ').next().unwrap_or_default();
     match news.state {
-        HealthState::Dead | HealthState::Unreach => {
-            tracing::warn!("server {server} of rule {rule} is {}: {why}", news.state);
-        }
-        HealthState::Alive => tracing::info!("server {server} of rule {rule} is alive: {why}"),
+        HealthState::Dead | HealthState::Unreach => tracing::warn!(
+            message_id = SERVER_DOWN.id,
+            ilb_rule = rule,
+            ilb_server = server,
+            ilb_group = group,
+            ilb_state = state,
+            ilb_code = code,
+            "server {server} of rule {rule} is {state}: {why}"
+        ),
+        HealthState::Alive => tracing::info!(
+            message_id = SERVER_UP.id,
+            ilb_rule = rule,
+            ilb_server = server,
+            ilb_group = group,
+            ilb_state = state,
+            ilb_code = code,
+            "server {server} of rule {rule} is alive: {why}"
+        ),
         HealthState::UnInit | HealthState::Disabled => {
             tracing::debug!("server {server} of rule {rule} is {}", news.state);
         }

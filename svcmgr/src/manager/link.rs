@@ -1,6 +1,7 @@
 //! The fast path: whether it is there, what it forwards by, and making that what it should be.
 
 use ilb_node::control::{Hello, Request, Response, Statistics};
+use ilb_node::journal::events::{FASTPATH_FOUND, FASTPATH_LOST};
 
 use super::Manager;
 use super::error::ManagerError;
@@ -71,19 +72,23 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     pub(super) async fn link_changed(&mut self, event: Event) {
         match event {
             Event::Down(reason) => {
-                tracing::warn!("{reason}");
+                tracing::warn!(message_id = FASTPATH_LOST.id, "{reason}");
                 self.link_lost();
             }
             Event::Up(hello) => {
                 tracing::info!(
+                    message_id = FASTPATH_FOUND.id,
+                    ilb_generation = hello.generation,
                     "fast path connected: process {}, generation {}; ours is {}",
                     hello.pid,
                     hello.generation,
                     self.state.generation
                 );
                 self.link.applied = hello.generation;
-                // Settings may have changed while no manager was running.
-                self.link.doubtful |= hello.limits != self.surroundings.limits;
+                // Settings may have changed while no manager was running. And one that has nothing yet leaves to XDP what
+                // an earlier one has steered by, even if there is nothing for it to do.
+                self.link.doubtful |=
+                    hello.limits != self.surroundings.limits || hello.generation == 0;
                 self.link.peer = Some(hello);
                 let in_step = self.in_step();
                 self.link.given = in_step.then(|| Given {

@@ -16,10 +16,12 @@
 //! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
 //! says what is wanted, and a fast path gets it as soon as it comes.
 
+mod announce;
 mod apply;
 pub mod change;
 mod command;
 pub mod describe;
+mod drift;
 pub mod error;
 mod fastpath_description;
 mod handle;
@@ -39,9 +41,11 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use libilb::map::Map;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
@@ -56,6 +60,7 @@ use crate::state::State;
 use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store};
 pub use command::{Command, Live};
+use drift::Drifts;
 pub use handle::ManagerHandle;
 use ledger_file::LedgerFile;
 use link::Link;
@@ -129,6 +134,10 @@ pub struct Manager<D, A> {
     link: Link,
     ledger: Ledger,
     ledger_file: Option<LedgerFile>,
+    /// What was found other than it should be.
+    drift: Drifts,
+    /// Addresses that we have put on interfaces, or found there, as they should be.
+    placed: Map<IpAddr, String>,
     /// How often in a row a retired item had no connections.
     idle: BTreeMap<RetiredKey, u32>,
     /// When the change that waits for its confirmation is taken back.
@@ -184,6 +193,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             checks: start.checks,
             ledger,
             ledger_file,
+            drift: Drifts::default(),
+            placed: Map::default(),
             idle: BTreeMap::new(),
             confirm_by: None,
             commands,

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ilb_node::journal::events::{DEGRADED, RECOVERED};
 use libilb::describe;
 use tokio::time::{Instant, timeout};
 
@@ -79,6 +80,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             hangs,
         } = failure;
         tracing::error!(
+            message_id = DEGRADED.id,
+            ilb_generation = self.state.generation,
             "the configuration cannot be stored, from now on it can only be read: {reason}"
         );
         if let Some(store) = self.store.take() {
@@ -138,7 +141,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 return;
             }
         };
-        tracing::warn!("the configuration can be stored again");
+        tracing::warn!(
+            message_id = RECOVERED.id,
+            ilb_generation = self.state.generation,
+            "the configuration can be stored again"
+        );
         self.recovery = Recovery::default();
         self.health = describe::State::Ok;
         self.health_reason = String::new();

@@ -123,7 +123,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             };
             let result = self.configure(configuration.clone(), cause).await;
             match &result {
-                Ok(()) => tracing::info!("{author}: back to generation {generation}"),
+                Ok(()) => tracing::debug!("{author}: back to generation {generation}"),
                 Err(error) => {
                     tracing::info!("{author}: back to generation {generation}: refused: {error}")
                 }

@@ -7,10 +7,10 @@ use ilb_node::control::{Request, Response, Statistics};
 use libilb::model::Configuration;
 use tokio::time::timeout;
 
-use super::Manager;
 use super::change::Change;
 use super::error::ManagerError;
 use super::recovery::Failure;
+use super::{Manager, announce};
 use crate::addresses::{self, AddressError, Addresses, Plan};
 use crate::author::Author;
 use crate::compile;
@@ -137,6 +137,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             return Err(ManagerError::Degraded(self.health_reason.clone()));
         };
         let before = self.state.clone();
+        let announced = (before.clone(), cause.author.clone(), cause.words.clone());
         if next.generation != before.generation {
             let undo = codec::history::undo(&before.configuration, &next.configuration);
             let entry = Entry {
@@ -155,6 +156,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 if let Some(snapshots) = &self.snapshots {
                     snapshots.write(&next);
                 }
+                let (before, author, words) = announced;
+                announce::change(&before, &next, &author, &words);
                 self.state = next;
                 return Ok(());
             }
@@ -197,6 +200,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             added.map_err(ManagerError::Address)?;
         }
         self.remove_addresses(moved).await;
+        self.placed = plan.owned;
         Ok(())
     }
 
@@ -255,6 +259,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
         }
         let in_step = self.in_step();
+        self.miss_addresses(&plan.add);
         let (moved, gone): (Vec<_>, Vec<_>) = plan
             .remove
             .into_iter()
@@ -270,7 +275,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 settled = false;
             }
         }
-        self.remove_addresses(moved).await && settled
+        settled &= self.remove_addresses(moved).await;
+        if settled {
+            self.addresses_are(plan.owned);
+        }
+        settled
     }
 
     /// Asks the fast path for the counters of what is retired, and of nothing else: of large configurations that is little.

@@ -336,6 +336,8 @@ async fn durable_then_steering_then_address() {
     bench.connect(0).await;
     bench.create_enabled_rule().await.unwrap();
     let steps = [
+        // What XDP may have of an earlier one.
+        "apply 0",
         "store 1",
         "change 1",
         "store 2",

@@ -1,5 +1,7 @@
 //! What the manager shows: the state that everybody may read at any time without asking it.
 
+use std::sync::Arc;
+
 use libilb::describe;
 
 use crate::checks::book::Book;
@@ -19,6 +21,8 @@ pub struct View {
     pub fastpath: describe::Fastpath,
     /// The generation that it acknowledged last; 0 when there was none.
     pub fastpath_generation: u64,
+    /// What was found other than it should be, and what was put right lately.
+    pub drift: Arc<[describe::Drift]>,
     /// What health checks said last.
     pub book: Book,
 }

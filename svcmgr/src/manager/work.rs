@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::command::{Command, Live};
 use super::ledger_file::LedgerFile;
 use super::view::View;
-use super::{Manager, Publisher, describe};
+use super::{Manager, Publisher, describe, drift};
 use crate::addresses::Addresses;
 use crate::dataplane::DataPlane;
 
@@ -32,6 +32,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.watch_pending();
         let mut inspection = Instant::now() + CORRECTION;
         let mut supervision = Instant::now() + SUPERVISION;
+        let mut look = Instant::now() + drift::LOOK;
         loop {
             let supervise = !self.state.retired.is_empty();
             let recovery = self.recovery.due();
@@ -46,6 +47,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 news = self.checks.news() => self.learn(news).await,
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
+                () = sleep_until(look), if self.link.peer.is_some() => {
+                    self.look_at_fastpath().await;
+                    look = Instant::now() + drift::LOOK;
+                }
                 () = sleep_until(confirm_by.unwrap_or(supervision)), if confirm_by.is_some() => {
                     self.not_confirmed().await;
                 }
@@ -93,7 +98,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     Ok(names) if names.is_empty() => {
                         tracing::debug!("{author}: {change:?}: nothing to do")
                     }
-                    Ok(names) => tracing::info!("{author}: {}: {names:?}", change.words()),
+                    Ok(names) => tracing::debug!("{author}: {}: {names:?}", change.words()),
                     Err(error) => tracing::info!("{author}: {}: refused: {error}", change.words()),
                 }
                 self.publish(publisher).await;
@@ -110,7 +115,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     Ok(report) if report.is_empty() => {
                         tracing::debug!("{author}: apply: nothing to do")
                     }
-                    Ok(report) => tracing::info!("{author}: apply: {:?}", report.names()),
+                    Ok(report) => tracing::debug!("{author}: apply: {:?}", report.names()),
                     Err(error) => tracing::info!("{author}: apply: refused: {error}"),
                 }
                 self.publish(publisher).await;
@@ -156,6 +161,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             Command::Describe { reply } => {
                 self.read_statistics().await;
+                self.look_at_fastpath().await;
                 let present = self.present_addresses().await;
                 drop(reply.send(describe::describe(
                     &self.look(),
@@ -219,6 +225,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 Some(_) => Fastpath::Behind,
             },
             fastpath_generation: self.link.applied,
+            drift: self.drift.all(),
             book: self.book.clone(),
         }
     }

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ilb_node::journal::events::{DATABASE_DAMAGED, DEGRADED};
+
 use super::codec::SCHEMA;
 use super::lock::Lock;
 use super::sled_store::{SledStore, io_error, sync_folder};
@@ -75,6 +77,11 @@ impl Place {
             scratch: scratch.to_owned(),
             lock: Mutex::default(),
         }
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Opens it for reading and writing, or if that is not possible says what it holds.
@@ -191,7 +198,11 @@ impl Place {
             "{damage}; it was rebuilt from {from} and the damaged one moved to {}: compare 'lbadm show-rule' with what you expect",
             aside.display()
         );
-        tracing::error!("{notice}");
+        tracing::error!(
+            message_id = DATABASE_DAMAGED.id,
+            ilb_database = %database.display(),
+            "{notice}"
+        );
         Ok(Opened {
             store: Some(Arc::new(store)),
             state,
@@ -234,7 +245,11 @@ impl Place {
             }
         };
         let notice = format!("{error}; the configuration is that of {from}");
-        tracing::error!("{notice}");
+        tracing::error!(
+            message_id = DEGRADED.id,
+            ilb_generation = state.generation,
+            "{notice}"
+        );
         Ok(Opened {
             store: None,
             state,

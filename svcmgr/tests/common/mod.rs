@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use ilb_forwarder::listing;
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_node::control::{
-    Counters, Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics,
+    Counters, Drift, Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics,
     Statistics, Status, read_frame, write_frame,
 };
 use libilb::client::Client;
@@ -390,6 +390,8 @@ pub struct Mind {
     pub asked: Vec<listing::Query>,
     pub connections: u64,
     pub packets: u64,
+    /// What it has found in the kernel.
+    pub drift: Vec<Drift>,
     start_id: u64,
 }
 
@@ -487,7 +489,12 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
                 Response::Applied { generation }
             }
         },
-        Request::Status => Response::Status(Status::default()),
+        Request::Status => Response::Status(Status {
+            generation: mind.spec.generation,
+            rules: Some(mind.spec.rules.len() as u64),
+            drift: mind.drift.clone(),
+            ..Status::default()
+        }),
         Request::Connections(query) => {
             mind.asked.push(query.clone());
             Response::Connections(mind.pages.get(&query.cursor).cloned().unwrap_or_default())

@@ -43,6 +43,7 @@ impl System {
         system.write("/etc/ilb/ilb.toml", SETTINGS);
         system.run("systemd-sysusers").ok();
         system.run("systemd-tmpfiles --create ilb.conf").ok();
+        system.run("journalctl --update-catalog").ok();
         system
     }
 

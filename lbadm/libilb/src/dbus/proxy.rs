@@ -164,6 +164,10 @@ pub trait Manager {
     #[zbus(property)]
     fn fastpath_generation(&self) -> zbus::fdo::Result<u64>;
 
+    /// See [`crate::describe::Description::drift`]: a line each.
+    #[zbus(property)]
+    fn drift(&self) -> zbus::fdo::Result<Vec<String>>;
+
     /// Unix time in seconds until when a change has to be confirmed; 0 if none waits.
     #[zbus(property)]
     fn confirm_by(&self) -> zbus::fdo::Result<u64>;

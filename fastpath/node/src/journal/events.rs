@@ -1,0 +1,115 @@
+//! What may happen that somebody may wait for, each with a number of its own that never changes (`journalctl --new-id128`
+//! makes one). They are the same for both daemons, and for every version: what one means may be said better, but not become
+//! something else.
+
+/// Something that happens.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its name in the documentation.
+    pub name: &'static str,
+    /// The field `MESSAGE_ID`: 128 bits in hexadecimal digits.
+    pub id: &'static str,
+    /// In a few words; `@FIELD@` stands for what a field says.
+    pub subject: &'static str,
+    /// The fields that its entries have besides `MESSAGE_ID`.
+    pub fields: &'static [&'static str],
+    /// What it means, and what to do.
+    pub text: &'static str,
+}
+
+macro_rules! events {
+    ($($name:ident = $label:literal $id:literal [$($field:literal)*] $subject:literal $text:literal;)+) => {
+        $(#[doc = $subject] pub const $name: Event = Event {
+            name: $label,
+            id: $id,
+            subject: $subject,
+            fields: &[$($field),*],
+            text: $text,
+        };)+
+
+        /// All of them.
+        pub const ALL: &[&Event] = &[$(&$name),+];
+    };
+}
+
+events! {
+    SERVER_DOWN = "server-down" "2c9f01d245574945acae693b034fdcbd"
+        ["ILB_RULE" "ILB_SERVER" "ILB_GROUP" "ILB_STATE" "ILB_CODE"]
+        "Server @ILB_SERVER@ of rule @ILB_RULE@ is down"
+        "As many tests in a row as the health check asks for have failed, so the rule gives the server no new connections. \
+         What happens to those that it has is the rule's setting `orphans`. The message says how the last test failed; \
+         `lbadm show-hc-result` has more, and `lbadm explain server` says what that means for the others.";
+    SERVER_UP = "server-up" "0a099b766795443ab2042d52dd3d3955"
+        ["ILB_RULE" "ILB_SERVER" "ILB_GROUP" "ILB_STATE" "ILB_CODE"]
+        "Server @ILB_SERVER@ of rule @ILB_RULE@ is up"
+        "As many tests in a row as the health check asks for have passed, so the rule gives the server new connections. With \
+         `slow-start` its share grows slowly.";
+    CONFIGURATION_CHANGED = "configuration-changed" "917f2ddb6fb3478e942d7868be076241"
+        ["ILB_GENERATION" "ILB_USER" "ILB_WHAT"]
+        "The configuration was changed: generation @ILB_GENERATION@, by @ILB_USER@"
+        "The change is stored durably. `lbadm history` lists it, and `lbadm rollback` takes it back.";
+    RULE_CREATED = "rule-created" "0b2f8eb112994fbebab69ad6e17d307c"
+        ["ILB_RULE" "ILB_GROUP" "ILB_GENERATION" "ILB_USER"]
+        "Rule @ILB_RULE@ was created"
+        "It is part of the change with the same generation, which may have brought more. One change says this of at most a \
+         hundred rules.";
+    RULE_CHANGED = "rule-changed" "ecea099ba7a94d5989e66d783f51841f"
+        ["ILB_RULE" "ILB_GROUP" "ILB_GENERATION" "ILB_USER"]
+        "Rule @ILB_RULE@ was changed"
+        "It is part of the change with the same generation, which may have brought more. One change says this of at most a \
+         hundred rules.";
+    RULE_DELETED = "rule-deleted" "93c50e73c8ac4abc9072a5f01eb8b603"
+        ["ILB_RULE" "ILB_GROUP" "ILB_GENERATION" "ILB_USER"]
+        "Rule @ILB_RULE@ was deleted"
+        "It takes no new connections. Those that it has finish; `conn-drain` limits how long. `lbadm show-rule --deleted` shows \
+         it until then, and `lbadm rollback` brings it back. One change says this of at most a hundred rules.";
+    GENERATION_APPLIED = "generation-applied" "36e43ec8367e4675905741a282fcc4c3"
+        ["ILB_GENERATION"]
+        "The fast path forwards by generation @ILB_GENERATION@"
+        "All workers have taken up the configuration, and the XDP program steers by it. What health checks find is applied \
+         under the generation that is in force.";
+    GENERATION_REFUSED = "generation-refused" "16434fd72cdc45d6b5cbc5c6f8dc3156"
+        ["ILB_GENERATION"]
+        "The fast path refuses generation @ILB_GENERATION@"
+        "It goes on forwarding by the generation before. If a change brought this about, the change has been taken back and \
+         its author was told. If it is the stored configuration, `lbadm status` says so until it has been corrected.";
+    CHANGE_UNDONE = "change-undone" "6d90b2c0bf7b47ad9183446be1f734e5"
+        ["ILB_GENERATION" "ILB_USER"]
+        "A change was taken back, because it was not confirmed"
+        "It was applied with `--confirm`, and nobody has confirmed it in time, perhaps because it cut off the one who made it. \
+         Everything is as before it.";
+    DEGRADED = "degraded" "b043b6f3b3c44d3b9b2b516a86b67b86"
+        ["ILB_GENERATION"]
+        "The configuration cannot be stored"
+        "From now on nothing can be changed; forwarding and health checks go on. The disk is full or fails, or the file system is \
+         read-only: the message says which. It is tried again every ten seconds, and when somebody wants to change something.";
+    RECOVERED = "recovered" "9f0248915d9e47c19e4643c9393da372"
+        ["ILB_GENERATION"]
+        "The configuration can be stored again"
+        "A new database was made from the configuration in memory, which is what was acknowledged last. Nothing is to be done.";
+    DATABASE_DAMAGED = "database-damaged" "a70626d7232b426fbe2905b0f14365cc"
+        ["ILB_DATABASE"]
+        "The database @ILB_DATABASE@ was damaged"
+        "It was not as it was written last. If there was something to rebuild it from, that has been done, and the message says \
+         from which file or generation and where the damaged one is kept: compare `lbadm show-rule` with what you expect. \
+         Otherwise nothing was touched, nothing can be changed, and the message says what to do.";
+    FASTPATH_LOST = "fastpath-lost" "c02ec27ccd1f4cd68d88714aa208a4d8"
+        []
+        "The fast path does not answer"
+        "While it is away, packets for our services are dropped, so that clients try again, and connections wait for it. \
+         `systemctl status ilb-fastpath` says why it has ended; it is started anew by itself.";
+    FASTPATH_FOUND = "fastpath-found" "d13b87c6d6b94e658c56ddc9ee9c9030"
+        ["ILB_GENERATION"]
+        "The fast path answers; it forwards by generation @ILB_GENERATION@"
+        "If that is not the present generation, it gets that now.";
+    DRIFT_FOUND = "drift-found" "2ac50b89d0a54fc7a3071ae8210b187d"
+        ["ILB_DRIFT" "ILB_ITEM" "ILB_WANTED" "ILB_ACTUAL"]
+        "@ILB_ITEM@ is not as it should be: @ILB_ACTUAL@ instead of @ILB_WANTED@"
+        "Somebody or something has changed what ilb had put into the kernel, or the fast path has another configuration than the \
+         manager. It is being repaired; `lbadm status` shows it until that is done. If it comes again and again, something \
+         else on this machine manages the same thing.";
+    DRIFT_REPAIRED = "drift-repaired" "05e1fe5034914a74b7d5f2b230a3aa8b"
+        ["ILB_DRIFT" "ILB_ITEM" "ILB_WANTED"]
+        "@ILB_ITEM@ is as it should be again"
+        "What was found before has been put right. Nothing is to be done.";
+}
