@@ -147,6 +147,8 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
         ("ilb_fastpath_up".to_owned(), 1),
         ("ilb_fastpath_in_step".to_owned(), 1),
         ("ilb_degraded".to_owned(), 0),
+        ("ilb_drift".to_owned(), 0),
+        ("ilb_rule_backends_usable{rule=\"www\"}".to_owned(), 1),
         ("ilb_rules".to_owned(), 1),
         ("ilb_rule_enabled{rule=\"www\"}".to_owned(), 1),
         ("ilb_rule_packets_total{rule=\"www\"}".to_owned(), 1000),

@@ -48,5 +48,6 @@ fn news(changed: Changed) -> News {
             .map(|last| last.finding.to_string())
             .unwrap_or_default(),
         since: last.map_or(0, |last| last.time),
+        changes: changed.transitions.len() as u64,
     }
 }

@@ -71,6 +71,7 @@ impl Memory {
                 weight: record.weight,
                 why: record.why,
                 since: record.since,
+                changes: 0,
             });
         }
         book
@@ -115,6 +116,7 @@ mod tests {
             weight,
             why: "L4/refused after 0.1 ms".into(),
             since: 5,
+            changes: 0,
         }
     }
 

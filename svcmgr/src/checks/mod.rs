@@ -49,6 +49,8 @@ pub struct News {
     pub why: String,
     /// Since when, in milliseconds since 1970; 0 if unknown.
     pub since: u64,
+    /// How often its state has changed; in news, since what was said before.
+    pub changes: u64,
 }
 
 /// The manager's end.

@@ -88,7 +88,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let now = boot_seconds();
         let mut different = false;
         let mut remember = false;
-        for news in all {
+        for mut news in all {
             let place = (news.id.rule, news.id.server);
             let configuration = &self.state.configuration;
             let Some((rule, server)) = checked(configuration, place.0, place.1) else {
@@ -97,11 +97,13 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             // A target that is new to the engine is told of without a reason: what is remembered has one.
             let same = |known: &News| {
                 (known.state, known.up, known.weight) == (news.state, news.up, news.weight)
-                    && (news.why.is_empty() || *known == news)
+                    && (news.why.is_empty() || (&known.why, known.since) == (&news.why, news.since))
             };
-            if self.book.of(place.0, place.1).is_some_and(same) {
+            let known = self.book.of(place.0, place.1);
+            if known.is_some_and(same) {
                 continue;
             }
+            news.changes += known.map_or(0, |known| known.changes);
             announce(rule, server, &news);
             if news.state != HealthState::Disabled && rule.enabled && server.enabled {
                 let (dead, weight) = (!news.up, news.weight);

@@ -3,11 +3,13 @@
 //! `proto`. Made piece by piece, so that 100,000 servers need no more memory than a few.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ilb_node::control::{Counters, Status};
 use libilb::describe;
+use libilb::health::{HealthState, STATES, ServerHealth};
 use libilb::model::{Rule, Server};
 
 use crate::manager::Numbers;
@@ -24,6 +26,8 @@ pub struct Scrape {
     pub numbers: Numbers,
     /// How the fast path is; None while it is away.
     pub status: Option<Status>,
+    /// What health checks say of servers, if those have lines of their own.
+    pub health: Vec<ServerHealth>,
     /// Whether every server of every rule has lines of its own.
     pub per_server: bool,
 }
@@ -67,8 +71,10 @@ pub fn write(scrape: &Scrape, format: Format, out: impl FnMut(Vec<u8>) -> bool) 
     writer.node(scrape);
     writer.fastpath(scrape);
     writer.rules(scrape);
+    writer.backends_of_rules(scrape);
     if scrape.per_server {
         writer.servers(scrape);
+        writer.health(scrape);
     }
     if format == Format::OpenMetrics {
         writer.text.push_str("# EOF\n");
@@ -146,7 +152,13 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
         }
     }
 
-    fn sample(&mut self, name: &str, suffix: &str, labels: Labels<'_>, value: u64) {
+    fn sample(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        labels: Labels<'_>,
+        value: impl std::fmt::Display,
+    ) {
         self.text.push_str(name);
         self.text.push_str(suffix);
         for (at, (key, value)) in labels.iter().enumerate() {
@@ -182,6 +194,14 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
                 "ilb_configuration_generation",
                 "Generation of the configuration; grows with every change.",
                 view.state.generation,
+            ),
+            (
+                "ilb_drift",
+                "Things that were found other than they should be, and are not right yet.",
+                view.drift
+                    .iter()
+                    .filter(|drift| drift.repaired == 0)
+                    .count() as u64,
             ),
             (
                 "ilb_rules",
@@ -358,6 +378,108 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
         }
     }
 
+    /// How many servers of each rule are what.
+    fn backends_of_rules(&mut self, scrape: &Scrape) {
+        let view = &scrape.view;
+        let configuration = &view.state.configuration;
+        let servers = |rule: &Rule| {
+            let group = configuration.group_of(rule);
+            group.map_or(&[][..], |group| &group.servers)
+        };
+        let name = "ilb_rule_backends_usable";
+        let help = "Servers of the rule that new connections can go to: enabled, of a weight, and not down.";
+        self.family(name, Kind::Gauge, help);
+        for rule in configuration.rules.values() {
+            let usable = |server: &&Server| {
+                server.enabled && server.weight > 0 && Health::of(view, rule, server).up
+            };
+            let count = servers(rule).iter().filter(usable).count() as u64;
+            self.line(name, Kind::Gauge, &rule_labels(rule), count);
+        }
+        let name = "ilb_rule_backends";
+        let help =
+            "Servers of the rule by what its health check says of them; none of them without one.";
+        self.family(name, Kind::Gauge, help);
+        for rule in configuration.rules.values() {
+            if rule.health_check.is_none() {
+                continue;
+            }
+            for (state, word, _) in STATES {
+                let is = |server: &&Server| Health::of(view, rule, server).state == *state;
+                let count = servers(rule).iter().filter(is).count() as u64;
+                let labels = [("rule", Cow::from(&rule.name)), ("state", Cow::from(*word))];
+                self.line(name, Kind::Gauge, &labels, count);
+            }
+        }
+    }
+
+    /// What health checks say of servers, those of them that are tested.
+    fn health(&mut self, scrape: &Scrape) {
+        let known: HashMap<(&str, &str), &ServerHealth> = scrape
+            .health
+            .iter()
+            .map(|health| ((health.rule.as_str(), health.server.as_str()), health))
+            .collect();
+        let result = |rule: &Rule, server: &Server| {
+            let health = known.get(&(rule.name.as_str(), server.id.as_str()))?;
+            health.result.as_ref()
+        };
+        let view = &scrape.view;
+        let (up, health) = ("ilb_backend_up", "ilb_backend_health");
+        let (changes, took) = (
+            "ilb_backend_health_changes",
+            "ilb_backend_check_duration_seconds",
+        );
+        let help = "1 while the health check lets the server take new connections.";
+        self.family(up, Kind::Gauge, help);
+        self.checked(scrape, |writer, rule, server| {
+            let value = Health::of(view, rule, server).up.into();
+            writer.line(up, Kind::Gauge, &server_labels(rule, server), value);
+        });
+        let help = "State of the server, and layer and code of its last test.";
+        self.family(health, Kind::Info, help);
+        self.checked(scrape, |writer, rule, server| {
+            let code = result(rule, server);
+            let code = code.map_or_else(String::new, |r| format!("{}/{}", r.layer, r.code));
+            let state = Health::of(view, rule, server).state.name();
+            let mut labels = server_labels(rule, server).to_vec();
+            labels.extend([("state", Cow::from(state)), ("code", Cow::from(code))]);
+            writer.line(health, Kind::Info, &labels, 1);
+        });
+        let help = "Changes of the server's state.";
+        self.family(changes, Kind::Counter, help);
+        self.checked(scrape, |writer, rule, server| {
+            let value = Health::of(view, rule, server).changes;
+            writer.line(changes, Kind::Counter, &server_labels(rule, server), value);
+        });
+        self.family(took, Kind::Gauge, "How long the server's last test took.");
+        self.checked(scrape, |writer, rule, server| {
+            if let Some(result) = result(rule, server) {
+                let (seconds, micros) = (result.duration / 1_000_000, result.duration % 1_000_000);
+                let value = format_args!("{seconds}.{micros:06}").to_string();
+                writer.sample(took, "", &server_labels(rule, server), value);
+            }
+        });
+    }
+
+    /// Does something for every server of every rule that has a health check.
+    fn checked(&mut self, scrape: &Scrape, mut each: impl FnMut(&mut Self, &Rule, &Server)) {
+        let configuration = &scrape.view.state.configuration;
+        let rules = configuration.rules.values();
+        for rule in rules.filter(|rule| rule.health_check.is_some()) {
+            let group = configuration.group_of(rule);
+            for server in group.into_iter().flat_map(|group| &group.servers) {
+                if !self.listening {
+                    return;
+                }
+                each(self, rule, server);
+                if self.text.len() >= PIECE {
+                    self.flush();
+                }
+            }
+        }
+    }
+
     fn servers(&mut self, scrape: &Scrape) {
         type Gauge = (&'static str, &'static str, fn(&Server, &Counters) -> u64);
         let gauges: &[Gauge] = &[
@@ -410,6 +532,43 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
                 let labels = server_labels(rule, server);
                 self.line(name, kind, &labels, value(server, &counters));
             }
+        }
+    }
+}
+
+/// What is believed of a server of a rule.
+struct Health {
+    state: HealthState,
+    /// Whether it may take new connections, as far as that is concerned.
+    up: bool,
+    changes: u64,
+}
+
+impl Health {
+    fn of(view: &View, rule: &Rule, server: &Server) -> Health {
+        let check = view.state.configuration.check_of(rule);
+        let known = view.book.of(rule.number, server.number);
+        let tested = rule.enabled && server.enabled;
+        let changes = known.map_or(0, |news| news.changes);
+        match (check, known.filter(|_| tested)) {
+            (None, _) => Health {
+                state: HealthState::UnInit,
+                up: true,
+                changes: 0,
+            },
+            (Some(_), Some(news)) => Health {
+                state: news.state,
+                up: news.up,
+                changes,
+            },
+            (Some(check), None) => Health {
+                state: match tested {
+                    true => HealthState::UnInit,
+                    false => HealthState::Disabled,
+                },
+                up: tested && !check.alpha,
+                changes,
+            },
         }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ilb_node::control::{Request as Question, Response, Status};
+use libilb::healthfilter::HealthFilter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -118,6 +119,13 @@ async fn serve(mut stream: TcpStream, per_server: bool, manager: &ManagerHandle)
         view: manager.view(),
         numbers,
         status: status(manager).await,
+        health: match per_server {
+            true => {
+                let all = manager.health_results(&HealthFilter::default()).await;
+                all.unwrap_or_default()
+            }
+            false => Vec::new(),
+        },
         per_server,
     };
     let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(PIECES);

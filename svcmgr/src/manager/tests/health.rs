@@ -38,6 +38,7 @@ fn news(server: u32, state: HealthState) -> News {
         weight: None,
         why: "L4/refused after 0.1 ms".into(),
         since: 1,
+        changes: 0,
     }
 }
 
