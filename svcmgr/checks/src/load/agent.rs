@@ -38,11 +38,8 @@ pub(crate) async fn ask(place: SocketAddr) -> Result<Reading, String> {
 fn parse(line: &str) -> Result<Reading, String> {
     let line = line.lines().next().unwrap_or_default();
     let words = line.split([' ', '\t', ',']);
-    let percent = words.filter_map(|word| word.trim().strip_suffix('%')?.parse::<f64>().ok());
-    match percent
-        .filter(|percent| (0.0..=100.0).contains(percent))
-        .last()
-    {
+    let mut percent = words.filter_map(|word| word.trim().strip_suffix('%')?.parse::<f64>().ok());
+    match percent.rfind(|percent| (0.0..=100.0).contains(percent)) {
         Some(percent) => Ok(Reading::Share(percent / 100.0)),
         None => Err(format!(
             "the agent said `{}`, without a percentage from 0% to 100%",

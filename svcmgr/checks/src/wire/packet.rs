@@ -259,8 +259,10 @@ mod tests {
         [&[kind, 0, 0, 0][..], &OURS, &[0, 1]].concat()
     }
 
-    /// What became of a packet: the test's protocol and port, and the error if it is one.
-    fn outcome(packet: &[u8]) -> Option<(u8, u16, Option<i32>)> {
+    /// What becomes of a packet: the test's protocol and port, and the error if it is one.
+    type Outcome = Option<(u8, u16, Option<i32>)>;
+
+    fn outcome(packet: &[u8]) -> Outcome {
         let read = read(packet)?;
         let v4 = packet[0] >> 4 == 4;
         let (us, vip): (IpAddr, IpAddr) = match v4 {
@@ -275,7 +277,7 @@ mod tests {
     }
 
     /// Packets that are for a test, and others; with what they are.
-    fn cases() -> Vec<(Vec<u8>, Option<(u8, u16, Option<i32>)>)> {
+    fn cases() -> Vec<(Vec<u8>, Outcome)> {
         let four = |protocol, payload: &[u8]| ipv4(protocol, VIP, US, payload);
         let six = |protocol, payload: &[u8]| ipv6(protocol, 0x80, 1, payload);
         let lost = |protocol, payload: &[u8]| ipv4(protocol, US, VIP, payload);
