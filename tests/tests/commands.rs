@@ -187,15 +187,15 @@ const MISTAKES: &[(&str, i32, &[&str])] = &[
     (
         "create-rule -i vip=10.1.0.120,port=80 -m lbalg=rr,type=HALF-NAT -h hc-name=h -o servergroup=group0 x",
         1,
-        &["health check", "`h`"],
+        &["health check", "'h'"],
     ),
     ("create-healthcheck -h hc-test=tpc h", 2, &["tpc", "tcp"]),
     (
         "create-healthcheck -h hc-test=tcp,hc-interval=soon h",
         2,
-        &["hc-interval", "soon"],
+        &["interval", "soon"],
     ),
-    ("delete-healthcheck h", 1, &["`h`"]),
+    ("delete-healthcheck h", 1, &["'h'"]),
     ("import-config /nonexistent/file", 1, &["/nonexistent/file"]),
 ];
 
