@@ -421,12 +421,13 @@ fn select<'a>(args: &ShowRule, node: &'a Description) -> Result<Vec<&'a RuleDesc
 /// # Errors
 /// A name or field that does not exist.
 fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, Error> {
+    let groups = show::Groups::of(node);
     let rows: Vec<Row<'_>> = select(args, node)?
         .into_iter()
         .map(|rule| Row {
             rule,
-            servers: node
-                .group(&rule.rule.servergroup)
+            servers: groups
+                .get(&rule.rule.servergroup)
                 .map_or(String::new(), |g| {
                     let ids: Vec<&str> = g
                         .servers

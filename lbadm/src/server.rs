@@ -1,7 +1,10 @@
 //! `add-server`, `remove-server`, `enable-server`, `disable-server`, `show-server`.
 
+use std::collections::HashSet;
+
 use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
 use libilb::error::Item;
+use libilb::model::key;
 use libilb::server::{ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
 use libilb::words;
 
@@ -265,10 +268,12 @@ fn select<'a>(args: &ShowServer, node: &'a Description) -> Result<Vec<Row<'a>>, 
     let rules = || node.rules.iter().filter(|r| !r.deleted);
     let known = || rules().map(|r| r.rule.name.as_str());
     show::check_names(Item::Rule, &args.rules, known)?;
+    let groups = show::Groups::of(node);
     Ok(rules()
         .filter(|r| show::named(&args.rules, &r.rule.name))
         .flat_map(|rule| {
-            node.group(&rule.rule.servergroup)
+            groups
+                .get(&rule.rule.servergroup)
                 .into_iter()
                 .flat_map(|g| g.servers.iter().filter(|s| args.removed || !s.removed))
                 .map(move |server| Row { rule, server })
@@ -298,11 +303,8 @@ fn render(args: &ShowServer, node: &Description, style: Style) -> Result<String,
     }
     let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
     if !args.removed {
-        let shown = |group: &str| {
-            rows.iter()
-                .any(|r| r.rule.rule.servergroup.eq_ignore_ascii_case(group))
-        };
-        let groups = node.groups.iter().filter(|g| shown(&g.name));
+        let shown: HashSet<String> = rows.iter().map(|r| key(&r.rule.rule.servergroup)).collect();
+        let groups = node.groups.iter().filter(|g| shown.contains(&key(&g.name)));
         let gone = groups.flat_map(|g| &g.servers).filter(|s| s.removed);
         out.push_str(&show::draining(
             REMOVED,
