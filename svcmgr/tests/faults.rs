@@ -83,7 +83,7 @@ const ENOSPC: &str = "28";
 /// A manager whose calls can be made to fail.
 struct Saboteur {
     _folder: Folder,
-    library: PathBuf,
+    preload: PathBuf,
     /// What each run begins with: a rule, and a group with one pair.
     template: Node,
 }
@@ -109,7 +109,7 @@ impl Saboteur {
         assert!(manager.wait().success());
         Saboteur {
             _folder: folder,
-            library,
+            preload: library,
             template,
         }
     }
@@ -125,7 +125,7 @@ impl Saboteur {
         Process::start(
             node.command(bus)
                 .arg("--sim")
-                .env("LD_PRELOAD", &self.library)
+                .env("LD_PRELOAD", &self.preload)
                 .env("ILB_FAIL_BELOW", node.path("state"))
                 .env("ILB_FAIL_LOG", node.path("calls"))
                 .env("ILB_FAIL_CALLS", &fault.calls)
