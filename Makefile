@@ -30,7 +30,7 @@ PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
 # Every crate but the lab, which is built once, in the release profile.
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
-PURE_TESTS := forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection journal
+PURE_TESTS := simulation wire forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection journal
 
 .PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs journal-docs install deb lab-clean clean
 
@@ -75,7 +75,7 @@ test-lab: build ## daemons and whole nodes in network namespaces, one at a time 
 # Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
 # on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which
 # `cargo test` replays; inputs that reach something new are kept in target/fuzz-corpus.
-FUZZ_TARGETS := packet quoted control settings snapshot vrrp process import document
+FUZZ_TARGETS := packet quoted control settings snapshot vrrp sync process import document
 FUZZ_FLAGS := -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares

@@ -1,7 +1,7 @@
 //! Fuzz targets of ilb: functions that take any bytes and panic when something does not hold.
 //!
 //! This crate owns what must hold for every input: of the decoders (frames, quoted packets, control frames, the
-//! settings file, snapshots, VRRP), of files that describe a configuration, of a virtual router, and of the forwarder as a whole ([`process`]), which it holds against a slow and simple
+//! settings file, snapshots, VRRP, what a peer says), of files that describe a configuration, of a virtual router, and of the forwarder as a whole ([`process`]), which it holds against a slow and simple
 //! reference. It refuses to know how inputs come about: libFuzzer makes them in `make fuzz` (feature `libfuzzer`), and
 //! `tests/replay.rs` gives every target its corpus, its regressions and seeded random bytes in every `cargo test`.
 
@@ -12,12 +12,14 @@ mod configuration;
 mod decoders;
 mod process;
 mod reference;
+mod sync;
 mod vrrp;
 mod wire;
 
 pub use configuration::{document, import};
 pub use decoders::{control, packet, quoted, settings, snapshot};
 pub use process::process;
+pub use sync::sync;
 pub use vrrp::vrrp;
 
 /// A target: any bytes, and a panic if something does not hold.
@@ -31,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("settings", settings),
     ("snapshot", snapshot),
     ("vrrp", vrrp),
+    ("sync", sync),
     ("process", process),
     ("import", import),
     ("document", document),

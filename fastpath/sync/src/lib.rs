@@ -1,0 +1,28 @@
+//! How two fast paths tell each other of their connections.
+//!
+//! This crate owns what goes between them: records ([`record`]), the frames that they travel in ([`frame`]), datagrams
+//! that nobody else can make, change or repeat ([`seal`]), and the session of two ends ([`session`]): who is there, what the
+//! other end may not know yet, what was lost on the way, and how much may be sent. It refuses to know what a connection
+//! table is (see [`Table`]), opens no socket, reads no clock and draws no random numbers: all of that is given to it.
+//!
+//! ```text
+//!   Table ──read(index)──▶ Session ──poll──▶ datagram ──▶ the other end
+//!   changed, ended, want ─▶   │    ◀─handle── datagram ◀──
+//!                             └──▶ Event (records, up, down)
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+pub mod error;
+pub mod frame;
+mod marks;
+mod pace;
+pub mod record;
+pub mod seal;
+pub mod session;
+
+pub use error::Refused;
+pub use record::{Claim, Connection, End, Record, State};
+pub use seal::Secret;
+pub use session::{Event, Session, Settings, Table};
