@@ -39,6 +39,10 @@ pub enum Key {
     Orphans,
     /// New flows a second.
     MaxNewFlows,
+    /// Servers that are enough.
+    Quorum,
+    /// Servers more or less for a change.
+    Hysteresis,
     /// Persistence mask.
     Pmask,
     /// Health check.
@@ -109,6 +113,8 @@ pub const METHOD: KeyList = KeyList {
         (Key::OnePacket, "one-packet", &["ops"]),
         (Key::Orphans, "orphans", &[]),
         (Key::MaxNewFlows, "max-new-flows", &[]),
+        (Key::Quorum, "quorum", &[]),
+        (Key::Hysteresis, "hysteresis", &[]),
     ],
 };
 /// How servers are checked.
@@ -177,6 +183,7 @@ pub const SERVERS: KeyList = KeyList {
         WEIGHT,
         MAX_CONNECTIONS,
         MIN_CONNECTIONS,
+        TIER,
         (Key::Id, libilb::server::ID_KEY, &[]),
         (Key::Place, libilb::server::PLACE_KEY, &[]),
     ],
@@ -189,7 +196,7 @@ pub const NAMED_SERVERS: KeyList = KeyList {
 /// What can be changed about a server.
 pub const LIMITS: KeyList = KeyList {
     option: "-s",
-    keys: &[WEIGHT, MAX_CONNECTIONS, MIN_CONNECTIONS],
+    keys: &[WEIGHT, MAX_CONNECTIONS, MIN_CONNECTIONS, TIER],
 };
 
 const WEIGHT: Word<Key> = (Key::Limit(ServerKey::Weight), "weight", &[]);
@@ -203,6 +210,7 @@ const MIN_CONNECTIONS: Word<Key> = (
     "min-conn",
     &["min-connections", "l-threshold"],
 );
+const TIER: Word<Key> = (Key::Limit(ServerKey::Tier), "tier", &["priority"]);
 
 const RULE_LISTS: [&KeyList; 5] = [&INCOMING, &METHOD, &HEALTH, &TIMERS, &OUTGOING];
 

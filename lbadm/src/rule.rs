@@ -172,6 +172,8 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             Key::OnePacket => settings.one_packet = Some(yes_or_no("one-packet", &value)?),
             Key::Orphans => settings.orphans = Some(value),
             Key::MaxNewFlows => settings.max_new_flows = Some(number("max-new-flows", &value)?),
+            Key::Quorum => settings.quorum = Some(number("quorum", &value)?),
+            Key::Hysteresis => settings.hysteresis = Some(number("hysteresis", &value)?),
             Key::ConnDrain => settings.conn_drain = Some(seconds("conn-drain", &value)?),
             Key::NatTimeout => settings.nat_timeout = Some(seconds("nat-timeout", &value)?),
             Key::PersistTimeout => {
@@ -350,6 +352,8 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         extra("ORPHANS", |r| r.rule.rule.orphans.into()),
         extra("SLOW-START", |r| r.rule.rule.slow_start.into()),
         extra("MAX-NEW-FLOWS", |r| r.rule.rule.max_new_flows.into()),
+        extra("QUORUM", |r| r.rule.rule.quorum.into()),
+        extra("HYSTERESIS", |r| r.rule.rule.hysteresis.into()),
         extra("TIMEOUTS", |r| {
             let set = r.rule.rule.timeouts.iter();
             let all: Vec<String> = set
@@ -395,6 +399,8 @@ fn concerns(name: &str, rule: &Rule) -> bool {
         "ORPHANS" => rule.orphans != Orphans::default(),
         "SLOW-START" => rule.slow_start > 0,
         "MAX-NEW-FLOWS" => rule.max_new_flows > 0,
+        "QUORUM" => rule.quorum > 1,
+        "HYSTERESIS" => rule.hysteresis > 0,
         "TIMEOUTS" => !rule.timeouts.is_empty(),
         "HC-NAME" | "HC-PORT" => rule.health_check.is_some(),
         _ => true,

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
-use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
+use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription, Status};
 use libilb::error::Item;
 use libilb::model::key;
-use libilb::server::{ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target};
+use libilb::server::{
+    ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target, tier_text,
+};
 use libilb::words;
 
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ use crate::hcresult::state_cell;
 use crate::keys::{Key, LIMITS, NAMED_SERVERS, SERVERS};
 use crate::rule::status_cell;
 use crate::show;
-use crate::table::{self, Cell, Column, Style};
+use crate::table::{self, Cell, Column, Style, Tone};
 
 /// How removed servers are introduced.
 pub const REMOVED: &str = "removed, until the last connections end";
@@ -224,6 +226,12 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         column("RULENAME", true, |r| r.rule.rule.name.as_str().into()),
         column("STATUS", true, |r| match r.health() {
             Some(health) if health.state.is_down() => state_cell(health.state),
+            _ if r.server.status == Status::Enabled && r.server.stands_by_in(&r.rule.rule.name) => {
+                Cell {
+                    text: "standby".to_string(),
+                    tone: Tone::Notice,
+                }
+            }
             _ => status_cell(r.server.status),
         }),
         column("SERVERGROUP", true, |r| {
@@ -245,6 +253,7 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         column("MIN-CONN", false, |r| {
             r.server.server.min_connections.into()
         }),
+        column("TIER", false, |r| tier_text(r.server.server.tier).into()),
         column("HEALTH", false, |r| {
             r.health().map(|h| state_cell(h.state)).unwrap_or_default()
         }),

@@ -3,6 +3,7 @@
 use libilb::describe::{Description, GroupDescription, ServerDescription};
 use libilb::error::Item;
 use libilb::rule::check_name;
+use libilb::server::tier_text;
 
 use serde_json::{Value, json};
 
@@ -115,6 +116,7 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         column("MIN-CONN", false, |r| {
             r.of(|s| s.server.min_connections.into())
         }),
+        column("TIER", false, |r| r.of(|s| tier_text(s.server.tier).into())),
     ]
 }
 

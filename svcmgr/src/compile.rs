@@ -14,6 +14,7 @@ use libilb::port;
 use crate::retired::RetiredRule;
 use crate::risen::Risen;
 use crate::state::State;
+use crate::tiers::{Levels, Tier};
 use crate::vigour::Vigours;
 
 /// Parts into which a weight of 1 can be divided: shares are told in hundredths.
@@ -28,6 +29,8 @@ pub struct Surroundings {
     pub risen: Risen,
     /// What health checks have found out.
     pub vigours: Vigours,
+    /// Which tiers serve.
+    pub levels: Levels,
 }
 
 /// The snapshot of a state: its enabled rules, and whatever is retired.
@@ -88,6 +91,8 @@ pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> Spec
     }
     let old = &given.surroundings.vigours;
     numbers.extend(surroundings.vigours.different(old));
+    let old = &given.surroundings.levels;
+    numbers.extend(surroundings.levels.different(old));
     let (old, new) = (&before.retired, &after.retired);
     numbers.extend(new.rules.since(&old.rules).map(|rule| *rule.key));
     numbers.extend(new.servers.since(&old.servers).map(|server| server.key.0));
@@ -305,6 +310,8 @@ fn server(
         // Who took a server's share away meant it, whatever its check says.
         weight: match server.weight {
             0 => 0,
+            // Its connections go on; others have their turn.
+            _ if !surroundings.levels.has(rule.number, Tier::of(server.tier)) => 0,
             weight => {
                 let weight = weight.saturating_mul(scale);
                 vigour.weight.map_or(weight, |found| found.apply(weight))

@@ -25,6 +25,7 @@ mod state;
 mod store;
 #[cfg(test)]
 mod test_folder;
+mod tiers;
 mod vigour;
 mod watchdog;
 

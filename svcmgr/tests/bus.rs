@@ -151,6 +151,7 @@ async fn rules_and_servers_are_changed_in_place() {
         weight: Some(0),
         max_connections: Some(9),
         min_connections: None,
+        tier: Some(1),
     };
     let ids = ["_web.0"];
     assert_eq!(client.modify_servers(&ids, &limits).await.unwrap(), ids);

@@ -494,3 +494,77 @@ fn a_server_without_the_vip_is_no_server_under_dsr() {
         verdict.status == "alive"
     });
 }
+
+/// The lower tiers that are enough serve, and the sorry server when nobody else can.
+#[test]
+fn those_of_higher_tiers_stand_in() {
+    let lab = lab();
+    let authority = Authority::new(&lab);
+    let mut sites: Vec<Site> = ["s1", "s2", "s3"]
+        .iter()
+        .map(|role| Site::start(&lab, &authority, role))
+        .collect();
+    lab.node
+        .lbadm(&format!("create-healthcheck -h hc-test=tcp,{TIMING} port"));
+    let services = services(&lab, "port");
+    for (service, _) in &services {
+        let group = service.group();
+        lab.node
+            .lbadm(&format!("modify-server -s tier=1 _{group}.1"));
+        lab.node
+            .lbadm(&format!("modify-server -s tier=sorry _{group}.2"));
+    }
+    // One after the other goes, the last one comes back first, and the first one ends it all.
+    type Step = (&'static str, fn(&mut [Site]), &'static str);
+    let steps: [Step; 5] = [
+        ("everybody there", |_| {}, "s1"),
+        ("a first tier that is gone", |sites| sites[0].kill(), "s2"),
+        ("only the sorry server left", |sites| sites[1].kill(), "s3"),
+        (
+            "a second tier that is back",
+            |sites| sites[1].revive(),
+            "s2",
+        ),
+        ("a first tier that is back", |sites| sites[0].revive(), "s1"),
+    ];
+    for (given, step, expected) in steps {
+        step(&mut sites);
+        for (service, target) in &services {
+            let client = SocketAddr::new(lab.client(service.family, 1), 50_000);
+            let line = format!("explain tcp {client} {target}");
+            let place = format!(
+                "_{}.{}",
+                service.group(),
+                expected[1..].parse::<u8>().unwrap() - 1
+            );
+            let mut last = String::new();
+            let found = shell::wait_for(PATIENCE, || {
+                last = lab.node.lbadm(&line);
+                let mut lines = last.lines();
+                let goes = lines.find(|line| line.starts_with("server:"))?;
+                goes.contains(&format!("goes to {place} ")).then_some(())
+            });
+            assert!(
+                found.is_some(),
+                "given {given}, {service}: it goes to {place}, not:\n{last}"
+            );
+            let tally = Load::new(*target, 6).run(lab.at("c1"));
+            tally.none_failed(&format!("given {given}, {service}"));
+            assert_eq!(tally.of(expected), 6, "given {given}, {service}: {tally}");
+        }
+    }
+    let shown = lab.node.lbadm("show-server -p -o serverid,status rule0");
+    assert_eq!(
+        shown,
+        "_group0.0:enabled\n_group0.1:standby\n_group0.2:standby\n"
+    );
+    let log = lab.node.manager_log();
+    for line in [
+        "rule rule0 is served by tiers 0 to 1 now: too few servers are able",
+        "rule rule0 is served by its sorry servers now: too few servers are able",
+        "rule rule0 is served by tier 0 again",
+    ] {
+        assert!(log.contains(line), "{line}");
+    }
+    lab.node.assert_alive();
+}

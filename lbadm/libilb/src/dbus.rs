@@ -117,6 +117,8 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("orphans", "s"),
     ("slow-start", "u"),
     ("max-new-flows", "u"),
+    ("quorum", "u"),
+    ("hysteresis", "u"),
     ("manage-addresses", "b"),
     ("health-check", "s"),
     ("health-check-port", "s"),
@@ -127,6 +129,7 @@ pub const SERVER_SETTINGS: &[(&str, &str)] = &[
     ("weight", "u"),
     ("max-connections", "u"),
     ("min-connections", "u"),
+    ("tier", "u"),
 ];
 
 /// `settings` as `CreateRule` and `ModifyRule` take them: what is not said is left out.
@@ -184,6 +187,8 @@ pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Varian
         ("orphans", settings.orphans.as_ref().map(text)),
         ("slow-start", number(settings.slow_start)),
         ("max-new-flows", number(settings.max_new_flows)),
+        ("quorum", number(settings.quorum)),
+        ("hysteresis", number(settings.hysteresis)),
         ("manage-addresses", flag(settings.manage_addresses)),
         ("health-check", settings.health_check.as_ref().map(text)),
         (
@@ -203,6 +208,7 @@ pub fn server_settings_to_dbus(
         ("weight", settings.weight.map(u32::from)),
         ("max-connections", settings.max_connections),
         ("min-connections", settings.min_connections),
+        ("tier", settings.tier.map(u32::from)),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, Variant::from(value?))))
@@ -222,6 +228,7 @@ pub fn server_settings_from_dbus(
             "weight" => ServerKey::Weight,
             "max-connections" => ServerKey::MaxConnections,
             "min-connections" => ServerKey::MinConnections,
+            "tier" => ServerKey::Tier,
             _ => return Err(unknown(SERVER_SETTINGS, key)),
         };
         let number: u32 = u32::try_from(value).map_err(|_| wrong_type(key, value))?;
@@ -265,6 +272,8 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
             "orphans" => settings.orphans = Some(read_text(key, value)?),
             "slow-start" => settings.slow_start = Some(read(key, value)?),
             "max-new-flows" => settings.max_new_flows = Some(read(key, value)?),
+            "quorum" => settings.quorum = Some(read(key, value)?),
+            "hysteresis" => settings.hysteresis = Some(read(key, value)?),
             "proxy-src" => settings.proxy_src = read_list(key, value)?,
             "servergroup" => settings.servergroup = read_text(key, value)?,
             "conn-drain" => settings.conn_drain = Some(read(key, value)?),

@@ -281,12 +281,22 @@ pub struct ServerDescription {
     /// Connections that live now, over all rules.
     #[serde(default)]
     pub connections: u64,
+    /// The rules in which it stands by, because lower tiers serve, or sorry servers do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standby: Vec<String>,
     /// What the health check of each rule that has one says, by the rules' names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<HealthSummary>,
 }
 
 impl ServerDescription {
+    /// Whether it stands by in a rule.
+    pub fn stands_by_in(&self, rule: &str) -> bool {
+        self.standby
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(rule))
+    }
+
     /// What the health check of a rule says, if the rule has one.
     pub fn health_in(&self, rule: &str) -> Option<&HealthSummary> {
         let mut all = self.health.iter();

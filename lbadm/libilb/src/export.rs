@@ -95,6 +95,7 @@ fn server(server: &Server, place: Option<GroupPlace>, next: &mut u32) -> Vec<Str
             weight: (server.weight != 1).then_some(server.weight),
             max_connections: some(server.max_connections),
             min_connections: some(server.min_connections),
+            tier: (server.tier != 0).then_some(server.tier),
         },
         id: (!usual).then(|| server.id.clone()),
         place,
@@ -177,6 +178,12 @@ fn method(rule: &Rule) -> String {
     }
     if rule.orphans != Orphans::default() {
         let _ = write!(text, ",orphans={}", rule.orphans);
+    }
+    if rule.quorum != 1 {
+        let _ = write!(text, ",quorum={}", rule.quorum);
+    }
+    if rule.hysteresis != 0 {
+        let _ = write!(text, ",hysteresis={}", rule.hysteresis);
     }
     if rule.max_new_flows != 0 {
         let _ = write!(text, ",max-new-flows={}", rule.max_new_flows);

@@ -402,7 +402,7 @@ impl Configuration {
         if settings.is_empty() {
             return Err(ModelError::Missing {
                 field: "weight",
-                allowed: "say what to change: weight, max-conn or min-conn".to_string(),
+                allowed: "say what to change: weight, max-conn, min-conn or tier".to_string(),
             });
         }
         self.change_servers(ids, |server| settings.apply(server))
@@ -485,6 +485,7 @@ impl Configuration {
                     weight: 1,
                     max_connections: 0,
                     min_connections: 0,
+                    tier: 0,
                     enabled: true,
                     place: spec.place.map_or(UNPLACED, |place| place.place),
                 };

@@ -70,6 +70,12 @@ pub struct Rule {
     /// New flows a second; 0 is no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_new_flows: u32,
+    /// Servers that are enough: with fewer, those of the next tier serve, too, and in the end the sorry servers. At least 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub quorum: u32,
+    /// Servers above the quorum that it takes to leave higher tiers again, and below it to turn to them; less than it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hysteresis: u32,
     /// Name of the server group, spelled as the group is.
     pub servergroup: String,
     /// Seconds that connections may live on after the rule or their server was disabled or removed; 0 waits for the
@@ -92,6 +98,44 @@ pub struct Rule {
 
 fn yes() -> bool {
     true
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(value: &u32) -> bool {
+    *value == 1
+}
+
+/// Most servers that can be enough.
+pub const MAX_QUORUM: u32 = 65_535;
+
+/// Checks how many servers are enough.
+///
+/// # Errors
+/// [`ModelError::Invalid`].
+pub(crate) fn check_quorum(quorum: u32, hysteresis: u32) -> Result<(), ModelError> {
+    if !(1..=MAX_QUORUM).contains(&quorum) {
+        let allowed = format!("use a number of servers from 1 to {MAX_QUORUM}");
+        return Err(ModelError::invalid(
+            "quorum",
+            quorum.to_string(),
+            "is out of range",
+            allowed,
+        ));
+    }
+    if hysteresis >= quorum {
+        let problem = format!("is not less than quorum {quorum}");
+        let allowed = format!("use 0 to {}, or give a larger quorum", quorum - 1);
+        return Err(ModelError::invalid(
+            "hysteresis",
+            hysteresis.to_string(),
+            problem,
+            allowed,
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn is_zero(value: &u32) -> bool {
@@ -301,7 +345,8 @@ pub fn check_rule(rule: &Rule) -> Result<(), ModelError> {
 pub(crate) fn rule_problems(rule: &Rule) -> Vec<ModelError> {
     let name = check_name(Item::Rule, &rule.name);
     let vips = vip::check(&rule.vips, &rule.clients);
-    let mut all = vec![name, vips];
+    let quorum = check_quorum(rule.quorum, rule.hysteresis);
+    let mut all = vec![name, vips, quorum];
     // Without a VIP there is no address family that the others could fit.
     if !rule.vips.is_empty() {
         all.push(algorithm::check(rule.algorithm, rule.flags));

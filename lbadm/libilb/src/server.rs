@@ -38,6 +38,10 @@ pub struct Server {
     /// Connections below which it takes new ones again after it was full; 0 is three quarters of `max_connections`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_connections: u32,
+    /// Which servers it stands in for: those of higher tiers serve while those of lower ones are too few. 0 to 254, or
+    /// [`SORRY`].
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub tier: u8,
     /// Whether it takes new connections.
     pub enabled: bool,
     /// Its place in the group, which hashing algorithms know it by. A server that is added later takes the lowest one that
@@ -86,6 +90,21 @@ impl fmt::Display for GroupPlace {
     }
 }
 
+/// The tier of sorry servers: they serve, alone, when those of all other tiers are too few.
+pub const SORRY: u8 = u8::MAX;
+
+fn is_first(tier: &u8) -> bool {
+    *tier == 0
+}
+
+/// A tier as people write it.
+pub fn tier_text(tier: u8) -> String {
+    match tier {
+        SORRY => "sorry".to_string(),
+        tier => tier.to_string(),
+    }
+}
+
 /// No place yet: see [`Server::place`].
 pub const UNPLACED: u32 = u32::MAX;
 
@@ -122,6 +141,8 @@ pub struct ServerSettings {
     pub max_connections: Option<u32>,
     /// Connections below which it takes new ones again; 0 (the default) is three quarters of the maximum.
     pub min_connections: Option<u32>,
+    /// See [`Server::tier`]; 0 by default.
+    pub tier: Option<u8>,
 }
 
 /// What can be said about a server, as keys.
@@ -133,6 +154,8 @@ pub enum ServerKey {
     MaxConnections,
     /// See [`ServerSettings::min_connections`].
     MinConnections,
+    /// See [`ServerSettings::tier`].
+    Tier,
 }
 
 /// The words for them; the aliases are ipvsadm's.
@@ -148,6 +171,7 @@ pub const SERVER_KEYS: &[Word<ServerKey>] = &[
         "min-conn",
         &["min-connections", "l-threshold"],
     ),
+    (ServerKey::Tier, "tier", &["priority"]),
 ];
 
 impl ServerSettings {
@@ -170,6 +194,11 @@ impl ServerSettings {
             }
             ServerKey::MaxConnections => self.max_connections = connections()?,
             ServerKey::MinConnections => self.min_connections = connections()?,
+            ServerKey::Tier if value.eq_ignore_ascii_case("sorry") => self.tier = Some(SORRY),
+            ServerKey::Tier => {
+                let tier = value.parse::<u8>();
+                self.tier = Some(tier.map_err(|_| refuse(TIERS))?);
+            }
         }
         Ok(())
     }
@@ -188,10 +217,15 @@ impl ServerSettings {
         let least = self.min_connections.unwrap_or(server.min_connections);
         check_limits(most, least)?;
         server.weight = self.weight.unwrap_or(server.weight);
+        server.tier = self.tier.unwrap_or(server.tier);
         (server.max_connections, server.min_connections) = (most, least);
         Ok(())
     }
 }
+
+/// What a tier has to be.
+pub(crate) const TIERS: &str =
+    "use 0 (serves first) to 254, or sorry for when all others are too few";
 
 /// Checks that a server that is full can become free again.
 ///
@@ -421,6 +455,7 @@ impl fmt::Display for ServerSpec {
             weight,
             max_connections,
             min_connections,
+            tier,
         } = self.limits;
         for (key, value) in [
             ("weight", weight.map(u32::from)),
@@ -430,6 +465,9 @@ impl fmt::Display for ServerSpec {
             if let Some(value) = value {
                 write!(f, ",{key}={value}")?;
             }
+        }
+        if let Some(tier) = tier {
+            write!(f, ",tier={}", tier_text(tier))?;
         }
         if let Some(id) = &self.id {
             write!(f, ",{ID_KEY}={id}")?;

@@ -60,6 +60,10 @@ pub struct RuleSettings {
     pub slow_start: Option<u32>,
     /// New flows a second; 0 is no limit.
     pub max_new_flows: Option<u32>,
+    /// See [`Rule::quorum`]; 1 by default.
+    pub quorum: Option<u32>,
+    /// See [`Rule::hysteresis`]; 0 by default.
+    pub hysteresis: Option<u32>,
     /// Yes if not given.
     pub manage_addresses: Option<bool>,
     /// Name of an existing health check; `none` for no check.
@@ -148,6 +152,8 @@ impl RuleSettings {
             orphans: Orphans::default(),
             slow_start: 0,
             max_new_flows: 0,
+            quorum: 1,
+            hysteresis: 0,
             servergroup: self.servergroup.clone(),
             conn_drain: 0,
             nat_timeout: 0,
@@ -239,6 +245,8 @@ impl RuleSettings {
         set(self.nat_timeout, &mut rule.nat_timeout);
         set(self.slow_start, &mut rule.slow_start);
         set(self.max_new_flows, &mut rule.max_new_flows);
+        set(self.quorum, &mut rule.quorum);
+        set(self.hysteresis, &mut rule.hysteresis);
         rule.one_packet = self.one_packet.unwrap_or(rule.one_packet);
         healthcheck_use::change(
             rule,

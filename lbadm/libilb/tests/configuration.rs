@@ -529,6 +529,7 @@ fn limits() -> impl Strategy<Value = ServerSettings> {
                 weight: weight.map(|w| w as u16),
                 max_connections,
                 min_connections,
+                tier: weight.map(|weight| u8::try_from(weight % 256).unwrap()),
             },
         )
 }

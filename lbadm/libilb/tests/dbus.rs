@@ -103,6 +103,8 @@ fn settings_survive_the_bus() {
         orphans: Some("drop".into()),
         slow_start: Some(9),
         max_new_flows: Some(0),
+        quorum: Some(3),
+        hysteresis: Some(2),
         health_check: Some("web".into()),
         health_check_port: Some("ANY".into()),
     };
@@ -123,6 +125,7 @@ fn server_settings_survive_the_bus() {
         weight: Some(65535),
         max_connections: Some(10),
         min_connections: Some(0),
+        tier: Some(255),
     };
     for settings in [full, ServerSettings::default()] {
         let map = owned(libilb::dbus::server_settings_to_dbus(&settings));
@@ -135,7 +138,7 @@ fn server_settings_survive_the_bus() {
     };
     assert_eq!(
         one("wieght", Variant::from(1u32)),
-        "setting 'wieght' is not known: use weight, max-connections or min-connections; did you mean 'weight'?"
+        "setting 'wieght' is not known: use weight, max-connections, min-connections or tier; did you mean 'weight'?"
     );
     assert_eq!(
         one("weight", Variant::from(1u16)),

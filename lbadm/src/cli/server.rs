@@ -45,11 +45,12 @@ Examples:
     /// Change weights and limits of servers
     #[command(
         alias = "modify-srv",
-        override_usage = "lbadm modify-server -s weight=[,max-conn=][,min-conn=] SERVER_ID...",
+        override_usage = "lbadm modify-server -s weight=[,max-conn=][,min-conn=][,tier=]\n       SERVER_ID...",
         after_help = "\
 Connections stay where they are. Weight 0 takes no new ones. A server that has
 max-conn connections takes new ones again below min-conn (not given: three
-quarters of max-conn); 0 is no limit.
+quarters of max-conn); 0 is no limit. 'lbadm help create-servergroup' explains
+tier.
 
 Examples:
   lbadm modify-server -s weight=0 _web.0
@@ -62,8 +63,9 @@ Examples:
         override_usage = "lbadm show-server [[-p] -o FIELD,...] [--removed] [RULE]...",
         after_help = "\
 Fields: serverid address port rulename status servergroup, and host weight
-connections (over all rules) max-conn min-conn health reason. STATUS is dead or
-unreach while the rule's health check says so.
+connections (over all rules) max-conn min-conn tier health reason. STATUS is
+dead or unreach while the rule's health check says so, and standby while other
+tiers serve.
 
 Examples:
   lbadm show-server
@@ -95,7 +97,7 @@ pub struct ServerIds {
 /// `modify-server`.
 #[derive(Debug, Args)]
 pub struct ModifyServer {
-    /// What shall be different: weight=, max-conn=, min-conn=
+    /// What shall be different: weight=, max-conn=, min-conn=, tier=
     #[arg(short = 's', value_name = "KEY=VALUE,...", required = true)]
     pub settings: Vec<String>,
     /// Ids of servers, such as _web.0

@@ -24,7 +24,7 @@ Examples:
         override_usage = "lbadm show-servergroup [[-p] -o FIELD,...] [--removed] [GROUP]...",
         after_help = "\
 Fields: sgname serverid minport maxport ip_address, and host weight status
-connections max-conn min-conn.
+connections max-conn min-conn tier.
 
 Examples:
   lbadm show-servergroup
@@ -75,12 +75,17 @@ the rule; a range as large as the rule's shifts them.
 
 Keys behind servers are for those before them: weight (0 to 65535, 1 if not
 given; 0 takes no new connections), max-conn (connections at which it takes no
-more) and min-conn (below which it does again). id and place (3/10 for place 3
-of ten, see docs/algorithms.md) are for the one server before them, such as one
-that was exported.
+more) and min-conn (below which it does again). tier (0 if not given) says for
+whom it stands in: servers of tier 1 take new connections, too, while fewer of
+tier 0 are able to than the rule's quorum, and so on; those of tier=sorry take
+all of them when all others are too few. id and place (3/10 for place 3 of ten,
+see docs/algorithms.md) are for the one server before them, such as one that
+was exported.
 
 Examples:
   lbadm create-servergroup -s server=192.0.2.11:80,server=192.0.2.12:80 web
   lbadm create-servergroup -s server=192.0.2.11,weight=3,server=192.0.2.12 two
   lbadm create-servergroup -s server=192.0.2.11-192.0.2.20 farm
-  lbadm create-servergroup -s server=[2001:db8::11]:8080-8089 web6";
+  lbadm create-servergroup -s server=[2001:db8::11]:8080-8089 web6
+  lbadm create-servergroup -s server=192.0.2.11 -s server=192.0.2.12,tier=1 \\
+        -s server=192.0.2.99,tier=sorry spare";

@@ -97,7 +97,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("lbadm remove-server -s server=_web.0 ", &["spare", "web"]),
     (
         "lbadm modify-server -s ",
-        &["weight=", "max-conn=", "min-conn="],
+        &["weight=", "max-conn=", "min-conn=", "tier="],
     ),
     (
         "lbadm modify-server -s weight=3,m",

@@ -155,6 +155,8 @@ prop_compose! {
             timeouts: idle.map(|s| (Timeout::FinWait, s)).into_iter().collect(),
             orphans: orphans.map(str::to_string),
             max_new_flows: most,
+            quorum: orphans.map(|_| 3),
+            hysteresis: orphans.map(|_| 2),
             manage_addresses: manage,
             ..RuleSettings::default()
         }
@@ -193,6 +195,7 @@ prop_compose! {
                         weight: Some(weight),
                         max_connections: Some(most),
                         min_connections: Some(most / 2),
+                        tier: Some([0, 1, libilb::server::SORRY][usize::from(weight % 3)]),
                     };
                     all.modify_servers(&[&id], &limits).unwrap();
                     ids.push((id, disabled, removed));

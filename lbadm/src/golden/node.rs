@@ -146,6 +146,7 @@ pub fn node() -> Description {
                         },
                         removed: removed.contains(s),
                         connections: 3,
+                        standby: Vec::new(),
                         health: health(g, s),
                     })
                     .collect(),

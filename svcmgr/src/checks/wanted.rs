@@ -14,8 +14,8 @@ pub struct Difference {
     pub gone: Vec<Id>,
 }
 
-/// What leads from the targets of one configuration to those of another. The work is that of the difference.
-pub fn difference(before: &Configuration, after: &Configuration) -> Difference {
+/// The numbers of the rules that something is different for: they, their servers or their checks.
+pub fn affected(before: &Configuration, after: &Configuration) -> BTreeSet<u32> {
     let mut rules: BTreeSet<u32> = BTreeSet::new();
     for rule in after.rules.since(&before.rules) {
         rules.extend([rule.before, rule.after].iter().flatten().map(|r| r.number));
@@ -26,8 +26,17 @@ pub fn difference(before: &Configuration, after: &Configuration) -> Difference {
     for check in after.checks.since(&before.checks) {
         rules.extend(after.rules_of_check(check.key).map(|rule| rule.number));
     }
+    rules
+}
+
+/// What leads from the targets of one configuration to those of another, of these rules. The work is that of the difference.
+pub fn difference(
+    before: &Configuration,
+    after: &Configuration,
+    rules: &BTreeSet<u32>,
+) -> Difference {
     let mut difference = Difference::default();
-    for number in rules {
+    for &number in rules {
         let mut old = targets(before, number);
         for (id, target) in targets(after, number) {
             if old.remove(&id).as_ref() != Some(&target) {
@@ -151,7 +160,10 @@ mod tests {
 
     #[test]
     fn what_is_new_is_tested_and_what_is_gone_is_not() {
-        let first = difference(&Configuration::default(), &configuration());
+        let every = |before: &Configuration, after: &Configuration| {
+            difference(before, after, &affected(before, after))
+        };
+        let first = every(&Configuration::default(), &configuration());
         let known: Vec<_> = first
             .changed
             .iter()
@@ -223,7 +235,7 @@ mod tests {
             let before = configuration();
             let mut after = before.clone();
             step(&mut after);
-            let difference = difference(&before, &after);
+            let difference = every(&before, &after);
             let of = |target: &Target| (target.id.rule, target.id.server, target.enabled);
             let now: Vec<_> = difference.changed.iter().map(of).collect();
             assert_eq!(now, *changed, "case {i}");

@@ -229,8 +229,8 @@ impl ManagerObject {
             .await
     }
 
-    /// Changes weight (u), max-connections (u) and min-connections (u) of servers, of all or none, and returns the ids of
-    /// those that were different.
+    /// Changes weight (u), max-connections (u), min-connections (u) and tier (u, 255 for sorry) of servers, of all or none,
+    /// and returns the ids of those that were different.
     #[zbus(out_args("changed"))]
     async fn modify_servers(
         &self,

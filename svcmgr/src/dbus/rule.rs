@@ -253,6 +253,18 @@ impl RuleObject {
         Ok(self.rule()?.max_new_flows)
     }
 
+    /// Servers that are enough for the lower tiers to serve alone.
+    #[zbus(property)]
+    async fn quorum(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.quorum)
+    }
+
+    /// Servers above and below the quorum that it takes to change tiers.
+    #[zbus(property)]
+    async fn hysteresis(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.hysteresis)
+    }
+
     /// Idle seconds of every state.
     #[zbus(property)]
     async fn timeouts(&self) -> fdo::Result<HashMap<String, u32>> {
@@ -289,6 +301,8 @@ impl RuleObject {
             before.orphans != after.orphans => orphans_changed;
             before.slow_start != after.slow_start => slow_start_changed;
             before.max_new_flows != after.max_new_flows => max_new_flows_changed;
+            before.quorum != after.quorum => quorum_changed;
+            before.hysteresis != after.hysteresis => hysteresis_changed;
             before.conn_drain != after.conn_drain => conn_drain_changed;
             before.idle_timeout() != after.idle_timeout() => nat_timeout_changed;
             Timeout::all().any(|state| before.timeout(state) != after.timeout(state))

@@ -186,6 +186,13 @@ impl ServerObject {
     async fn min_connections(&self) -> fdo::Result<u32> {
         self.now(|server| server.min_connections)
     }
+
+    /// Which servers it stands in for: those of higher tiers serve while those of lower ones are too few. 255 is a sorry
+    /// server.
+    #[zbus(property)]
+    async fn tier(&self) -> fdo::Result<u8> {
+        self.now(|server| server.tier)
+    }
 }
 
 impl ServerObject {
@@ -210,6 +217,9 @@ impl ServerObject {
         }
         if before.min_connections != after.min_connections {
             self.min_connections_changed(emitter).await?;
+        }
+        if before.tier != after.tier {
+            self.tier_changed(emitter).await?;
         }
         Ok(())
     }

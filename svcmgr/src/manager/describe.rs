@@ -14,6 +14,7 @@ use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
 
 use super::statistics::Ledger;
 use super::view::View;
+use crate::tiers::Tier;
 
 /// Everything about the node. `present` are the addresses on its interfaces, if they could be read.
 pub fn describe(
@@ -116,6 +117,11 @@ fn group(
         .map(AsRef::as_ref)
         .filter(|rule| rule.health_check.is_some())
         .collect();
+    let standby = |server: &Server| -> Vec<String> {
+        let rules = configuration.rules_of(&group.name);
+        let others = rules.filter(|rule| !view.levels.has(rule.number, Tier::of(server.tier)));
+        others.map(|rule| rule.name.clone()).collect()
+    };
     let there = group.servers.iter().map(|server| ServerDescription {
         server: server.clone(),
         status: match (server.enabled, draining.contains_key(&server.number)) {
@@ -125,6 +131,7 @@ fn group(
         },
         removed: false,
         connections: connections(server.number),
+        standby: standby(server),
         health: checked
             .iter()
             .filter_map(|rule| health(view, rule, server))
@@ -139,6 +146,7 @@ fn group(
             status: Status::Draining,
             removed: true,
             connections: connections(server.number),
+            standby: Vec::new(),
             health: Vec::new(),
         });
     GroupDescription {

@@ -1,6 +1,8 @@
 //! What becomes of the manager's part in health checks: whom to test follows the configuration, and what was found reaches
 //! the fast path at once, without a write to the store.
 
+use std::collections::BTreeSet;
+
 use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_node::journal::events::{SERVER_DOWN, SERVER_UP};
 use libilb::health::{HealthState, ServerHealth};
@@ -14,6 +16,7 @@ use super::{Manager, ManagerHandle};
 use crate::addresses::Addresses;
 use crate::checks::wanted::{self, Difference};
 use crate::checks::{News, Order};
+use crate::compile::Surroundings;
 use crate::dataplane::DataPlane;
 use crate::state::State;
 use crate::vigour::Vigours;
@@ -53,7 +56,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         after: &State,
         remembered: bool,
     ) -> Difference {
-        let mut difference = wanted::difference(before, &after.configuration);
+        let affected = wanted::affected(before, &after.configuration);
+        let mut difference = wanted::difference(before, &after.configuration, &affected);
         let now = boot_seconds();
         for target in &mut difference.changed {
             let id = target.id;
@@ -80,6 +84,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 || retired.rules.contains_key(&rule)
                 || retired.servers.contains_key(&(rule, server))
         });
+        for number in affected {
+            self.settle(&after.configuration, number);
+        }
         difference
     }
 
@@ -88,6 +95,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let now = boot_seconds();
         let mut different = false;
         let mut remember = false;
+        let mut rules = BTreeSet::new();
         for mut news in all {
             let place = (news.id.rule, news.id.server);
             let configuration = &self.state.configuration;
@@ -107,10 +115,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             announce(rule, server, &news);
             if news.state != HealthState::Disabled && rule.enabled && server.enabled {
                 let (dead, weight) = (!news.up, news.weight);
-                different |= self.surroundings.vigours.learn(place, dead, weight, now);
+                if self.surroundings.vigours.learn(place, dead, weight, now) {
+                    different = true;
+                    rules.insert(place.0);
+                }
                 remember = true;
             }
             self.book.enter(news);
+        }
+        if !rules.is_empty() {
+            let configuration = self.state.configuration.clone();
+            for number in rules {
+                self.settle(&configuration, number);
+            }
         }
         if different
             && self.link.peer.is_some()
@@ -123,6 +140,30 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             && let Err(error) = memory.write(&self.book)
         {
             tracing::warn!("what health checks found cannot be kept for a restart: {error}");
+        }
+    }
+
+    /// Finds out which tiers of a rule serve now.
+    fn settle(&mut self, configuration: &Configuration, number: RuleId) {
+        let Surroundings {
+            levels, vigours, ..
+        } = &mut self.surroundings;
+        let before = levels.of(number);
+        if !levels.settle(configuration, number, vigours) {
+            return;
+        }
+        let name = configuration.rules.by_number(number).map(|rule| &rule.name);
+        if let (Some(name), Some(level)) = (name, levels.of(number)) {
+            match before {
+                // Nothing was chosen before.
+                None => tracing::debug!("rule {name} is served by {level}"),
+                Some(before) if level > before => {
+                    tracing::warn!(
+                        "rule {name} is served by {level} now: too few servers are able"
+                    );
+                }
+                Some(_) => tracing::info!("rule {name} is served by {level} again"),
+            }
         }
     }
 
@@ -146,11 +187,12 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     pub(super) async fn repeat_vigours(&mut self) {
         let given = self.link.given.as_ref();
         let differ = given.is_some_and(|given| {
-            let vigours = &self.surroundings.vigours;
-            vigours
-                .different(&given.surroundings.vigours)
-                .next()
-                .is_some()
+            let Surroundings {
+                vigours, levels, ..
+            } = &self.surroundings;
+            let given = &given.surroundings;
+            vigours.different(&given.vigours).next().is_some()
+                || levels.different(&given.levels).next().is_some()
         });
         if differ && let Err(reason) = self.push().await {
             tracing::error!("the fast path refuses what health checks found: {reason}");

@@ -94,6 +94,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.link.given = in_step.then(|| Given {
                     surroundings: Surroundings {
                         vigours: self.unknown_vigours(),
+                        // Nor is it known which tiers it believes to serve.
+                        levels: crate::tiers::Levels::default(),
                         ..self.surroundings.clone()
                     },
                     ..self.give()

@@ -7,6 +7,7 @@ use libilb::describe;
 use crate::checks::book::Book;
 
 use crate::state::State;
+use crate::tiers::Levels;
 
 /// One moment. A clone is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,4 +26,6 @@ pub struct View {
     pub drift: Arc<[describe::Drift]>,
     /// What health checks said last.
     pub book: Book,
+    /// Which tiers serve.
+    pub levels: Levels,
 }

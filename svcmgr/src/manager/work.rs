@@ -227,6 +227,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             fastpath_generation: self.link.applied,
             drift: self.drift.all(),
             book: self.book.clone(),
+            levels: self.surroundings.levels.clone(),
         }
     }
 }

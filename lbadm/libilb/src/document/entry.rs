@@ -56,6 +56,10 @@ pub struct RuleEntry {
     pub slow_start: Option<u32>,
     /// New flows a second; 0 is no limit.
     pub max_new_flows: Option<u32>,
+    /// See [`Rule::quorum`].
+    pub quorum: Option<u32>,
+    /// See [`Rule::hysteresis`].
+    pub hysteresis: Option<u32>,
     /// Whether the manager puts the rule's addresses on an interface; yes by default.
     pub manage_addresses: Option<bool>,
 }
@@ -105,6 +109,8 @@ impl RuleEntry {
             orphans: unless(rule.orphans, Orphans::default()),
             slow_start: unless(rule.slow_start, 0),
             max_new_flows: unless(rule.max_new_flows, 0),
+            quorum: unless(rule.quorum, 1),
+            hysteresis: unless(rule.hysteresis, 0),
             manage_addresses: unless(rule.manage_addresses, true),
         }
     }
@@ -142,6 +148,8 @@ impl RuleEntry {
             orphans: self.orphans.or(before.orphans),
             slow_start: self.slow_start.or(before.slow_start),
             max_new_flows: self.max_new_flows.or(before.max_new_flows),
+            quorum: self.quorum.or(before.quorum),
+            hysteresis: self.hysteresis.or(before.hysteresis),
             manage_addresses: self.manage_addresses.or(before.manage_addresses),
         }
     }
@@ -223,6 +231,8 @@ impl RuleEntry {
             orphans: self.orphans.unwrap_or_default(),
             slow_start: self.slow_start.unwrap_or(0),
             max_new_flows: self.max_new_flows.unwrap_or(0),
+            quorum: self.quorum.unwrap_or(1),
+            hysteresis: self.hysteresis.unwrap_or(0),
             servergroup: group.clone(),
             conn_drain: self.conn_drain.unwrap_or(0),
             nat_timeout: self.nat_timeout.unwrap_or(0),
@@ -311,6 +321,8 @@ pub struct ServerEntry {
     pub max_connections: Option<u32>,
     /// Connections below which it takes new ones again; 0 (the default) is three quarters of the maximum.
     pub min_connections: Option<u32>,
+    /// See [`Server::tier`]; 0 by default.
+    pub tier: Option<u8>,
     /// Whether it takes new connections; yes by default.
     pub enabled: Option<bool>,
     /// The id that it shall have if it is new. A server that is there keeps its id whatever is said.
@@ -330,6 +342,7 @@ impl ServerEntry {
             weight: (server.weight != 1).then_some(server.weight),
             max_connections: some(server.max_connections),
             min_connections: some(server.min_connections),
+            tier: (server.tier != 0).then_some(server.tier),
             enabled: (!server.enabled).then_some(false),
             id: None,
             group_place: None,
@@ -349,6 +362,7 @@ impl ServerEntry {
             weight: spec.limits.weight,
             max_connections: spec.limits.max_connections,
             min_connections: spec.limits.min_connections,
+            tier: spec.limits.tier,
             enabled: None,
             id: spec.id,
             group_place: spec.place,

@@ -33,6 +33,7 @@ pub(super) enum ServerKey {
     Weight,
     MaxConnections,
     MinConnections,
+    Tier,
     Enabled,
     Id,
     Place,
@@ -53,6 +54,7 @@ pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
         "min-conn",
         &["min-connections", "l-threshold"],
     ),
+    (ServerKey::Tier, "tier", &["priority"]),
     (ServerKey::Enabled, "enabled", &[]),
     (ServerKey::Id, "id", &[]),
     (ServerKey::Place, "place", &[]),
@@ -98,6 +100,8 @@ pub(super) enum RuleKey {
     Orphans,
     SlowStart,
     MaxNewFlows,
+    Quorum,
+    Hysteresis,
     ManageAddresses,
 }
 
@@ -136,5 +140,7 @@ pub(super) const RULE_KEYS: &[Word<RuleKey>] = &[
     (RuleKey::Orphans, "orphans", &[]),
     (RuleKey::SlowStart, "slow-start", &[]),
     (RuleKey::MaxNewFlows, "max-new-flows", &[]),
+    (RuleKey::Quorum, "quorum", &[]),
+    (RuleKey::Hysteresis, "hysteresis", &[]),
     (RuleKey::ManageAddresses, "manage-addresses", &[]),
 ];

@@ -322,6 +322,16 @@ impl Reader {
                     let allowed = "flows a second; 0 is no limit";
                     rule.max_new_flows = self.number(path, usual, node, 0..=u32::MAX, allowed);
                 }
+                RuleKey::Quorum => {
+                    let allowed = "servers that are enough";
+                    rule.quorum =
+                        self.number(path, usual, node, 1..=crate::rule::MAX_QUORUM, allowed);
+                }
+                RuleKey::Hysteresis => {
+                    let allowed = "servers; less than quorum";
+                    let most = crate::rule::MAX_QUORUM - 1;
+                    rule.hysteresis = self.number(path, usual, node, 0..=most, allowed);
+                }
                 RuleKey::Timeouts => rule.timeouts = self.timeouts(path, node),
             }
         }

@@ -7,7 +7,7 @@ use super::read::Reader;
 use crate::error::ModelError;
 use crate::port::PortRange;
 use crate::rule::Protocol;
-use crate::server::ServerSpec;
+use crate::server::{ServerKey as Key, ServerSettings, ServerSpec};
 
 const EXAMPLE: &str =
     "write \"192.0.2.10:80\" or { address = \"192.0.2.10:80\", weight = 2 }, several in a list";
@@ -93,6 +93,19 @@ impl Reader {
                     entry.min_connections =
                         self.number(path, usual, node, 0..=u32::MAX, connections);
                 }
+                ServerKey::Tier => {
+                    let span = node.span.clone();
+                    let text = match node.kind {
+                        Kind::Number(number) => Some(number.to_string()),
+                        _ => self.text(path, node, "a number, or \"sorry\""),
+                    };
+                    let mut settings = ServerSettings::default();
+                    let read = text.map(|text| settings.set(Key::Tier, &text));
+                    match read.transpose() {
+                        Ok(_) => entry.tier = settings.tier,
+                        Err(error) => self.note_error(path, &span, error),
+                    }
+                }
                 ServerKey::Enabled => entry.enabled = self.boolean(path, usual, node),
                 ServerKey::Id => entry.id = self.text(path, node, "such as \"_web.0\""),
                 ServerKey::Place => {
@@ -140,6 +153,7 @@ impl Reader {
                 min_connections: read.min_connections.or(entry.min_connections),
                 id: read.id.or(entry.id.clone()),
                 group_place: read.group_place.or(entry.group_place),
+                tier: read.tier.or(entry.tier),
                 ..entry.clone()
             });
         }
@@ -176,6 +190,9 @@ fn clash(table: &ServerEntry, spec: &ServerEntry, port: bool, several: bool) -> 
     }
     if spec.min_connections.is_some() && table.min_connections.is_some() {
         return twice("min-conn");
+    }
+    if spec.tier.is_some() && table.tier.is_some() {
+        return twice("tier");
     }
     if let (Some(host), Some(other)) = (&spec.host, &table.host)
         && host != other

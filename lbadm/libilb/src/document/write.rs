@@ -118,6 +118,8 @@ pub(super) fn rule_fields(rule: &RuleEntry) -> Vec<(&'static str, Value)> {
     field("orphans", rule.orphans.map(|o| o.name().into()));
     field("slow-start", number(rule.slow_start));
     field("max-new-flows", number(rule.max_new_flows));
+    field("quorum", number(rule.quorum));
+    field("hysteresis", number(rule.hysteresis));
     field("manage-addresses", flag(rule.manage_addresses));
     fields
 }
@@ -224,6 +226,13 @@ pub(super) fn server_fields(server: &ServerEntry) -> Vec<(&'static str, Value)> 
     field("weight", server.weight.map(|w| u32::from(w).into()));
     field("max-conn", server.max_connections.map(Value::from));
     field("min-conn", server.min_connections.map(Value::from));
+    field(
+        "tier",
+        server.tier.map(|tier| match tier {
+            crate::server::SORRY => Value::from(crate::server::tier_text(tier)),
+            tier => u32::from(tier).into(),
+        }),
+    );
     field("enabled", server.enabled.map(Value::from));
     field("id", server.id.clone().map(Value::from));
     let place = server.group_place.map(|place| place.to_string());

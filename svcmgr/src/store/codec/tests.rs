@@ -31,7 +31,10 @@ pub fn full_state() -> State {
         .create_rule("six", &settings("2001:db8::80", "six"))
         .unwrap();
     before
-        .create_group("far", &["192.0.2.31,weight=0,max-conn=9,min-conn=3"])
+        .create_group(
+            "far",
+            &["192.0.2.31,weight=0,max-conn=9,min-conn=3,tier=sorry"],
+        )
         .unwrap();
     for (name, text) in [
         (
@@ -66,6 +69,8 @@ pub fn full_state() -> State {
         orphans: Some("drop".into()),
         slow_start: Some(5),
         max_new_flows: Some(7),
+        quorum: Some(3),
+        hysteresis: Some(1),
         timeouts: [(libilb::rule::Timeout::FinWait, 3)].into(),
         ..settings("198.51.100.8", "far")
     };

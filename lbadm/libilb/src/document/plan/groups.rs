@@ -72,6 +72,7 @@ impl Planner<'_> {
                     weight: 1,
                     max_connections: 0,
                     min_connections: 0,
+                    tier: 0,
                     enabled: true,
                     place: match said.group_place {
                         Some(wish) if places.insert(wish.place) => {
@@ -179,6 +180,7 @@ impl Planner<'_> {
                 weight: 1,
                 max_connections: 0,
                 min_connections: 0,
+                tier: 0,
                 enabled: true,
                 ..server.clone()
             },
@@ -188,6 +190,7 @@ impl Planner<'_> {
             weight: said.weight.unwrap_or(other.weight),
             max_connections: said.max_connections.unwrap_or(other.max_connections),
             min_connections: said.min_connections.unwrap_or(other.min_connections),
+            tier: said.tier.unwrap_or(other.tier),
             enabled: said.enabled.unwrap_or(other.enabled),
             ..other
         };

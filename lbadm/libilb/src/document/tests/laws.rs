@@ -78,6 +78,8 @@ fn configuration(seed: &Seed) -> Configuration {
                 _ => Vec::new(),
             },
             slow_start: Some(u32::from(*vip)),
+            quorum: Some(1 + u32::from(*vip)),
+            hysteresis: Some(u32::from(*vip)),
             timeouts: match how {
                 0 => [(Timeout::FinWait, 5)].into(),
                 _ => Default::default(),
