@@ -13,6 +13,8 @@ packages=(
     dnsmasq-base openssl ca-certificates snmpd
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
+    # VRRP: the stranger that we have to get along with
+    keepalived
     # command line: the shells that complete it
     zsh fish
     # the package, and who looks through it
@@ -37,7 +39,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         echo "run \`sudo make deps\`, or: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
         exit 1
     fi
-    # Installing nginx, vsftpd, snmpd or dbus must not start a service on this machine: for the length of this installation a
+    # Installing nginx, vsftpd, snmpd, keepalived or dbus must not start a service on this machine: for the length of this installation a
     # policy-rc.d says so, unless the machine has one of its own, which we leave alone.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -46,7 +48,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         chmod 0755 "$policy"
     fi
     services=()
-    for service in nginx vsftpd snmpd; do
+    for service in nginx vsftpd snmpd keepalived; do
         if [ ! -e "/lib/systemd/system/$service.service" ]; then services+=("$service.service"); fi
     done
     export DEBIAN_FRONTEND=noninteractive

@@ -8,6 +8,7 @@ use libilb::describe::Description;
 use libilb::healthcheck::HealthCheckSettings;
 use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
+use libilb::vrrp::VrrpSettings;
 use serde_json::{Value, json};
 
 use crate::cli::{self, Cli, Command, ExportConfig, ShowStatistics, Top};
@@ -18,7 +19,7 @@ use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
     agent, config, connections, document, explain, healthcheck, history, monitor, node, rule,
-    server, servergroup, statistics, top,
+    server, servergroup, statistics, top, vrrp,
 };
 
 /// What to do.
@@ -141,6 +142,22 @@ pub enum Request {
     },
     /// `delete-healthcheck`.
     DeleteChecks(Vec<String>),
+    /// `create-vrrp`.
+    CreateVrrp {
+        /// Its name.
+        name: String,
+        /// What it is.
+        settings: VrrpSettings,
+    },
+    /// `modify-vrrp`.
+    ModifyVrrp {
+        /// Its name.
+        name: String,
+        /// What shall be different.
+        settings: VrrpSettings,
+    },
+    /// `delete-vrrp`.
+    DeleteVrrp(Vec<String>),
 }
 
 /// A command that shows configuration or state.
@@ -174,6 +191,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Servergroup(command)) => servergroup::understand(command),
         Some(Command::Server(command)) => server::understand(command),
         Some(Command::Healthcheck(command)) => healthcheck::understand(command),
+        Some(Command::Vrrp(command)) => vrrp::understand(command),
         Some(Command::Config(command)) => config::understand(command),
         Some(Command::History(command)) => history::understand(command),
         Some(Command::Document(command)) => document::understand(command),
@@ -257,6 +275,15 @@ async fn send(
             ("modified", changed.then_some(name).into_iter().collect())
         }
         Request::DeleteChecks(names) => ("deleted", client.delete_checks(&refs(&names)).await?),
+        Request::CreateVrrp { name, settings } => {
+            client.create_vrrp(&name, &settings).await?;
+            ("created", vec![name])
+        }
+        Request::ModifyVrrp { name, settings } => {
+            let changed = client.modify_vrrp(&name, &settings).await?;
+            ("modified", changed.then_some(name).into_iter().collect())
+        }
+        Request::DeleteVrrp(names) => ("deleted", client.delete_vrrp(&refs(&names)).await?),
     })
 }
 

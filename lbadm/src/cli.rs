@@ -19,6 +19,7 @@ mod server;
 mod servergroup;
 mod statistics;
 mod top;
+mod vrrp;
 
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -37,6 +38,7 @@ pub use server::*;
 pub use servergroup::*;
 pub use statistics::*;
 pub use top::*;
+pub use vrrp::*;
 
 /// Administers the ilb load balancer.
 #[derive(Debug, Parser)]
@@ -74,6 +76,9 @@ pub enum Command {
     /// Health checks.
     #[command(flatten)]
     Healthcheck(HealthcheckCommand),
+    /// VRRP instances.
+    #[command(flatten)]
+    Vrrp(VrrpCommand),
     /// The configuration as a whole.
     #[command(flatten)]
     Config(ConfigCommand),

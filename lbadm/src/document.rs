@@ -240,12 +240,14 @@ pub fn checked(
         (document.groups.len(), "server group"),
         (servers, "server"),
         (document.checks.len(), "health check"),
+        (document.vrrp.len(), "VRRP instance"),
     ];
     if json {
         let count = |n: usize| counts[n].0;
         return Outcome::said(line(&json!({
             "mistakes": [], "count": 0, "notes": notes,
             "rules": count(0), "groups": count(1), "servers": count(2), "healthchecks": count(3),
+            "vrrp": count(4),
         })));
     }
     let counts: Vec<String> = counts

@@ -37,6 +37,7 @@ mod usage;
 
 #[cfg(test)]
 mod golden;
+mod vrrp;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};

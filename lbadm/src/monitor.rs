@@ -91,6 +91,7 @@ impl Filter {
             (kind, "") => kind.to_string(),
             (Kind::ServerGroup, name) => format!("server group {name}"),
             (Kind::HealthCheck, name) => format!("health check {name}"),
+            (Kind::Vrrp, name) => format!("VRRP instance {name}"),
             (kind, name) => format!("{kind} {name}"),
         };
         Some(format!(
@@ -191,7 +192,7 @@ fn created(kind: Kind, properties: &Properties) -> String {
             servers if servers.is_empty() => "created: no servers".to_string(),
             servers => format!("created: {servers}"),
         },
-        Kind::Manager | Kind::HealthCheck | Kind::Other => {
+        Kind::Manager | Kind::HealthCheck | Kind::Vrrp | Kind::Other => {
             let shown = properties.iter().filter(|(name, _)| *name != "name");
             let shown: Vec<String> = shown
                 .map(|(name, property)| format!("{name} {}", value(property)))

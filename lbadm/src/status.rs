@@ -1,9 +1,11 @@
 //! `status`: is everything well, and if not, what to do. One screen.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use libilb::describe::{self, Description, Fastpath, HealthSummary, RuleDescription, State};
 use libilb::health::HealthState;
+use libilb::vrrp::VrrpState;
 use serde_json::{Value, json};
 
 use crate::action::Show;
@@ -111,6 +113,17 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
             format!("{} {}", drift.what, drift.item),
             format!("{} instead of {}", drift.actual, drift.wanted),
             drift.doing.clone(),
+        ));
+    }
+    for v in node
+        .vrrp
+        .iter()
+        .filter(|v| v.status.state == VrrpState::Fault)
+    {
+        all.push(Finding::bad(
+            format!("VRRP {}", v.instance.name),
+            format!("fault: {}", v.status.why),
+            "it takes part again when that is well; another node may have its addresses meanwhile",
         ));
     }
     for rule in &node.rules {
@@ -243,7 +256,12 @@ fn render(node: &Description, style: Style) -> String {
         ),
         ("connections", counts.connections.to_string()),
     ];
-    for (what, text) in lines {
+    let vrrp = node
+        .vrrp
+        .iter()
+        .map(|v| format!("{} {}", v.instance.name, v.status.state));
+    let vrrp = (!node.vrrp.is_empty()).then(|| ("vrrp", vrrp.collect::<Vec<_>>().join(", ")));
+    for (what, text) in lines.into_iter().chain(vrrp) {
         let head = format!("{what}:");
         out.push_str(format!("{head:<13}{text}").trim_end());
         out.push('\n');
@@ -295,6 +313,7 @@ fn json(node: &Description) -> Value {
         "servers": counts.servers,
         "connections": counts.connections,
         "drift": node.drift,
+        "vrrp": node.vrrp.iter().map(|v| (v.instance.name.as_str(), v.status.state)).collect::<BTreeMap<_, _>>(),
         "problems": troubles,
     })
 }

@@ -329,11 +329,14 @@ fn server(
     })
 }
 
-/// The addresses that have to be on the node: VIPs and proxy-src of all rules of a snapshot that are ours to manage.
+/// The addresses that have to be on the node: VIPs and proxy-src of all rules of a snapshot that are ours to manage, but for
+/// those that a VRRP instance has, who puts them up when it is active.
 pub fn addresses(state: &State) -> BTreeSet<IpAddr> {
     let active = state.configuration.rules.values().map(AsRef::as_ref);
     let active = active.filter(|rule: &&Rule| rule.enabled);
     let leaving = state.retired.rules.values().map(|record| &record.rule);
+    let instances = state.configuration.vrrp.values();
+    let shared: HashSet<IpAddr> = instances.flat_map(|it| it.addresses.clone()).collect();
     active
         .chain(leaving)
         .filter(|rule| rule.manage_addresses)
@@ -341,6 +344,7 @@ pub fn addresses(state: &State) -> BTreeSet<IpAddr> {
             let vips = rule.vips.iter().map(|vip| vip.address);
             vips.chain(rule.proxy_src.iter().copied())
         })
+        .filter(|address| !shared.contains(address))
         .collect()
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ilb_node::journal::events::DATABASE_DAMAGED;
 use ilb_node::settings::{Settings, SettingsError};
+use ilb_vrrp::Driver;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -99,13 +100,15 @@ pub fn run(args: &Args) -> Result<(), RunError> {
                 SimulatedDataPlane::default(),
                 SimulatedAddresses::default(),
                 checks::simulate(),
+                Driver::simulated(),
             )
             .await
         } else {
             let addresses = KernelAddresses::open().map_err(system("open a netlink socket"))?;
             let link = SocketDataPlane::start(&settings.control_socket());
             let checks = checks::start().map_err(system("start the health checks"))?;
-            serve(&settings, reload, link, addresses, checks).await
+            let vrrp = Driver::start().map_err(system("start VRRP"))?;
+            serve(&settings, reload, link, addresses, checks, vrrp).await
         }
     });
     // A disk that does not answer shall not keep us from ending.
@@ -130,6 +133,10 @@ async fn detach(settings: &Settings) -> Result<(), RunError> {
         addresses.remove(item.address, &item.interface).await?;
         tracing::info!("took address {} off {}", item.address, item.interface);
     }
+    let shared = ilb_vrrp::sweep().await;
+    for address in shared.map_err(system("take off the addresses of VRRP instances"))? {
+        tracing::info!("took address {address} of a VRRP instance off");
+    }
     Ok(())
 }
 
@@ -139,6 +146,7 @@ async fn serve<D: DataPlane, A: Addresses>(
     dataplane: D,
     addresses: A,
     checks: Checks,
+    vrrp: Driver,
 ) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
@@ -159,6 +167,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         dataplane,
         addresses,
         checks,
+        vrrp,
         memory: Some(Memory::new(&own.join("health.json"))),
         live: reload::live(settings),
         statistics: Some(settings.node.state_dir.join("statistics.json")),
@@ -192,7 +201,9 @@ async fn serve<D: DataPlane, A: Addresses>(
     {
         tracing::error!("the manager ended badly: {error}");
     }
-    tracing::info!("stopped; the fast path and the addresses stay as they are");
+    tracing::info!(
+        "stopped; the fast path and the addresses stay as they are, but for those of VRRP instances"
+    );
     result
 }
 

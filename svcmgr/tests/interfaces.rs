@@ -18,6 +18,7 @@ use libilb::ErrorKind;
 use libilb::client::Client;
 use libilb::dbus::BUS_NAME;
 use libilb::healthcheck::HealthCheckSettings;
+use libilb::vrrp::VrrpSettings;
 
 /// Methods that everybody may call. Any other asks polkit.
 const READING: &[&str] = &[
@@ -51,6 +52,11 @@ async fn filled(client: &Client) {
     let mut check = HealthCheckSettings::default();
     check.parse("test=tcp").unwrap();
     client.create_check("alive", &check).await.unwrap();
+    let mut outer = VrrpSettings::default();
+    outer
+        .parse("interface=eth0,vrid=51,addresses=198.51.100.2")
+        .unwrap();
+    client.create_vrrp("outer", &outer).await.unwrap();
     let shop = rule("198.51.100.1", "web");
     client.create_rule("shop", &shop).await.unwrap();
 }
@@ -178,6 +184,7 @@ fn every_key_error_and_counter_is_documented_and_no_other() {
             "CreateHealthCheck",
             libilb::healthcheck::HEALTH_CHECK_SETTINGS,
         ),
+        ("CreateVrrp", libilb::vrrp::VRRP_SETTINGS),
         ("ListConnections", libilb::connections::FILTER),
         ("Explain", libilb::explain::PACKET),
         ("ListHealthResults", libilb::healthfilter::HEALTH_FILTER),

@@ -35,6 +35,7 @@ use crate::history;
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
 use crate::stats::Statistics;
+use crate::vrrp::{self, VrrpSettings};
 
 /// How long a call may take. The manager answers in milliseconds; this only keeps a client from waiting for ever.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -391,6 +392,32 @@ impl Client {
     ) -> Result<bool, ClientError> {
         let settings = healthcheck::settings_to_dbus(settings);
         Ok(self.manager.modify_health_check(name, settings).await?)
+    }
+
+    /// Creates a VRRP instance and returns its object path.
+    pub async fn create_vrrp(
+        &self,
+        name: &str,
+        settings: &VrrpSettings,
+    ) -> Result<String, ClientError> {
+        let settings = vrrp::settings_to_dbus(settings);
+        let path = self.manager.create_vrrp(name, settings).await?;
+        Ok(path.to_string())
+    }
+
+    /// Changes a VRRP instance. False if it was so already.
+    pub async fn modify_vrrp(
+        &self,
+        name: &str,
+        settings: &VrrpSettings,
+    ) -> Result<bool, ClientError> {
+        let settings = vrrp::settings_to_dbus(settings);
+        Ok(self.manager.modify_vrrp(name, settings).await?)
+    }
+
+    /// Deletes VRRP instances.
+    pub async fn delete_vrrp(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.delete_vrrp(names).await?)
     }
 
     /// Deletes health checks.

@@ -25,6 +25,8 @@ pub const RULE_INTERFACE: &str = "org.ilb.Ilb1.Rule";
 pub const SERVER_GROUP_INTERFACE: &str = "org.ilb.Ilb1.ServerGroup";
 /// Interface of a health check.
 pub const HEALTH_CHECK_INTERFACE: &str = "org.ilb.Ilb1.HealthCheck";
+/// Interface of a VRRP instance.
+pub const VRRP_INTERFACE: &str = "org.ilb.Ilb1.VrrpInstance";
 /// Interface of a server.
 pub const SERVER_INTERFACE: &str = "org.ilb.Ilb1.Server";
 /// What stands before [`ErrorKind::word`] in the name of an error.
@@ -59,6 +61,11 @@ pub fn server_path(id: &str) -> String {
 /// Object path of a health check.
 pub fn check_path(name: &str) -> String {
     format!("{ROOT_PATH}/healthcheck/{}", escape(name))
+}
+
+/// Object path of a VRRP instance.
+pub fn vrrp_path(name: &str) -> String {
+    format!("{ROOT_PATH}/vrrp/{}", escape(name))
 }
 
 /// A name as an element of an object path: in lower case, since names are the same in any case; letters and digits stay,

@@ -12,6 +12,7 @@ use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
 use crate::servergroup::ServerGroup;
+use crate::vrrp::{VrrpCounters, VrrpInstance, VrrpStatus};
 
 /// Everything that there is to know about a node, but for its counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,9 @@ pub struct Description {
     /// Health checks by name.
     #[serde(default)]
     pub checks: Vec<CheckDescription>,
+    /// VRRP instances by name.
+    #[serde(default)]
+    pub vrrp: Vec<VrrpDescription>,
     /// Every reason for which the fast path drops packets.
     #[serde(default)]
     pub drop_reasons: Vec<DropReason>,
@@ -73,6 +77,13 @@ impl Description {
             .find(|c| c.check.name.eq_ignore_ascii_case(name))
     }
 
+    /// The VRRP instance of this name, in any case.
+    pub fn instance(&self, name: &str) -> Option<&VrrpDescription> {
+        self.vrrp
+            .iter()
+            .find(|v| v.instance.name.eq_ignore_ascii_case(name))
+    }
+
     /// What is configured, without what is deleted and only drains.
     pub fn configuration(&self) -> Configuration {
         let mut all = Configuration::default();
@@ -95,6 +106,10 @@ impl Description {
         for check in &self.checks {
             let check = Arc::new(check.check.clone());
             all.checks.insert(key(&check.name), check);
+        }
+        for described in &self.vrrp {
+            let instance = Arc::new(described.instance.clone());
+            all.vrrp.insert(key(&instance.name), instance);
         }
         for described in self.rules.iter().filter(|r| !r.deleted) {
             let rule = Arc::new(described.rule.clone());
@@ -263,6 +278,23 @@ pub struct CheckDescription {
     #[serde(flatten)]
     pub check: HealthCheck,
     /// Names of the rules that use it.
+    #[serde(default)]
+    pub rules: Vec<String>,
+}
+
+/// A VRRP instance with where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpDescription {
+    /// The instance as configured.
+    #[serde(flatten)]
+    pub instance: VrrpInstance,
+    /// Where it stands on this node.
+    #[serde(default)]
+    pub status: VrrpStatus,
+    /// What was counted since the manager was started.
+    #[serde(default)]
+    pub counters: VrrpCounters,
+    /// Names of the rules that have one of its addresses.
     #[serde(default)]
     pub rules: Vec<String>,
 }

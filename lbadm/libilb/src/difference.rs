@@ -11,7 +11,7 @@ use crate::server::Server;
 /// One item that is not the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// What kind of item: `rule`, `servergroup`, `server`, `healthcheck`. More may come.
+    /// What kind of item: `rule`, `servergroup`, `server`, `healthcheck`, `vrrp`. More may come.
     pub item: String,
     /// Its name or id.
     pub name: String,
@@ -45,7 +45,7 @@ pub struct Field {
     pub after: Value,
 }
 
-/// What leads from `before` to `after`: server groups, their servers, health checks, rules, each in the order of their names.
+/// What leads from `before` to `after`: server groups, their servers, health checks, VRRP instances, rules, each in the order of their names.
 pub fn between(before: &Configuration, after: &Configuration) -> Vec<Difference> {
     let mut found = Vec::new();
     for group in after.groups.since(&before.groups) {
@@ -61,6 +61,11 @@ pub fn between(before: &Configuration, after: &Configuration) -> Vec<Difference>
         let name = check.after.or(check.before).map_or("", |check| &check.name);
         let (old, new) = (check.before.map(fields), check.after.map(fields));
         found.extend(difference("healthcheck", name, old, new));
+    }
+    for instance in after.vrrp.since(&before.vrrp) {
+        let (old, new) = (instance.before, instance.after);
+        let name = new.or(old).map_or("", |instance| &instance.name);
+        found.extend(difference("vrrp", name, old.map(fields), new.map(fields)));
     }
     for rule in after.rules.since(&before.rules) {
         let name = rule.after.or(rule.before).map_or("", |rule| &rule.name);

@@ -72,6 +72,10 @@ pub enum Item {
     Server,
     /// A health check.
     HealthCheck,
+    /// A VRRP instance.
+    Vrrp,
+    /// Several VRRP instances.
+    SyncGroup,
 }
 
 impl fmt::Display for Item {
@@ -81,6 +85,8 @@ impl fmt::Display for Item {
             Item::ServerGroup => "server group",
             Item::Server => "server",
             Item::HealthCheck => "health check",
+            Item::Vrrp => "VRRP instance",
+            Item::SyncGroup => "sync group",
         })
     }
 }
@@ -191,6 +197,16 @@ pub enum ModelError {
         /// Why, and what to do.
         problem: String,
     },
+    /// Two VRRP instances claim the same.
+    #[error("VRRP instance '{instance}' does not go together with '{other}': {problem}")]
+    VrrpConflict {
+        /// The instance that was to be created or changed.
+        instance: String,
+        /// The one that is there.
+        other: String,
+        /// Why, and what to do.
+        problem: String,
+    },
     /// Two rules claim the same traffic.
     #[error(
         "rule '{rule}' would claim {claim}, which rule '{other}' has: use another vip, protocol, port or client, or delete \
@@ -251,6 +267,7 @@ impl ModelError {
             ModelError::Overlap { .. }
             | ModelError::DuplicateServer { .. }
             | ModelError::Mismatch { .. }
+            | ModelError::VrrpConflict { .. }
             | ModelError::CheckMismatch { .. } => ErrorKind::Conflict,
             ModelError::NotSupported { .. } => ErrorKind::NotSupported,
         }

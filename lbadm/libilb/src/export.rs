@@ -1,4 +1,4 @@
-//! A configuration as commands of lbadm: server groups, then health checks, then rules.
+//! A configuration as commands of lbadm: server groups, then health checks, VRRP instances, rules.
 //!
 //! `lbadm import-config` reads them, and so does a shell. What is the default is not written. Nor are ids of servers that a
 //! new group would give them anyway; others are, so that what refers to them goes on to mean the same. The same goes for the
@@ -12,6 +12,7 @@ use crate::model::Configuration;
 use crate::rule::{Orphans, Rule};
 use crate::server::{GroupPlace, Server, ServerSettings, ServerSpec, Target};
 use crate::servergroup::ServerGroup;
+use crate::vrrp::{VrrpInstance, VrrpSettings};
 
 /// Most servers of one command.
 const SERVERS: usize = 1000;
@@ -26,6 +27,10 @@ pub fn commands(configuration: &Configuration, version: &str) -> String {
     for check in configuration.checks.values() {
         out.push('\n');
         self::check(&mut out, check);
+    }
+    for instance in configuration.vrrp.values() {
+        out.push('\n');
+        self::vrrp(&mut out, instance);
     }
     for rule in configuration.rules.values() {
         out.push('\n');
@@ -112,6 +117,16 @@ fn check(out: &mut String, check: &HealthCheck) {
         words(["create-healthcheck"]),
         words(["-h", &settings.words()]),
         words([&check.name]),
+    ];
+    command(out, &all);
+}
+
+fn vrrp(out: &mut String, instance: &VrrpInstance) {
+    let settings = VrrpSettings::from(instance).brief();
+    let all = [
+        words(["create-vrrp"]),
+        words(["-i", &settings.words()]),
+        words([&instance.name]),
     ];
     command(out, &all);
 }

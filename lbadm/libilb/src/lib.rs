@@ -112,6 +112,7 @@ pub mod tunnel;
 mod validate;
 pub mod vip;
 pub mod vocabulary;
+pub mod vrrp;
 pub mod words;
 
 pub use error::{ErrorKind, ModelError};

@@ -16,11 +16,14 @@ use crate::port::{self, PortMap};
 use crate::rules::Rules;
 use crate::server::{ServerSpec, Target, UNPLACED};
 use crate::validate::check_fit;
+use crate::vrrp::VrrpInstance;
 use crate::words;
 
 mod checks;
+mod vrrp;
 
 pub use checks::MAX_CHECKS;
+pub use vrrp::MAX_INSTANCES;
 
 pub use crate::healthcheck::HealthCheckSettings;
 pub use crate::port::PortRange;
@@ -36,7 +39,7 @@ pub const MAX_RULES: usize = 65_536;
 /// Most servers of one group.
 pub const MAX_SERVERS: usize = 65_536;
 
-/// All rules, server groups and health checks, and the counters that number them.
+/// All rules, server groups, health checks and VRRP instances, and the counters that number them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// By [`key`].
@@ -46,6 +49,9 @@ pub struct Configuration {
     /// By [`key`].
     #[serde(default)]
     pub checks: Map<String, Arc<HealthCheck>>,
+    /// By [`key`].
+    #[serde(default)]
+    pub vrrp: Map<String, Arc<VrrpInstance>>,
     /// Number of the next rule. Grows only; stored with the rest.
     pub next_rule: u32,
     /// Number of the next server. Grows only; stored with the rest.
@@ -58,6 +64,7 @@ impl Default for Configuration {
             rules: Rules::default(),
             groups: Map::default(),
             checks: Map::default(),
+            vrrp: Map::default(),
             next_rule: 1,
             next_server: 1,
         }

@@ -491,6 +491,8 @@ pub fn check_name(item: Item, name: &str) -> Result<(), ModelError> {
         Item::ServerGroup => "server group name",
         Item::Server => "server id",
         Item::HealthCheck => "health check name",
+        Item::Vrrp => "VRRP instance name",
+        Item::SyncGroup => "sync-group",
     };
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let problem = if name.is_empty() {

@@ -12,6 +12,7 @@ use crate::port::{self, PortMap, PortRange};
 use crate::rule::{Prefix, Protocol, Rule, Topology};
 use crate::server::Server;
 use crate::servergroup::ServerGroup;
+use crate::vrrp::VrrpSettings;
 
 impl Configuration {
     /// Checks everything from scratch. Mutations keep a configuration valid; one that was read from a store has to be
@@ -53,6 +54,11 @@ impl Configuration {
         )?;
         for (k, check) in &self.checks {
             check_key(k, &check.name)?;
+        }
+        for (k, instance) in &self.vrrp {
+            check_key(k, &instance.name)?;
+            VrrpSettings::from(instance.as_ref()).check(&instance.name)?;
+            self.check_vrrp_among(instance)?;
         }
         let mut claims: Vec<&Rule> = Vec::with_capacity(self.rules.len());
         for (k, rule) in &self.rules {

@@ -1,33 +1,24 @@
 //! The samples of keepalived's own documentation import. They are under the GPL and not here: they come from the Debian
 //! package, installed or downloaded.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libilb::import::{Kind, Mark, Options, Source, System, import};
 
-/// Samples that are read whole: nothing is left out. The others have parts that ilb cannot express.
+/// Samples without VRRP that are read whole: nothing is left out. The others have parts that ilb cannot express.
 const WHOLE: &[&str] = &[
     "HTTP_GET.port",
     "IPv6",
     "PING_CHECK",
-    "SSL_GET",
     "UDP_CHECK",
     "fwmark",
     "inhibit",
     "misc_check",
     "misc_check_arg",
     "status_code",
-    "track_interface",
     "virtualhost",
-    "vrrp",
-    "vrrp.localcheck",
-    "vrrp.lvs_syncd",
-    "vrrp.routes",
-    "vrrp.rules",
-    "vrrp.scripts",
-    "vrrp.static_ipaddress",
-    "vrrp.sync",
 ];
 
 /// Samples with something that is wrong in them: a real server that is its own virtual one.
@@ -68,6 +59,8 @@ fn the_samples_of_keepalived_import() {
     options.add_mark(Mark::parse("1=tcp:192.0.2.1:80").unwrap());
     options.add_mark(Mark::parse("2=tcp:192.0.2.2:80").unwrap());
     let mut read = 0;
+    let mut whole = BTreeSet::new();
+    let mut wrong = BTreeSet::new();
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -81,13 +74,14 @@ fn the_samples_of_keepalived_import() {
         assert_eq!(Source::recognise(&text), Ok(Source::Keepalived), "{name}");
         let import = import(Source::Keepalived, &text, name, &System, &options).unwrap();
         let report = &import.report;
-        let wrong = usize::from(WRONG.contains(&name));
-        assert_eq!(report.count(Kind::Wrong), wrong, "{report}");
-        assert_eq!(
-            report.is_complete(),
-            WHOLE.contains(&name),
-            "{name}:\n{report}"
-        );
+        // Of these most are sketches: instances without addresses, or with authentication.
+        let instances = text.contains("vrrp_instance");
+        if !instances && report.count(Kind::Wrong) > 0 {
+            wrong.insert(name.to_string());
+        }
+        if !instances && report.is_complete() {
+            whole.insert(name.to_string());
+        }
         assert_eq!(import.configuration.validate(), Ok(()), "{name}");
         let servers = |text: &str, word: &str| {
             let lines = text.lines().filter(|l| l.trim_start().starts_with(word));
@@ -102,8 +96,13 @@ fn the_samples_of_keepalived_import() {
             .failover
             .get("instance")
             .map_or(0, |all| all.as_object().map_or(0, |o| o.len()));
-        assert_eq!(kept, servers(&text, "vrrp_instance "), "{name}");
+        let instances = kept + import.configuration.vrrp.len();
+        assert_eq!(instances, servers(&text, "vrrp_instance "), "{name}");
         read += 1;
     }
+    let set = |names: &[&str]| -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_string()).collect()
+    };
+    assert_eq!((wrong, whole), (set(WRONG), set(WHOLE)));
     assert!(read >= 20, "{read} samples in {}", folder.display());
 }

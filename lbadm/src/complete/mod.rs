@@ -20,7 +20,7 @@ use libilb::vocabulary;
 use crate::cli::{self, Shell};
 use crate::keys::{self, KeyList};
 use crate::{
-    connections, hcresult, healthcheck, history, rule, server, servergroup, statistics, time,
+    connections, hcresult, healthcheck, history, rule, server, servergroup, statistics, time, vrrp,
 };
 
 /// What a shell is asked to look for itself.
@@ -172,6 +172,10 @@ impl Names<'_> {
 
     fn checks(&self) -> Vec<(String, String)> {
         self.of(|node| node.checks.iter().map(|c| c.check.name.clone()).collect())
+    }
+
+    fn instances(&self) -> Vec<(String, String)> {
+        self.of(|node| node.vrrp.iter().map(|v| v.instance.name.clone()).collect())
     }
 
     fn servers(&self) -> Vec<(String, String)> {
@@ -331,6 +335,7 @@ fn values(
             let mut all = names.rules();
             all.extend(names.groups());
             all.extend(names.servers());
+            all.extend(names.instances());
             all
         }
         ("monitor", "only", _) => listed(current, plain(Kind::all())),
@@ -341,6 +346,9 @@ fn values(
         ("explain", "flags", _) => listed(current, plain(explain::flag_words())),
         ("top", "filter", _) => names.rules(),
         ("apply", "confirm", _) => plain(["60s", "5m"]),
+        ("create-vrrp" | "modify-vrrp", "settings", _) => vrrp_pairs(current),
+        ("create-vrrp", "name", _) => Vec::new(),
+        (_, _, "INSTANCE") => names.instances(),
         (_, _, "RULE") => names.rules(),
         (_, _, "GROUP") => names.groups(),
         (_, _, "SERVER_ID") => names.servers(),
@@ -369,6 +377,7 @@ fn fields(command: &str) -> Vec<&'static str> {
         "show-servergroup" => servergroup::fields(),
         "show-server" => server::fields(),
         "show-healthcheck" => healthcheck::fields(),
+        "show-vrrp" => vrrp::fields(),
         "history" => history::fields(false),
         "rollback" => history::fields(true),
         "show-statistics" => statistics::fields(),
@@ -470,6 +479,27 @@ fn check_pairs(current: &str) -> Vec<(String, String)> {
     let keys = keys.filter(|name| !there(name));
     let prefix = if last == bare(last) { "" } else { "hc-" };
     plain(keys.map(|name| format!("{head}{prefix}{name}=")))
+}
+
+/// The same for the keys of a VRRP instance.
+fn vrrp_pairs(current: &str) -> Vec<(String, String)> {
+    let (before, last) = current
+        .rsplit_once(',')
+        .map_or(("", current), |found| found);
+    let head = match before {
+        "" => String::new(),
+        _ => format!("{before},"),
+    };
+    if last.contains('=') {
+        return Vec::new();
+    }
+    let there = |name: &str| {
+        let mut keys = before.split(',').filter_map(|pair| pair.split_once('='));
+        keys.any(|(key, _)| key.eq_ignore_ascii_case(name))
+    };
+    let keys = libilb::vrrp::FIELDS.iter().map(|(_, name, _)| *name);
+    let keys = keys.filter(|name| !there(name));
+    plain(keys.map(|name| format!("{head}{name}=")))
 }
 
 /// A key without what may stand before it.

@@ -14,6 +14,10 @@ fn node() -> Description {
     let mut check = libilb::healthcheck::HealthCheckSettings::default();
     check.parse("test=tcp").unwrap();
     configuration.create_check("page", &check).unwrap();
+    let mut instance = libilb::vrrp::VrrpSettings::default();
+    let said = "interface=eth0,vrid=51,addresses=192.0.2.90";
+    instance.parse(said).unwrap();
+    configuration.create_vrrp("front", &instance).unwrap();
     let settings = libilb::model::RuleSettings {
         vip: "192.0.2.80".into(),
         port: "80".into(),
@@ -44,6 +48,9 @@ fn node() -> Description {
     let checks = configuration.checks.values();
     let checks = checks.map(|check| serde_json::json!(**check));
     text["checks"] = checks.collect::<Vec<_>>().into();
+    let instances = configuration.vrrp.values();
+    let instances = instances.map(|instance| serde_json::json!(**instance));
+    text["vrrp"] = instances.collect::<Vec<_>>().into();
     Description::from_json(&text.to_string()).unwrap()
 }
 
@@ -61,6 +68,8 @@ const CASES: &[(&str, &[&str])] = &[
     ("lbadm delete-rule www ", &["www"]),
     ("lbadm delete-rl W", &["www"]),
     ("lbadm delete-servergroup s", &["spare"]),
+    ("lbadm modify-vrrp ", &["front"]),
+    ("lbadm delete-vrrp f", &["front"]),
     ("lbadm disable-server _", &["_web.0", "_web.1"]),
     ("lbadm create-rule ", &[]),
     ("lbadm create-rule -i v", &["vip="]),
@@ -121,6 +130,12 @@ const CASES: &[(&str, &[&str])] = &[
         "lbadm monitor --only rule,serv",
         &["rule,servergroup", "rule,server"],
     ),
+    ("lbadm create-vrrp -i vr", &["vrid="]),
+    (
+        "lbadm create-vrrp -i interface=eth0,pre",
+        &["interface=eth0,preempt=", "interface=eth0,preempt-delay="],
+    ),
+    ("lbadm show-vrrp -o sta", &["state"]),
     ("lbadm create-healthcheck -h te", &["test="]),
     ("lbadm create-healthcheck -h hc-te", &["hc-test="]),
     (
@@ -183,6 +198,7 @@ const FREE: &[&str] = &[
     "create-rule NAME",
     "create-servergroup NAME",
     "create-healthcheck NAME",
+    "create-vrrp INSTANCE",
     "show-statistics INTERVAL",
     "show-statistics COUNT",
     "show-connections NETWORK",

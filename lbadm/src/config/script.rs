@@ -194,6 +194,21 @@ fn perform(
             configuration.modify_check(&name, &settings)?;
             format!("health check {name} is changed")
         }
+        Request::CreateVrrp { name, settings } => {
+            let instance = configuration.create_vrrp(&name, &settings)?;
+            format!("VRRP instance {}", instance.name)
+        }
+        Request::ModifyVrrp { name, settings } => {
+            configuration.modify_vrrp(&name, &settings)?;
+            format!("VRRP instance {name} is changed")
+        }
+        Request::DeleteVrrp(which) => {
+            let deleted = configuration.delete_vrrp(&which)?;
+            format!(
+                "deleted {}",
+                names(deleted.iter().map(|v| v.name.clone()).collect())
+            )
+        }
         Request::DeleteChecks(which) => {
             let deleted = configuration.delete_checks(&which)?;
             format!(

@@ -2,12 +2,13 @@
 
 use libilb::describe::{
     CheckDescription, Description, DropReason, Fastpath, GroupDescription, HealthSummary,
-    RuleDescription, ServerDescription, State, Status,
+    RuleDescription, ServerDescription, State, Status, VrrpDescription,
 };
 use libilb::health::{Code, Finding, HealthReport, HealthState, Layer, ServerHealth, Transition};
 use libilb::healthcheck::{HealthCheckSettings, Kind};
 use libilb::model::{Configuration, RuleSettings, Server, ServerGroup, Timeout};
 use libilb::stats::{Counter, Entry, Statistics};
+use libilb::vrrp::{VrrpCounters, VrrpSettings, VrrpState, VrrpStatus};
 
 /// A node with four rules: one enabled, one disabled with a problem, one that drains after it was deleted, one that says
 /// all that can be said.
@@ -57,6 +58,11 @@ pub fn node() -> Description {
         settings.parse(text).unwrap();
         c.create_check(name, &settings).unwrap();
     }
+    let mut outer = VrrpSettings::default();
+    outer
+        .parse("interface=eth0,vrid=51,addresses=192.0.2.80,priority=120,interval=0.1")
+        .unwrap();
+    c.create_vrrp("outer", &outer).unwrap();
     let far = RuleSettings {
         more_vips: vec!["vip=192.0.2.83,port=443,protocol=sctp".parse().unwrap()],
         clients: vec!["10.0.0.0/8".into(), "192.0.2.7".into()],
@@ -161,6 +167,27 @@ pub fn node() -> Description {
                     .rules_of_check(&check.name)
                     .map(|rule| rule.name.clone())
                     .collect(),
+            })
+            .collect(),
+        vrrp: c
+            .vrrp
+            .values()
+            .map(|instance| VrrpDescription {
+                instance: (**instance).clone(),
+                status: VrrpStatus {
+                    state: VrrpState::Backup,
+                    why: "192.0.2.3 is active with priority 150".into(),
+                    since: 1_795_000_000_000,
+                    priority: 120,
+                    active_node: "192.0.2.3".into(),
+                },
+                counters: VrrpCounters {
+                    transitions: 2,
+                    received: 31,
+                    refused: [("checksum".to_string(), 2)].into(),
+                    ..VrrpCounters::default()
+                },
+                rules: vec!["www".into()],
             })
             .collect(),
         drop_reasons: [

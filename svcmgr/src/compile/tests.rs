@@ -246,6 +246,20 @@ fn a_retired_rule_stays_beside_a_new_one_on_its_vip() {
 }
 
 #[test]
+fn an_address_of_a_vrrp_instance_is_put_up_by_no_rule() {
+    let mut configuration = configuration();
+    let all = addresses(&state(configuration.clone()));
+    let shared = *all.first().unwrap();
+    let mut settings = libilb::vrrp::VrrpSettings::default();
+    let text = format!("interface=eth0,vrid=1,addresses={shared}");
+    settings.parse(&text).unwrap();
+    configuration.create_vrrp("outer", &settings).unwrap();
+    let left = addresses(&state(configuration));
+    assert!(!left.contains(&shared));
+    assert_eq!(left.len(), all.len() - 1);
+}
+
+#[test]
 fn addresses_are_vips_and_sources_of_managed_rules() {
     let both: BTreeSet<IpAddr> = ["198.51.100.1", "198.51.100.2"]
         .map(|a| a.parse().unwrap())

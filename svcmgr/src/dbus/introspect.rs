@@ -102,6 +102,11 @@ fn below(path: &str, view: &View) -> Option<Vec<String>> {
                 .iter()
                 .map(|(_, check)| escape(&check.name))
                 .collect(),
+            "vrrp" => configuration
+                .vrrp
+                .iter()
+                .map(|(_, instance)| escape(&instance.name))
+                .collect(),
             "servergroup" => configuration
                 .groups
                 .iter()
@@ -121,7 +126,7 @@ fn below(path: &str, view: &View) -> Option<Vec<String>> {
     if let Some(below) = path.strip_prefix(ROOT_PATH) {
         let names = match below.strip_prefix('/') {
             Some(name) => kind(name),
-            None if below.is_empty() => ["healthcheck", "rule", "server", "servergroup"]
+            None if below.is_empty() => ["healthcheck", "rule", "server", "servergroup", "vrrp"]
                 .into_iter()
                 .filter(|name| !kind(name).is_empty())
                 .map(str::to_owned)

@@ -10,6 +10,7 @@ use libilb::health::HealthReport;
 use libilb::healthcheck;
 use libilb::healthfilter::HealthFilter;
 use libilb::stats::RawEntry;
+use libilb::vrrp;
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, interface};
 
@@ -287,6 +288,50 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, MethodError> {
         self.change(connection, &header, Change::DeleteChecks(names))
+            .await
+    }
+
+    /// Creates a VRRP instance. Keys of settings: see docs/dbus.md.
+    #[zbus(out_args("path"))]
+    async fn create_vrrp(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let settings = vrrp::settings_from_dbus(&settings)?;
+        let path = dbus::vrrp_path(&name);
+        let change = Change::CreateVrrp { name, settings };
+        self.handle.change(author, change).await?;
+        object_path(path)
+    }
+
+    /// Changes a VRRP instance; what is not given stays. True if it was different.
+    #[zbus(out_args("changed"))]
+    async fn modify_vrrp(
+        &self,
+        name: String,
+        settings: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let settings = vrrp::settings_from_dbus(&settings)?;
+        let change = Change::ModifyVrrp { name, settings };
+        Ok(!self.handle.change(author, change).await?.is_empty())
+    }
+
+    /// Deletes VRRP instances, all of them or none, and returns their names. Their addresses are given up.
+    #[zbus(out_args("deleted"))]
+    async fn delete_vrrp(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        self.change(connection, &header, Change::DeleteVrrp(names))
             .await
     }
 

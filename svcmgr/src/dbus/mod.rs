@@ -14,6 +14,7 @@ mod rule;
 mod server;
 mod servergroup;
 mod turns;
+mod vrrp;
 
 use libilb::dbus::BUS_NAME;
 use zbus::Connection;

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use libilb::dbus::{ROOT_PATH, check_path, escape, group_path, rule_path, server_path, unescape};
+use libilb::dbus::{
+    ROOT_PATH, check_path, escape, group_path, rule_path, server_path, unescape, vrrp_path,
+};
 use serde::Serialize;
 use serde::ser::{Error as _, SerializeMap, Serializer};
 use tokio::runtime::Handle;
@@ -20,6 +22,7 @@ use super::manager::ManagerObject;
 use super::rule::RuleObject;
 use super::server::ServerObject;
 use super::servergroup::ServerGroupObject;
+use super::vrrp::VrrpObject;
 use crate::manager::ManagerHandle;
 
 /// Bytes of the smallest object in the answer of `GetManagedObjects`, about.
@@ -42,6 +45,8 @@ pub enum Object {
     Server(ServerObject),
     /// A health check.
     Check(HealthCheckObject),
+    /// A VRRP instance.
+    Vrrp(VrrpObject),
 }
 
 impl Object {
@@ -78,6 +83,10 @@ impl Object {
                 let name = configuration.check(&name)?.name.clone();
                 Object::Check(HealthCheckObject::new(handle, name))
             }
+            "vrrp" => {
+                let name = configuration.instance(&name)?.name.clone();
+                Object::Vrrp(VrrpObject::new(handle, name))
+            }
             _ => return None,
         })
     }
@@ -90,6 +99,7 @@ impl Object {
             Object::Group(object) => object,
             Object::Server(object) => object,
             Object::Check(object) => object,
+            Object::Vrrp(object) => object,
         }
     }
 
@@ -101,6 +111,7 @@ impl Object {
             Object::Group(_) => ServerGroupObject::name(),
             Object::Server(_) => ServerObject::name(),
             Object::Check(_) => HealthCheckObject::name(),
+            Object::Vrrp(_) => VrrpObject::name(),
         }
     }
 
@@ -300,6 +311,7 @@ impl Managed {
         configuration.rules.len()
             + configuration.groups.len()
             + configuration.checks.len()
+            + configuration.vrrp.len()
             + servers.sum::<usize>()
     }
 }
@@ -321,13 +333,18 @@ impl Serialize for Managed {
             .checks
             .values()
             .map(|check| check_path(&check.name));
+        let instances = configuration
+            .vrrp
+            .values()
+            .map(|instance| vrrp_path(&instance.name));
         let servers = groups
             .clone()
             .flat_map(|group| group.servers.iter().map(|server| server_path(&server.id)));
         let paths = rules
             .chain(groups.map(|group| group_path(&group.name)))
             .chain(servers)
-            .chain(checks);
+            .chain(checks)
+            .chain(instances);
         let mut map = serializer.serialize_map(None)?;
         for path in paths {
             let Some(object) = Object::at(&path, &self.handle) else {

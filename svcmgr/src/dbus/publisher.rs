@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path};
+use libilb::dbus::{ROOT_PATH, check_path, group_path, rule_path, server_path, vrrp_path};
 use libilb::map::Difference;
 use libilb::model::{Configuration, Rule, Server, ServerGroup};
+use libilb::vrrp::VrrpStatus;
 use zbus::fdo::ObjectManager;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, Variant};
@@ -17,6 +18,7 @@ use super::objects::Object;
 use super::rule::RuleObject;
 use super::server::ServerObject;
 use super::servergroup::ServerGroupObject;
+use super::vrrp::VrrpObject;
 use crate::manager::view::View;
 use crate::manager::{ManagerHandle, Publisher};
 
@@ -161,6 +163,34 @@ impl ObjectPublisher {
         Ok(())
     }
 
+    async fn vrrp(&self, before: &View, after: &View) -> zbus::Result<()> {
+        let (old, new) = (&before.state.configuration, &after.state.configuration);
+        for instance in new.vrrp.since(&old.vrrp) {
+            match (instance.before, instance.after) {
+                (Some(old), None) => self.removed::<VrrpObject>(vrrp_path(&old.name)).await?,
+                (None, Some(new)) => self.added(vrrp_path(&new.name)).await?,
+                (Some(_), Some(new)) => {
+                    let object = VrrpObject::new(self.handle.clone(), new.name.clone());
+                    let emitter = self.emitter(vrrp_path(&new.name))?;
+                    object.settings_changed(&emitter).await?;
+                }
+                (None, None) => {}
+            }
+        }
+        for status in after.vrrp.since(&before.vrrp) {
+            let Some(instance) = new.vrrp.get(status.key) else {
+                continue;
+            };
+            let unknown = VrrpStatus::default();
+            let (old, new) = (status.before, status.after);
+            let (old, new) = (old.unwrap_or(&unknown), new.unwrap_or(&unknown));
+            let object = VrrpObject::new(self.handle.clone(), instance.name.clone());
+            let emitter = self.emitter(vrrp_path(&instance.name))?;
+            object.announce(&emitter, old, new).await?;
+        }
+        Ok(())
+    }
+
     /// Servers of which health checks say something else.
     async fn health(&self, before: &View, after: &View) -> zbus::Result<()> {
         let configuration = &after.state.configuration;
@@ -216,6 +246,7 @@ impl Publisher for ObjectPublisher {
         let new = &after.state.configuration;
         for result in [
             self.checks(old, new).await,
+            self.vrrp(before, after).await,
             self.rules(old, new).await,
             self.groups(old, new).await,
             self.servers(old, new).await,

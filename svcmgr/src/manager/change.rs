@@ -2,6 +2,7 @@
 
 use libilb::ModelError;
 use libilb::model::{Configuration, HealthCheckSettings, RuleSettings, ServerSettings};
+use libilb::vrrp::VrrpSettings;
 
 /// One user action: done as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,22 @@ pub enum Change {
     },
     /// See [`Configuration::delete_checks`].
     DeleteChecks(Vec<String>),
+    /// See [`Configuration::create_vrrp`].
+    CreateVrrp {
+        /// Its name.
+        name: String,
+        /// All about it.
+        settings: VrrpSettings,
+    },
+    /// See [`Configuration::modify_vrrp`].
+    ModifyVrrp {
+        /// Its name.
+        name: String,
+        /// What shall be different.
+        settings: VrrpSettings,
+    },
+    /// See [`Configuration::delete_vrrp`].
+    DeleteVrrp(Vec<String>),
 }
 
 impl Change {
@@ -151,6 +168,19 @@ impl Change {
                 .iter()
                 .map(|check| check.name.clone())
                 .collect(),
+            Change::CreateVrrp { name, settings } => {
+                vec![configuration.create_vrrp(name, settings)?.name.clone()]
+            }
+            Change::ModifyVrrp { name, settings } => configuration
+                .modify_vrrp(name, settings)?
+                .iter()
+                .map(|instance| instance.name.clone())
+                .collect(),
+            Change::DeleteVrrp(names) => configuration
+                .delete_vrrp(names)?
+                .iter()
+                .map(|instance| instance.name.clone())
+                .collect(),
         })
     }
 }
@@ -175,6 +205,9 @@ impl Change {
             Change::CreateCheck { .. } => "create health check",
             Change::ModifyCheck { .. } => "modify health check",
             Change::DeleteChecks(_) => "delete health checks",
+            Change::CreateVrrp { .. } => "create VRRP instance",
+            Change::ModifyVrrp { .. } => "modify VRRP instance",
+            Change::DeleteVrrp(_) => "delete VRRP instances",
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ilb_forwarder::spec::ServerId;
 use ilb_forwarder::verdict;
 use libilb::describe::{
     CheckDescription, Description, DropReason, Fastpath, GroupDescription, HealthSummary,
-    RuleDescription, ServerDescription, Status,
+    RuleDescription, ServerDescription, Status, VrrpDescription,
 };
 use libilb::health::HealthState;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
+use libilb::vrrp::VrrpState;
 
 use super::statistics::Ledger;
 use super::view::View;
@@ -19,6 +21,7 @@ use crate::tiers::Tier;
 /// Everything about the node. `present` are the addresses on its interfaces, if they could be read.
 pub fn describe(
     view: &View,
+    reports: &[ilb_vrrp::Report],
     ledger: &Ledger,
     database: &str,
     present: Option<&BTreeSet<IpAddr>>,
@@ -76,6 +79,7 @@ pub fn describe(
             .map(|(key, item)| group(view, item, draining.get(key).unwrap_or(&none), &connections))
             .collect(),
         checks: checks(configuration),
+        vrrp: vrrp(view, reports),
         drop_reasons: verdict::DropReason::ALL
             .iter()
             .map(|reason| DropReason {
@@ -99,6 +103,35 @@ fn checks(configuration: &Configuration) -> Vec<CheckDescription> {
         rules: rules.remove(check.name.as_str()).unwrap_or_default(),
     });
     described.collect()
+}
+
+/// VRRP instances, each with where it stands and the rules that need its addresses.
+fn vrrp(view: &View, reports: &[ilb_vrrp::Report]) -> Vec<VrrpDescription> {
+    let configuration = &view.state.configuration;
+    let described = configuration.vrrp.iter().map(|(name, instance)| {
+        let report = reports.iter().find(|report| key(&report.name) == *name);
+        let has = |address: &IpAddr| instance.addresses.contains(address);
+        let uses = |rule: &&Arc<Rule>| {
+            rule.vips.iter().any(|vip| has(&vip.address)) || rule.proxy_src.iter().any(has)
+        };
+        let rules = configuration.rules.values().filter(uses);
+        VrrpDescription {
+            instance: instance.as_ref().clone(),
+            status: view.vrrp.get(name).cloned().unwrap_or_default(),
+            counters: report.map(|it| it.counters.clone()).unwrap_or_default(),
+            rules: rules.map(|rule| rule.name.clone()).collect(),
+        }
+    });
+    described.collect()
+}
+
+/// Whether an address belongs to a VRRP instance that does not have it now: nothing is wrong then.
+fn is_elsewhere(view: &View, address: IpAddr) -> bool {
+    let instance = view.state.configuration.instance_of(address);
+    instance.is_some_and(|instance| {
+        let status = view.vrrp.get(&key(&instance.name));
+        status.is_none_or(|status| status.state != VrrpState::Active)
+    })
 }
 
 /// Retired servers by their numbers; a removed one may drain in several rules.
@@ -235,7 +268,7 @@ fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec
         let vip = vips.into_iter().map(|vip| ("vip", vip));
         let sources = rule.proxy_src.iter().map(|source| ("proxy-src", *source));
         for (what, address) in vip.chain(sources) {
-            if !present.contains(&address) {
+            if !present.contains(&address) && !is_elsewhere(view, address) {
                 problems.push(format!(
                     "the {what} {address} is on no interface of this node"
                 ));

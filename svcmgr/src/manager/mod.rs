@@ -10,6 +10,7 @@
 //!                      timer, 1 s, only while something is retired ──▲
 //! ```
 //!
+//! [`Failover`] speaks VRRP, knows of the fast path's health, and puts up the addresses of instances by itself.
 //! [`Checks`] are told whom to test, and what they find reaches the fast path by the same way as a change, but for the store.
 //!
 //! A user action is answered when it is durable, the fast path has acknowledged it (if it is there), its addresses are on
@@ -37,6 +38,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod vrrp;
 mod work;
 
 use std::collections::BTreeMap;
@@ -69,6 +71,7 @@ use snapshot_writer::SnapshotWriter;
 use statistics::Ledger;
 pub use statistics::Numbers;
 use view::View;
+use vrrp::Failover;
 
 /// Commands that may wait; more senders wait for room.
 const QUEUE: usize = 64;
@@ -103,6 +106,8 @@ pub struct Start<D, A> {
     pub checks: Checks,
     /// Where what they find is kept for a restart.
     pub memory: Option<Memory>,
+    /// Who speaks VRRP.
+    pub vrrp: ilb_vrrp::Driver,
     /// Settings of the node that may change.
     pub live: Live,
     /// Where counters are kept over restarts; `None` to begin at zero each time.
@@ -131,6 +136,7 @@ pub struct Manager<D, A> {
     memory: Option<Memory>,
     /// What health checks said last.
     book: Book,
+    vrrp: Failover,
     link: Link,
     ledger: Ledger,
     ledger_file: Option<LedgerFile>,
@@ -191,6 +197,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             book: start.memory.as_ref().map(Memory::load).unwrap_or_default(),
             memory: start.memory,
             checks: start.checks,
+            vrrp: Failover::new(start.vrrp),
             ledger,
             ledger_file,
             drift: Drifts::default(),

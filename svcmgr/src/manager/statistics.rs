@@ -67,6 +67,8 @@ pub struct Numbers {
     pub totals: Counters,
     /// Packets dropped by reason.
     pub drops: BTreeMap<String, u64>,
+    /// VRRP instances; they count since the manager was started.
+    pub vrrp: Vec<ilb_vrrp::Report>,
     places: BTreeMap<Place, Counters>,
 }
 
@@ -130,6 +132,7 @@ impl Ledger {
             totals: self.before.totals,
             drops: self.before.drops.clone(),
             places: self.before.places.clone(),
+            vrrp: Vec::new(),
         };
         sums.totals.add(&self.now.totals);
         for (label, count) in &self.now.drops {

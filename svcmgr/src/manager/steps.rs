@@ -386,9 +386,10 @@ pub(super) fn cause_words(what: &str, names: &[String]) -> String {
     words
 }
 
-/// Whether two states need the same addresses for certain, because they have the same rules.
+/// Whether two states need the same addresses for certain, because they have the same rules and VRRP instances.
 fn same_addresses(a: &State, b: &State) -> bool {
     a.configuration.rules.is_copy_of(&b.configuration.rules)
+        && a.configuration.vrrp.is_copy_of(&b.configuration.vrrp)
         && a.retired.rules.is_copy_of(&b.retired.rules)
 }
 

@@ -212,6 +212,7 @@ impl Bench {
             state,
             checks,
             memory,
+            vrrp: ilb_vrrp::Driver::simulated(),
             notice: match store {
                 true => String::new(),
                 false => "damaged".into(),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use libilb::describe;
+use libilb::map::Map;
+use libilb::vrrp::VrrpStatus;
 
 use crate::checks::book::Book;
 
@@ -28,4 +30,6 @@ pub struct View {
     pub book: Book,
     /// Which tiers serve.
     pub levels: Levels,
+    /// Where VRRP instances stand, by [`libilb::model::key`] of their names.
+    pub vrrp: Map<String, VrrpStatus>,
 }

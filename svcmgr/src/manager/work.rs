@@ -27,6 +27,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Works until `stop` resolves. Addresses and the fast path are left as they are, so that forwarding goes on.
     pub async fn run<P: Publisher>(mut self, mut publisher: P, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        self.publish(&mut publisher).await;
         // What an earlier run has left behind goes even if no fast path ever comes.
         self.settle_addresses().await;
         self.watch_pending();
@@ -45,6 +46,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 },
                 event = self.dataplane.event() => self.link_changed(event).await,
                 news = self.checks.news() => self.learn(news).await,
+                () = self.vrrp.hear() => {}
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(look), if self.link.peer.is_some() => {
@@ -66,6 +68,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             self.publish(&mut publisher).await;
         }
+        // First of all: another node shall not wait.
+        self.vrrp.stop().await;
         if let Some(store) = self.store.take() {
             // Everything is durable, and the library panics if it cannot write what it likes to write when it is closed.
             std::mem::forget(store);
@@ -157,14 +161,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             Command::Numbers { reply } => {
                 self.read_statistics().await;
                 // A caller that has gone away does not need them.
-                let _ = reply.send(self.ledger.numbers());
+                let mut numbers = self.ledger.numbers();
+                numbers.vrrp = self.vrrp.report().await;
+                let _ = reply.send(numbers);
             }
             Command::Describe { reply } => {
                 self.read_statistics().await;
                 self.look_at_fastpath().await;
                 let present = self.present_addresses().await;
+                let reports = self.vrrp.report().await;
                 drop(reply.send(describe::describe(
                     &self.look(),
+                    &reports,
                     &self.ledger,
                     &self.database,
                     present.as_ref(),
@@ -205,6 +213,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     }
 
     async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
+        let forwards = self.link.peer.is_some() && (self.link.applied > 0 || self.in_step());
+        if self.known {
+            let instances = &self.state.configuration.vrrp;
+            self.vrrp.drive(instances, forwards);
+        }
         let after = Arc::new(self.look());
         let before = self.view.borrow().clone();
         if before != after {
@@ -228,6 +241,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             drift: self.drift.all(),
             book: self.book.clone(),
             levels: self.surroundings.levels.clone(),
+            vrrp: self.vrrp.standing(),
         }
     }
 }

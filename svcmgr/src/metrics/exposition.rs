@@ -2,6 +2,8 @@
 //! collector where it has the thing: `ilb_backend_…` with `local_address`, `local_port`, `remote_address`, `remote_port` and
 //! `proto`. Made piece by piece, so that 100,000 servers need no more memory than a few.
 
+mod vrrp;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -70,6 +72,7 @@ pub fn write(scrape: &Scrape, format: Format, out: impl FnMut(Vec<u8>) -> bool) 
     };
     writer.node(scrape);
     writer.fastpath(scrape);
+    writer.vrrp(scrape);
     writer.rules(scrape);
     writer.backends_of_rules(scrape);
     if scrape.per_server {

@@ -7,6 +7,7 @@
 //! | `groups` | name in lower case | JSON of [`GroupRecord`] |
 //! | `servers` | number of the server, u32 big-endian | JSON of [`ServerRecord`] |
 //! | `health-checks` | name in lower case | JSON of [`HealthCheck`] |
+//! | `vrrp` | name in lower case | JSON of [`VrrpInstance`] |
 //! | `retired-rules` | number of the rule | JSON of [`RetiredRule`] |
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use libilb::healthcheck::HealthCheck;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
+use libilb::vrrp::VrrpInstance;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,8 @@ pub enum Tree {
     Servers,
     /// Health checks.
     HealthChecks,
+    /// VRRP instances.
+    Vrrp,
     /// See [`Retired::rules`].
     RetiredRules,
     /// See [`Retired::servers`].
@@ -68,12 +72,13 @@ pub enum Tree {
 
 impl Tree {
     /// All trees; a tree's place is `tree as usize`.
-    pub const ALL: [Tree; 11] = [
+    pub const ALL: [Tree; 12] = [
         Tree::Meta,
         Tree::Rules,
         Tree::Groups,
         Tree::Servers,
         Tree::HealthChecks,
+        Tree::Vrrp,
         Tree::RetiredRules,
         Tree::RetiredServers,
         Tree::Addresses,
@@ -90,6 +95,7 @@ impl Tree {
             Tree::Groups => "groups",
             Tree::Servers => "servers",
             Tree::HealthChecks => "health-checks",
+            Tree::Vrrp => "vrrp",
             Tree::RetiredRules => "retired-rules",
             Tree::RetiredServers => "retired-servers",
             Tree::Addresses => "addresses",
@@ -102,7 +108,7 @@ impl Tree {
     /// Whether its records are what the administrator has configured: what comes back when a generation is restored.
     pub const fn is_configuration(self) -> bool {
         match self {
-            Tree::Rules | Tree::Groups | Tree::Servers | Tree::HealthChecks => true,
+            Tree::Rules | Tree::Groups | Tree::Servers | Tree::HealthChecks | Tree::Vrrp => true,
             Tree::Meta
             | Tree::RetiredRules
             | Tree::RetiredServers
@@ -284,6 +290,12 @@ pub fn changes(before: &State, after: &State) -> Vec<Change> {
             json(check.as_ref())
         });
     }
+    for instance in new.vrrp.since(&old.vrrp) {
+        let key = instance.key.clone().into_bytes();
+        changes.record(Tree::Vrrp, key, instance.after, |instance| {
+            json(instance.as_ref())
+        });
+    }
     let (old, new) = (&before.retired, &after.retired);
     for rule in new.rules.since(&old.rules) {
         changes.record(Tree::RetiredRules, be(*rule.key), rule.after, |rule| {
@@ -412,6 +424,12 @@ fn decode_state(records: &Records) -> Result<State, DecodeError> {
                 let name = key(&check.name);
                 same_key(name.as_bytes(), record_key).map_err(fail)?;
                 state.configuration.checks.insert(name, Arc::new(check));
+            }
+            Tree::Vrrp => {
+                let instance: VrrpInstance = parse(value).map_err(fail)?;
+                let name = key(&instance.name);
+                same_key(name.as_bytes(), record_key).map_err(fail)?;
+                state.configuration.vrrp.insert(name, Arc::new(instance));
             }
             Tree::RetiredRules => {
                 let record: RetiredRule = parse(value).map_err(fail)?;
@@ -546,7 +564,12 @@ fn meta_u64(records: &Records, name: &str) -> Result<u64, DecodeError> {
 
 fn bad(tree: Tree, key: &[u8], reason: String) -> DecodeError {
     let key = match std::str::from_utf8(key) {
-        Ok(text) if matches!(tree, Tree::Meta | Tree::Groups | Tree::HealthChecks) => {
+        Ok(text)
+            if matches!(
+                tree,
+                Tree::Meta | Tree::Groups | Tree::HealthChecks | Tree::Vrrp
+            ) =>
+        {
             format!("{text:?}")
         }
         _ => key.iter().map(|byte| format!("{byte:02x}")).collect(),

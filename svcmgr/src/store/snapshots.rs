@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use libilb::healthcheck::HealthCheck;
 use libilb::model::{Configuration, Rule, ServerGroup, key};
+use libilb::vrrp::VrrpInstance;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -45,6 +46,8 @@ struct Document {
     servergroup: Vec<ServerGroup>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     healthcheck: Vec<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    vrrp: Vec<VrrpInstance>,
     #[serde(default)]
     rule: Vec<Rule>,
     #[serde(default)]
@@ -204,6 +207,7 @@ fn to_text(state: &State) -> Result<String, String> {
         next_server: state.configuration.next_server,
         servergroup: cloned(state.configuration.groups.values()),
         healthcheck: cloned(state.configuration.checks.values()),
+        vrrp: cloned(state.configuration.vrrp.values()),
         rule: cloned(state.configuration.rules.values()),
         retired_rule: cloned(state.retired.rules.values()),
         retired_server: state
@@ -285,6 +289,11 @@ fn from_text(text: &str) -> Result<State, String> {
                 .healthcheck
                 .into_iter()
                 .map(|check| (key(&check.name), Arc::new(check)))
+                .collect(),
+            vrrp: document
+                .vrrp
+                .into_iter()
+                .map(|instance| (key(&instance.name), Arc::new(instance)))
                 .collect(),
             next_rule: document.next_rule,
             next_server: document.next_server,

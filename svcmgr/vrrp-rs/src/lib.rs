@@ -1,5 +1,5 @@
 //! The Virtual Router Redundancy Protocol: its packets ([`packet`]) and its state machine ([`machine`]), versions 3
-//! (RFC 9568) and 2 (RFC 3768), for IPv4 and IPv6.
+//! (RFC 9568) and 2 (RFC 3768), for IPv4 and IPv6; and what tells a network who has an address now ([`announce`]).
 //!
 //! Pure: no sockets, no clock, no threads, no allocation beyond the list of addresses of a packet. Whoever uses it
 //! receives packets, hands them in with the time, does what the machine says ([`Action`]), and comes back at
@@ -33,6 +33,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod announce;
 mod checksum;
 pub mod machine;
 pub mod packet;

@@ -14,6 +14,7 @@
 //!
 //! - *Preemption with delay*, as keepalived has it: a Backup with the higher priority waits before it takes over.
 //! - *Resign*: an Active gives up as if it shut down, but stays Backup.
+//! - *Takeover*: a Backup becomes Active because another router of its sync group has.
 //! - *A late sleeper*: an Active whose timer was not served for so long that others must have taken over (the process was
 //!   stopped, the machine suspended) goes to Backup and listens before it says anything, so that it takes nothing
 //!   away from those who stood in for it.
@@ -153,6 +154,8 @@ pub enum Event<'a> {
     /// Give up being Active, stay Backup. Who has the higher priority and preempts will come back: lower one or the
     /// other first.
     Resign,
+    /// Become Active at once, whoever is: another one of its sync group has.
+    Takeover,
 }
 
 /// What is to be done.
@@ -207,6 +210,8 @@ pub enum Why {
     },
     /// [`Event::Resign`].
     Resigned,
+    /// [`Event::Takeover`].
+    Group,
     /// Its timer was not served for longer than others wait.
     Slept(Duration),
 }
@@ -224,6 +229,7 @@ impl fmt::Display for Why {
                 write!(f, "{from} is active with priority {priority}")
             }
             Why::Resigned => f.write_str("it resigned"),
+            Why::Group => f.write_str("its sync group became active"),
             Why::Slept(time) => write!(f, "it did not run for {:.3} s", time.as_secs_f64()),
         }
     }
@@ -341,6 +347,11 @@ impl Machine {
         self.lower_since = None;
     }
 
+    /// Changes how long a higher priority waits before it takes over.
+    pub fn set_preempt_delay(&mut self, delay: Duration) {
+        self.config.preempt_delay = delay;
+    }
+
     /// Something happens at `now`, a time that never goes back. What is returned is to be done in its order.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -358,6 +369,8 @@ impl Machine {
                 self.become_backup(now, self.config.interval, Why::Resigned, &mut actions);
             }
             (Event::Resign, State::Initialize | State::Backup) => {}
+            (Event::Takeover, State::Backup) => self.become_active(now, Why::Group, &mut actions),
+            (Event::Takeover, State::Initialize | State::Active) => {}
             (Event::Timer, _) => self.timer(now, &mut actions),
             (
                 Event::Received {

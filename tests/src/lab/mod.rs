@@ -56,6 +56,8 @@ pub struct Spec {
     pub one_armed: bool,
     /// A hop with a smaller MTU, and that MTU in bytes.
     pub narrow: Option<(NarrowHop, u32)>,
+    /// There is another balancer `lb2` beside the first one, host 2 of both networks.
+    pub pair: bool,
 }
 
 impl Default for Spec {
@@ -68,6 +70,7 @@ impl Default for Spec {
             replies_on_last_queue: false,
             one_armed: false,
             narrow: None,
+            pair: false,
         }
     }
 }
@@ -80,6 +83,7 @@ pub struct Lab {
     spec: Spec,
     /// The balancer's programs.
     pub node: Node,
+    second: Option<Node>,
     wiring: Wiring,
     echoes: Mutex<Vec<Echo>>,
     daemons: Mutex<Vec<Daemon>>,
@@ -135,10 +139,16 @@ impl Lab {
         leftovers::claim(&directory);
         let wiring = Wiring::build(&identity, &spec);
         let node = Node::new(Arc::clone(wiring.at("lb")), &directory, &spec);
+        let second = spec.pair.then(|| {
+            let directory = directory.join("second");
+            make_directory(&directory);
+            Node::new(Arc::clone(wiring.at("lb2")), &directory, &spec)
+        });
         let lab = Lab {
             identity,
             directory,
             node,
+            second,
             wiring,
             spec,
             echoes: Mutex::default(),
@@ -148,6 +158,10 @@ impl Lab {
         };
         unfinished.armed = false;
         lab.adopt(bus::start(lab.at("lb"), &lab.directory));
+        if lab.spec.pair {
+            let bus = bus::start(lab.at("lb2"), &lab.directory.join("second"));
+            lab.adopt(bus);
+        }
         web::make_files(&lab.directory);
         for n in 1..=lab.spec.servers {
             let role = format!("s{n}");
@@ -165,6 +179,12 @@ impl Lab {
         let lab = Lab::new(spec);
         lab.node.start();
         lab
+    }
+
+    /// The programs of the other balancer.
+    #[track_caller]
+    pub fn second(&self) -> &Node {
+        self.second.as_ref().expect("this lab has no pair")
     }
 
     /// Its name, the prefix of its namespaces.
@@ -335,6 +355,7 @@ impl Drop for Lab {
             );
             daemons.into_iter().for_each(std::mem::forget);
             self.node.forget();
+            self.second.iter().for_each(Node::forget);
             return;
         }
         let identities: Vec<String> = self
@@ -344,6 +365,7 @@ impl Drop for Lab {
             .filter_map(|namespace| namespace.identity())
             .collect();
         self.node.kill_all();
+        self.second.iter().for_each(Node::kill_all);
         self.daemons
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)

@@ -37,7 +37,10 @@ impl Wiring {
             wiring.namespaces.insert(role, Arc::new(namespace));
         }
         wiring.bridges();
-        wiring.balancer(spec);
+        wiring.balancer(spec, "lb", 1);
+        if spec.pair {
+            wiring.balancer(spec, "lb2", 2);
+        }
         wiring.router();
         match spec.narrow {
             None => {
@@ -60,6 +63,9 @@ impl Wiring {
 
     fn roles(&self, spec: &Spec) -> Vec<String> {
         let mut roles = vec!["sw".to_owned(), "lb".to_owned(), "rt".to_owned()];
+        if spec.pair {
+            roles.push("lb2".to_owned());
+        }
         if spec.narrow.is_some() {
             roles.extend(["na".to_owned(), "nb".to_owned()]);
         }
@@ -106,13 +112,14 @@ impl Wiring {
         switch.ip(&[format!("link set {port} master {} up", bridge(net))]);
         // Senders must compute whole checksums: nobody does it for them on the way into AF_XDP.
         switch.run(&format!("ethtool -K {port} tx off"));
-        if role != "lb" {
+        if !["lb", "lb2"].contains(&role) {
             host.run(&format!("ethtool -K {device} tx off"));
         }
     }
 
-    fn balancer(&self, spec: &Spec) {
-        let balancer = self.at("lb");
+    /// A balancer, host `number` of its networks.
+    fn balancer(&self, spec: &Spec, role: &str, number: u8) {
+        let balancer = self.at(role);
         // Forwarding must need none of these.
         balancer.sysctl(&[("ipv4.ip_forward", "0"), ("ipv6.conf.all.forwarding", "0")]);
         let mut lines = Vec::new();
@@ -122,7 +129,7 @@ impl Wiring {
             vec![("eth0", Net::Front), ("eth1", Net::Back)]
         };
         for (device, net) in devices {
-            self.plug("lb", device, net, spec.queues);
+            self.plug(role, device, net, spec.queues);
             if spec.replies_on_last_queue {
                 let queue = if net == Net::Front {
                     0
@@ -132,11 +139,11 @@ impl Wiring {
                 self.use_only_queue(net, queue, spec.queues);
             }
             for family in Family::BOTH {
-                lines.push(address(net, family, 1, device));
+                lines.push(address(net, family, number, device));
             }
             // A link-local address of its own choice would be tentative for two seconds, and IPv6 mute for as long.
             lines.push(format!("link set {device} addrgenmode none"));
-            lines.push(format!("addr add fe80::1/64 dev {device} nodad"));
+            lines.push(format!("addr add fe80::{number}/64 dev {device} nodad"));
             lines.push(format!("link set {device} up"));
         }
         for family in Family::BOTH {

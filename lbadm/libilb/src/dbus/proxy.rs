@@ -93,6 +93,22 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn delete_health_checks(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
 
+    /// Creates a VRRP instance; see [`crate::vrrp::VRRP_SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_vrrp(
+        &self,
+        name: &str,
+        settings: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes a VRRP instance; what is not given stays. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_vrrp(&self, name: &str, settings: HashMap<&str, Variant<'_>>) -> zbus::Result<bool>;
+
+    /// Deletes VRRP instances and returns their names.
+    #[zbus(allow_interactive_auth)]
+    fn delete_vrrp(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
     /// Applies a document, see [`crate::document`] and [`crate::apply::APPLY_OPTIONS`], and returns a
     /// [`crate::document::Report`] as JSON.
     #[zbus(allow_interactive_auth)]
@@ -264,6 +280,44 @@ pub trait HealthCheck {
     fn ping(&self) -> zbus::fdo::Result<bool>;
 
     /// See [`crate::healthcheck::HEALTH_CHECK_SETTINGS`].
+    #[zbus(property)]
+    fn settings(&self) -> zbus::fdo::Result<HashMap<String, OwnedVariant>>;
+}
+
+/// A VRRP instance, at [`super::vrrp_path`].
+#[zbus::proxy(
+    interface = "org.ilb.Ilb1.VrrpInstance",
+    default_service = "org.ilb.Ilb1"
+)]
+pub trait VrrpInstance {
+    /// Deletes it.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self) -> zbus::Result<()>;
+
+    /// [`crate::describe::VrrpDescription`] as JSON.
+    fn describe(&self) -> zbus::Result<String>;
+
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::fdo::Result<String>;
+
+    /// `active`, `backup`, `fault` or `disabled`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::fdo::Result<String>;
+
+    /// Why.
+    #[zbus(property)]
+    fn state_reason(&self) -> zbus::fdo::Result<String>;
+
+    /// The priority by which it takes part; 0 when it does not.
+    #[zbus(property)]
+    fn effective_priority(&self) -> zbus::fdo::Result<u32>;
+
+    /// Address of another node that is active; empty if none is known.
+    #[zbus(property)]
+    fn active_node(&self) -> zbus::fdo::Result<String>;
+
+    /// See [`crate::vrrp::VRRP_SETTINGS`].
     #[zbus(property)]
     fn settings(&self) -> zbus::fdo::Result<HashMap<String, OwnedVariant>>;
 }

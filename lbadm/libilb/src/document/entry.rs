@@ -10,6 +10,7 @@ use crate::port::PortRange;
 use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
 use crate::server::{GroupPlace, Server, ServerSpec, Target};
 use crate::vip::Prefix;
+use crate::vrrp::{VrrpInstance, VrrpSettings};
 
 /// What is said about a rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -293,6 +294,25 @@ impl CheckEntry {
                 name: None,
                 ..HealthCheckSettings::from(check).brief()
             },
+        }
+    }
+}
+
+/// What is said about a VRRP instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VrrpEntry {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub settings: VrrpSettings,
+}
+
+impl VrrpEntry {
+    /// The entry that describes a VRRP instance. What has its default is not said.
+    pub fn of(instance: &VrrpInstance) -> VrrpEntry {
+        VrrpEntry {
+            name: instance.name.clone(),
+            settings: VrrpSettings::from(instance).brief(),
         }
     }
 }

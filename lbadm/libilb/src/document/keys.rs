@@ -9,6 +9,7 @@ pub(super) enum Section {
     HealthCheck,
     Rule,
     Vrrp,
+    Kept,
 }
 
 pub(super) const SECTIONS: &[Word<Section>] = &[
@@ -16,6 +17,7 @@ pub(super) const SECTIONS: &[Word<Section>] = &[
     (Section::HealthCheck, "healthcheck", &["hc", "health-check"]),
     (Section::Rule, "rule", &["rl"]),
     (Section::Vrrp, "vrrp", &[]),
+    (Section::Kept, "kept", &[]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

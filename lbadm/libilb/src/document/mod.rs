@@ -45,6 +45,7 @@ mod read;
 mod read_check;
 mod read_server;
 mod read_vip;
+mod read_vrrp;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::Configuration;
 
-pub use entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry};
+pub use entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry, VrrpEntry};
 pub use mistake::{Marks, Mistake, Mistakes};
 pub use plan::{Checked, Plan, check, plan};
 pub use read::seconds;
@@ -72,8 +73,10 @@ pub struct Document {
     pub checks: Vec<CheckEntry>,
     /// Rules, in the order of the text.
     pub rules: Vec<RuleEntry>,
-    /// Failover between balancers, by name: kept as it was written, for a later version.
-    pub vrrp: Vec<(String, Value)>,
+    /// VRRP instances, in the order of the text.
+    pub vrrp: Vec<VrrpEntry>,
+    /// What an importer found and nothing is done about, by kind: kept as it was written.
+    pub kept: Vec<(String, Value)>,
     /// Where in its text everything is, for messages; empty for a document that was not read from a text.
     pub marks: Marks,
 }

@@ -3,6 +3,7 @@
 
 mod checks;
 mod groups;
+mod instances;
 mod rules;
 
 use std::collections::{HashMap, HashSet};
@@ -45,11 +46,12 @@ pub fn plan(text: &str, present: &Configuration, merge: bool) -> Result<Plan, Mi
         document,
         mistakes,
         broken,
+        broken_vrrp,
         text,
     } = read::read(text);
     let mut planner = Planner::new(present, merge);
     planner.mistakes = mistakes;
-    planner.run(&document, &broken);
+    planner.run(&document, &broken, &broken_vrrp);
     planner.finish(&document, &text)
 }
 
@@ -78,6 +80,7 @@ pub fn check(
         mut document,
         mut mistakes,
         broken,
+        broken_vrrp,
         text,
     } = read::read(text);
     let mut resolved = false;
@@ -112,7 +115,7 @@ pub fn check(
     let mut planner = Planner::new(&nothing, merge);
     planner.mistakes = mistakes;
     if !merge {
-        planner.run(&document, &broken);
+        planner.run(&document, &broken, &broken_vrrp);
         // Those that could not be resolved were told already.
         planner
             .mistakes
@@ -132,7 +135,7 @@ pub(super) fn plan_document(
     merge: bool,
 ) -> Result<Plan, Mistakes> {
     let mut planner = Planner::new(present, merge);
-    planner.run(document, &HashSet::new());
+    planner.run(document, &HashSet::new(), &HashSet::new());
     planner.finish(document, &"".into())
 }
 
@@ -174,7 +177,12 @@ impl<'a> Planner<'a> {
         self.mistakes.push(Mistake::new(path, message));
     }
 
-    fn run(&mut self, document: &Document, broken: &HashSet<String>) {
+    fn run(
+        &mut self,
+        document: &Document,
+        broken: &HashSet<String>,
+        broken_vrrp: &HashSet<String>,
+    ) {
         let named_groups = self.names("group", document.groups.iter().map(|g| &g.name));
         let named = self.names("rule", document.rules.iter().map(|r| &r.name));
         let named_checks = self.names("healthcheck", document.checks.iter().map(|c| &c.name));
@@ -224,9 +232,10 @@ impl<'a> Planner<'a> {
         }
         self.limits(document);
         self.fit();
-        if !document.vrrp.is_empty() {
+        self.instances(document, broken_vrrp);
+        if !document.kept.is_empty() {
             self.report.notes.push(
-                "vrrp is kept for a later version, which has failover: nothing was done about it"
+                "kept is what an importer found and has no place for: nothing was done about it"
                     .to_string(),
             );
         }
@@ -357,6 +366,7 @@ impl<'a> Planner<'a> {
         };
         self.report.unchanged.rules = rules - touched(Item::Rule);
         self.report.unchanged.groups = groups - touched(Item::Group);
+        self.report.unchanged.vrrp = self.next.vrrp.len() - touched(Item::Vrrp);
         self.report.unchanged.healthchecks = self.next.checks.len() - touched(Item::HealthCheck);
         self.report.unchanged.servers = servers - touched(Item::Server);
         Ok(Plan {

@@ -25,6 +25,8 @@ pub(super) struct Reading {
     pub mistakes: Vec<Mistake>,
     /// [`key`]s of rules that have mistakes: what is missing in them is no further mistake.
     pub broken: HashSet<String>,
+    /// The same of VRRP instances, which have names of their own.
+    pub broken_vrrp: HashSet<String>,
     pub text: Arc<str>,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Reader {
     document: Document,
     pub(super) mistakes: Vec<Mistake>,
     broken: HashSet<String>,
+    broken_vrrp: HashSet<String>,
 }
 
 impl Reader {
@@ -74,6 +77,7 @@ impl Reader {
             document: self.document,
             mistakes: self.mistakes,
             broken: self.broken,
+            broken_vrrp: self.broken_vrrp,
             text,
         }
     }
@@ -109,13 +113,13 @@ impl Reader {
                 continue;
             };
             match section {
-                Section::Vrrp => {
+                Section::Kept => {
                     for (key, node) in items {
                         self.mark(&format!("{name}.{}", key.name), &key.span);
-                        self.document.vrrp.push((key.name, value(&node)));
+                        self.document.kept.push((key.name, value(&node)));
                     }
                 }
-                Section::Group | Section::HealthCheck | Section::Rule => {
+                Section::Group | Section::HealthCheck | Section::Rule | Section::Vrrp => {
                     self.named(section, name, items)
                 }
             }
@@ -127,6 +131,7 @@ impl Reader {
         let item = match section {
             Section::Rule => Item::Rule,
             Section::HealthCheck => Item::HealthCheck,
+            Section::Vrrp => Item::Vrrp,
             _ => Item::ServerGroup,
         };
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
@@ -148,10 +153,14 @@ impl Reader {
             let example = match section {
                 Section::Rule => "write [rule.NAME] and its keys below it",
                 Section::HealthCheck => "write [healthcheck.NAME] and test = \"tcp\" below it",
+                Section::Vrrp => "write [vrrp.NAME] and interface = \"eth0\" below it",
                 _ => "write [group.NAME] and servers = [\"192.0.2.10:80\"] below it",
             };
             let Some(entries) = self.table(&path, node, example) else {
-                self.broken.insert(key(&name.name));
+                match section {
+                    Section::Vrrp => self.broken_vrrp.insert(key(&name.name)),
+                    _ => self.broken.insert(key(&name.name)),
+                };
                 continue;
             };
             if section == Section::Rule {
@@ -166,6 +175,12 @@ impl Reader {
                     self.broken.insert(key(&check.name));
                 }
                 self.document.checks.push(check);
+            } else if section == Section::Vrrp {
+                let instance = self.vrrp(&name.name, &path, entries);
+                if self.mistakes.len() > before {
+                    self.broken_vrrp.insert(key(&instance.name));
+                }
+                self.document.vrrp.push(instance);
             } else {
                 let mut group = GroupEntry {
                     name: name.name,

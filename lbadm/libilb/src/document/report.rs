@@ -35,6 +35,8 @@ pub struct Counts {
     pub servers: usize,
     /// Health checks.
     pub healthchecks: usize,
+    /// VRRP instances.
+    pub vrrp: usize,
 }
 
 /// What is done to one item.
@@ -83,6 +85,8 @@ pub enum Item {
     /// A health check.
     #[serde(rename = "healthcheck")]
     HealthCheck,
+    /// A VRRP instance.
+    Vrrp,
 }
 
 /// One key of an item.
@@ -142,6 +146,7 @@ impl fmt::Display for Change {
             Item::Rule => write!(f, "{sign} rule {}", self.name)?,
             Item::Group => write!(f, "{sign} group {}", self.name)?,
             Item::HealthCheck => write!(f, "{sign} healthcheck {}", self.name)?,
+            Item::Vrrp => write!(f, "{sign} vrrp {}", self.name)?,
             Item::Server => write!(f, "{sign}   server {}", self.name)?,
         }
         if self.anew {

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::Document;
-use super::entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry};
+use super::entry::{CheckEntry, GroupEntry, Mask, RuleEntry, ServerEntry, VrrpEntry};
 use super::read_check::check_key;
+use super::read_vrrp::vrrp_fields;
 use super::value::{self, Value};
 use crate::healthcheck::{CheckPort, FIELDS};
 use crate::model::{Configuration, key};
@@ -48,6 +49,11 @@ pub(super) fn document(configuration: &Configuration) -> Document {
             .rules
             .values()
             .map(|rule| RuleEntry::of(rule))
+            .collect(),
+        vrrp: configuration
+            .vrrp
+            .values()
+            .map(|instance| VrrpEntry::of(instance))
             .collect(),
         ..Document::default()
     }
@@ -275,11 +281,15 @@ pub(super) fn value(document: &Document) -> Value {
     let rules = sorted(&document.rules, |r| &r.name)
         .into_iter()
         .map(|r| (r.name.clone(), table(rule_fields(r))));
+    let vrrp = sorted(&document.vrrp, |v| &v.name)
+        .into_iter()
+        .map(|v| (v.name.clone(), table(vrrp_fields(v))));
     let sections = [
         ("group", groups.collect()),
         ("healthcheck", checks.collect()),
         ("rule", rules.collect()),
-        ("vrrp", document.vrrp.clone()),
+        ("vrrp", vrrp.collect()),
+        ("kept", document.kept.clone()),
     ];
     let sections = sections.into_iter().filter(|(_, items)| !items.is_empty());
     table(
@@ -320,19 +330,26 @@ pub(super) fn to_toml(document: &Document) -> String {
         }
         blocks.push(block);
     }
-    let mut vrrp: Vec<_> = document.vrrp.iter().collect();
-    vrrp.sort_by_key(|(name, _)| key(name));
-    for (name, kept) in vrrp {
+    for instance in sorted(&document.vrrp, |v| &v.name) {
+        let mut block = format!("[vrrp.{}]\n", value::key(&instance.name));
+        for (key, value) in vrrp_fields(instance) {
+            let _ = writeln!(block, "{key} = {value}");
+        }
+        blocks.push(block);
+    }
+    let mut kept: Vec<_> = document.kept.iter().collect();
+    kept.sort_by_key(|(name, _)| key(name));
+    for (name, kept) in kept {
         let mut block = String::new();
         match kept {
             Value::Table(entries) => {
-                let _ = writeln!(block, "[vrrp.{}]", value::key(name));
+                let _ = writeln!(block, "[kept.{}]", value::key(name));
                 for (key, value) in entries {
                     let _ = writeln!(block, "{} = {value}", value::key(key));
                 }
             }
             other => {
-                let _ = writeln!(block, "vrrp.{} = {other}", value::key(name));
+                let _ = writeln!(block, "kept.{} = {other}", value::key(name));
             }
         }
         blocks.push(block);

@@ -33,6 +33,8 @@ pub enum Kind {
     Server,
     /// A health check.
     HealthCheck,
+    /// A VRRP instance.
+    Vrrp,
     /// Something else.
     Other,
 }
@@ -43,6 +45,7 @@ const KINDS: &[Word<Kind>] = &[
     (Kind::ServerGroup, "servergroup", &["servergroups", "sg"]),
     (Kind::Server, "server", &["servers", "srv"]),
     (Kind::HealthCheck, "healthcheck", &["healthchecks", "hc"]),
+    (Kind::Vrrp, "vrrp", &["vrrp-instance"]),
     (Kind::Other, "other", &[]),
 ];
 
@@ -71,6 +74,7 @@ impl Kind {
             "ServerGroup" => Kind::ServerGroup,
             "Server" => Kind::Server,
             "HealthCheck" => Kind::HealthCheck,
+            "VrrpInstance" => Kind::Vrrp,
             _ => Kind::Other,
         })
     }

@@ -148,7 +148,7 @@ impl Import {
     pub fn document(&self) -> Document {
         let mut document = Document::of(&self.configuration);
         let kept = self.failover.iter();
-        document.vrrp = kept
+        document.kept = kept
             .map(|(kind, value)| (kind.clone(), document::Value::from_json(value)))
             .collect();
         document

@@ -54,6 +54,20 @@ pub fn full_state() -> State {
         settings.parse(text).unwrap();
         before.create_check(name, &settings).unwrap();
     }
+    for (name, text) in [
+        (
+            "Outer",
+            "interface=eth0,vrid=51,addresses=198.51.100.1,priority=150,interval=0.1,track=fastpath:-20,script:/bin/true",
+        ),
+        (
+            "six",
+            "interface=eth0,vrid=51,addresses=fe80::80,2001:db8::80,source=fe80::1,peers=fe80::2,sync-group=both,notify=/bin/true",
+        ),
+    ] {
+        let mut settings = libilb::vrrp::VrrpSettings::default();
+        settings.parse(text).unwrap();
+        before.create_vrrp(name, &settings).unwrap();
+    }
     let far = RuleSettings {
         health_check: Some("page".into()),
         health_check_port: Some("8443".into()),
@@ -185,6 +199,10 @@ fn checked_otherwise(state: &State) -> State {
     settings.parse("test=ping").unwrap();
     state.configuration.create_check("more", &settings).unwrap();
     state.configuration.delete_checks(&["udp"]).unwrap();
+    let mut settings = libilb::vrrp::VrrpSettings::default();
+    settings.parse("priority=9").unwrap();
+    state.configuration.modify_vrrp("outer", &settings).unwrap();
+    state.configuration.delete_vrrp(&["six"]).unwrap();
     state
 }
 

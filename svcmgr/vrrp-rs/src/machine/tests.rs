@@ -107,7 +107,12 @@ fn an_owner_is_active_at_once() {
 fn initialize_takes_no_part() {
     let mut machine = Machine::new(config(Version::V3)).unwrap();
     assert_eq!(receive(&mut machine, T0, HIGH, 200), []);
-    for event in [Event::Timer, Event::Shutdown, Event::Resign] {
+    for event in [
+        Event::Timer,
+        Event::Shutdown,
+        Event::Resign,
+        Event::Takeover,
+    ] {
         assert_eq!(machine.handle(T0, event), []);
     }
     assert_eq!(
@@ -259,6 +264,22 @@ fn what_an_active_one_hears() {
             }
         }
     }
+}
+
+#[test]
+fn a_takeover_is_at_once_whoever_is_active() {
+    let mut machine = backup(|config| config.preempt = false);
+    receive(&mut machine, T0, HIGH, 200);
+    assert_eq!(
+        machine.handle(T0, Event::Takeover),
+        [
+            send(100),
+            Action::Take,
+            changed(State::Backup, State::Active, Why::Group)
+        ]
+    );
+    assert_eq!(machine.deadline(), Some(T0 + SECOND));
+    assert_eq!(machine.handle(T0, Event::Takeover), []);
 }
 
 #[test]

@@ -382,18 +382,57 @@ fn long_lines_and_control_characters_do_no_harm() {
 }
 
 #[test]
-fn vrrp_is_kept_and_told() {
-    let text = with("[vrrp.outer]\ninterface = \"eth0\"\npriority = 100\ntrack = [\"eth1\"]\n");
+fn what_has_no_place_is_kept_and_told() {
+    let text = with("[kept.outer]\ninterface = \"eth0\"\npriority = 100\ntrack = [\"eth1\"]\n");
     let plan = planned(&text, &Configuration::default());
-    assert!(plan.report.notes[0].starts_with("vrrp is kept for a later version"));
+    assert!(plan.report.notes[0].starts_with("kept is what an importer found"));
     let document = Document::parse(&text).unwrap();
     let again = Document::parse(&document.to_toml()).unwrap();
     assert_eq!(again, document);
     assert!(
         document
             .to_toml()
-            .ends_with("[vrrp.outer]\ninterface = \"eth0\"\npriority = 100\ntrack = [\"eth1\"]\n")
+            .ends_with("[kept.outer]\ninterface = \"eth0\"\npriority = 100\ntrack = [\"eth1\"]\n")
     );
+}
+
+#[test]
+fn instances_are_made_changed_and_removed() {
+    let text = "[vrrp.outer]\ninterface = \"eth0\"\nvrid = 51\naddresses = [\"192.0.2.80\"]\npriority = 150\n\
+                interval = \"0.1\"\npreempt = false\npreempt-delay = 3\ntrack = []\n";
+    let made = planned(text, &Configuration::default());
+    assert_eq!(made.report.names_of(Action::Created, Item::Vrrp), ["outer"]);
+    let instance = made.configuration.instance("OUTER").unwrap();
+    assert_eq!(
+        (instance.interval, instance.priority, instance.preempt),
+        (10, 150, false)
+    );
+    assert!(instance.track.is_empty());
+    assert_eq!(crate::document::to_toml(&made.configuration), text);
+    let again = planned(text, &made.configuration);
+    assert!(again.report.is_empty() && again.report.unchanged.vrrp == 1);
+
+    let other = text.replace("150", "90");
+    let changed = planned(&other, &made.configuration);
+    assert_eq!(
+        changed.report.to_string(),
+        "~ vrrp outer: priority 150 → 90\n"
+    );
+    let gone = planned("", &made.configuration);
+    assert_eq!(gone.report.names_of(Action::Removed, Item::Vrrp), ["outer"]);
+    assert!(gone.configuration.vrrp.is_empty());
+    let merged = Document::parse("[vrrp.outer]\npriority = 90\n").unwrap();
+    let merged = merged.plan(&made.configuration, true).unwrap();
+    assert_eq!(merged.configuration, changed.configuration);
+
+    let twice = text.replace("outer", "inner");
+    let told = mistakes(&format!("{text}{twice}"));
+    assert!(
+        told.contains("both are vrid 51 on interface eth0; give it another vrid"),
+        "{told}"
+    );
+    let told = mistakes(&text.replace("vrid = 51", "vrid = 0").replace("true", "{}"));
+    assert!(told.contains("vrid '0' is out of range"), "{told}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Reader<'_> {
         }
         let count = count(block.inner());
         let lines = if count == 1 { "line" } else { "lines" };
-        let note = format!("{count} {lines} as they are, under vrrp.{kind}");
+        let note = format!("{count} {lines} as they are, under kept.{kind}");
         self.say(block, Kind::Kept, note);
     }
 
@@ -105,7 +105,7 @@ impl Reader<'_> {
         if let Value::Object(globals) = globals {
             globals.insert(statement.key().to_string(), value(statement));
         }
-        self.say(statement, Kind::Kept, "as it is, under vrrp.global");
+        self.say(statement, Kind::Kept, "as it is, under kept.global");
     }
 }
 

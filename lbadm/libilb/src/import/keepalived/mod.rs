@@ -14,6 +14,7 @@ mod source;
 mod tree;
 mod values;
 mod virtual_server;
+mod vrrp;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -71,11 +72,13 @@ pub(super) fn import(
         groups: HashMap::new(),
         files: HashMap::new(),
         checks: Checks::default(),
+        vrrp: vrrp::Known::default(),
         failover: serde_json::Map::new(),
     };
     // What others refer to comes first, wherever it stands.
     for statement in &statements {
         reader.prepare(statement);
+        reader.prepare_vrrp(statement);
     }
     for statement in &statements {
         reader.read(statement);
@@ -104,6 +107,7 @@ struct Reader<'a> {
     /// Tracked files by name.
     files: HashMap<String, TrackedFile>,
     checks: Checks,
+    vrrp: vrrp::Known,
     failover: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -171,6 +175,10 @@ impl Reader<'_> {
             "virtual_server_group" => {}
             "global_defs" => self.globals(statement),
             "SSL" => self.ssl(statement),
+            "vrrp_instance" => self.instance(statement),
+            "vrrp_sync_group" | "vrrp_script" | "track_file" | "vrrp_track_file" => {
+                self.referred(statement);
+            }
             key if failover::is_block(key) => self.keep(statement),
             key if globals::is_directive(key) => self.global(statement),
             _ => self.unknown(statement, &[&TOP[..], failover::BLOCKS].concat()),

@@ -1,0 +1,533 @@
+//! One instance: its state machine with what belongs to it in the kernel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use libilb::vrrp::{Checksum, Version, VrrpCounters, VrrpInstance, VrrpState, VrrpStatus};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use vrrp_rs::{Action, ChecksumForm, DecodeError, Event, Interval, Machine, Refusal, State, Why};
+
+use crate::announcer::announce;
+use crate::holder::Holder;
+use crate::interfaces::Interface;
+use crate::socket::{Packet, VrrpSocket};
+
+/// Time between the first announcements.
+const BETWEEN_ANNOUNCEMENTS: Duration = Duration::from_secs(1);
+
+/// What a router's reader task hands on: which router, by its name and how many times it was opened.
+pub type Received = (Arc<str>, u64, Packet);
+
+/// See the module.
+pub struct Router {
+    /// As configured.
+    pub instance: Arc<VrrpInstance>,
+    /// Where it stands, for others.
+    pub status: VrrpStatus,
+    /// What was counted.
+    pub counters: VrrpCounters,
+    open: Option<Open>,
+    /// How many times it was opened.
+    opened: u64,
+}
+
+/// What there is while it takes part.
+struct Open {
+    machine: Machine,
+    socket: Arc<VrrpSocket>,
+    reader: AbortHandle,
+    interface: Interface,
+    /// The addresses that we put up.
+    held: Vec<IpAddr>,
+    announcements: Option<Announcements>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Announcements {
+    /// How many are to come a second apart.
+    left: u8,
+    next: Duration,
+}
+
+/// How an instance takes part: what its sync group makes of what it would do by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// 1 to 255.
+    pub priority: u8,
+    /// Whether it takes over from a lower priority.
+    pub preempt: bool,
+    /// After how long.
+    pub preempt_delay: Duration,
+}
+
+impl Router {
+    /// One that takes no part yet.
+    pub fn new(instance: Arc<VrrpInstance>) -> Router {
+        Router {
+            instance,
+            status: VrrpStatus::default(),
+            counters: VrrpCounters::default(),
+            open: None,
+            opened: 0,
+        }
+    }
+
+    /// Whether what is configured anew needs another start.
+    pub fn is_another(&self, instance: &VrrpInstance) -> bool {
+        let wire = |it: &VrrpInstance| {
+            (
+                it.interface.clone(),
+                it.vrid,
+                it.addresses.clone(),
+                it.version,
+                it.interval,
+                it.peers.clone(),
+                (it.source, it.checksum),
+            )
+        };
+        wire(&self.instance) != wire(instance)
+    }
+
+    /// The state of the machine, if there is one.
+    pub fn state(&self) -> Option<State> {
+        self.open.as_ref().map(|open| open.machine.state())
+    }
+
+    /// When something has to be done.
+    pub fn deadline(&self) -> Option<Duration> {
+        let open = self.open.as_ref()?;
+        let announcement = open.announcements.map(|it| it.next);
+        open.machine
+            .deadline()
+            .into_iter()
+            .chain(announcement)
+            .min()
+    }
+
+    /// Whether it stands on an interface as this one is, with this source.
+    pub fn stands_on(&self, interface: &Interface, source: IpAddr) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            open.interface.index == interface.index
+                && open.interface.link == interface.link
+                && open.machine.config().source == source
+        })
+    }
+
+    /// Opens its socket and takes part. Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn start(
+        &mut self,
+        now: Duration,
+        interface: &Interface,
+        source: IpAddr,
+        part: Part,
+        holder: &Holder,
+        packets: &mpsc::Sender<Received>,
+    ) -> io::Result<()> {
+        let instance = &self.instance;
+        let machine = Machine::new(config(instance, source, part)).map_err(io::Error::other)?;
+        let multicast = instance.peers.is_empty();
+        let socket = VrrpSocket::open(&instance.interface, interface.index, source, multicast)?;
+        let socket = Arc::new(socket);
+        self.opened += 1;
+        let reader = tokio::spawn(read(
+            socket.clone(),
+            (instance.name.as_str().into(), self.opened),
+            packets.clone(),
+        ));
+        self.open = Some(Open {
+            machine,
+            socket,
+            reader: reader.abort_handle(),
+            interface: interface.clone(),
+            held: Vec::new(),
+            announcements: None,
+        });
+        self.handle(now, Event::Startup, holder).await;
+        Ok(())
+    }
+
+    /// Gives up, says so to the network, and takes no part any more.
+    pub async fn stop(&mut self, now: Duration, holder: &Holder) {
+        self.handle(now, Event::Shutdown, holder).await;
+        self.open = None;
+    }
+
+    /// Takes part otherwise.
+    pub fn adjust(&mut self, part: Part) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let config = open.machine.config();
+        if config.priority != part.priority
+            && let Err(error) = open.machine.set_priority(part.priority)
+        {
+            tracing::error!("VRRP instance {}: {error}", self.instance.name);
+        }
+        if open.machine.config().preempt != part.preempt {
+            open.machine.set_preempt(part.preempt);
+        }
+        open.machine.set_preempt_delay(part.preempt_delay);
+    }
+
+    /// Says where it stands when it takes no part.
+    pub fn rest(&mut self, state: VrrpState, why: &str) {
+        self.enter(state, why.to_owned());
+        self.status.priority = 0;
+        self.status.active_node.clear();
+    }
+
+    /// Does what is due.
+    pub async fn tick(&mut self, now: Duration, holder: &Holder) {
+        let due = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let announce = due(open.announcements.map(|it| it.next));
+        if due(open.machine.deadline()) {
+            self.handle(now, Event::Timer, holder).await;
+        }
+        if announce {
+            self.announce(now);
+        }
+    }
+
+    /// A packet has come to its socket, the one that was opened as the `opened`-th.
+    pub async fn receive(&mut self, now: Duration, opened: u64, packet: &Packet, holder: &Holder) {
+        let instance = &self.instance;
+        // Of another router on the same wire: nothing to us.
+        if opened != self.opened
+            || packet
+                .bytes
+                .get(1)
+                .is_some_and(|vrid| *vrid != instance.vrid)
+        {
+            return;
+        }
+        let stranger = match instance.peers.is_empty() {
+            true => packet.to != vrrp_rs::group_of(packet.to),
+            false => !instance.peers.contains(&packet.from),
+        };
+        if stranger {
+            return self.refuse(
+                "stranger",
+                packet,
+                "it is sent by no peer, or not to the group",
+            );
+        }
+        let Packet {
+            from,
+            to,
+            hops,
+            bytes,
+        } = packet;
+        // No router forwards what has a link-local source. keepalived sends unicasts under IPv6 with a hop limit of 64.
+        let hops = match from {
+            IpAddr::V6(address)
+                if address.is_unicast_link_local() && !instance.peers.is_empty() =>
+            {
+                vrrp_rs::HOPS
+            }
+            _ => *hops,
+        };
+        match vrrp_rs::Advertisement::decode(bytes, *from, *to, hops) {
+            Err(error) => self.refuse(decode_label(error), packet, &error.to_string()),
+            Ok(advertisement) => {
+                let event = Event::Received {
+                    from: *from,
+                    advertisement: &advertisement,
+                };
+                let refused = self.handle(now, event, holder).await;
+                if let Some(refusal) = refused {
+                    return self.refuse(refusal_label(refusal), packet, &refusal.to_string());
+                }
+                self.counters.received += 1;
+                self.status.active_node = match self.status.state {
+                    VrrpState::Active => String::new(),
+                    _ if advertisement.priority == 0 => String::new(),
+                    _ => from.to_string(),
+                };
+            }
+        }
+    }
+
+    fn refuse(&mut self, label: &str, packet: &Packet, why: &str) {
+        let count = self.counters.refused.entry(label.to_owned()).or_default();
+        *count += 1;
+        // The counter says how many more.
+        if *count == 1 {
+            let (name, from) = (&self.instance.name, packet.from);
+            tracing::warn!("VRRP instance {name}: a packet from {from} is not believed: {why}");
+        }
+    }
+
+    /// Something happens to the machine. What it says is done. Returns why a packet was not believed.
+    pub async fn handle(
+        &mut self,
+        now: Duration,
+        event: Event<'_>,
+        holder: &Holder,
+    ) -> Option<Refusal> {
+        let actions = self.open.as_mut()?.machine.handle(now, event);
+        let mut refused = None;
+        for action in actions {
+            match action {
+                Action::Send { priority } => self.send(priority),
+                Action::Take => self.take(now, holder).await,
+                Action::Release => self.release(holder).await,
+                Action::Changed { to, why, .. } => self.changed(to, why),
+                Action::Refused(refusal) => refused = Some(refusal),
+                Action::OtherAddresses => {
+                    self.counters.other_addresses += 1;
+                    if self.counters.other_addresses == 1 {
+                        tracing::warn!(
+                            "VRRP instance {}: another node has other addresses in it: compare the configurations",
+                            self.instance.name
+                        );
+                    }
+                }
+            }
+        }
+        refused
+    }
+
+    fn changed(&mut self, to: State, why: Why) {
+        let state = match to {
+            // Whoever stops it says where it stands then.
+            State::Initialize => return,
+            State::Backup => VrrpState::Backup,
+            State::Active => VrrpState::Active,
+        };
+        self.enter(state, why.to_string());
+        if let Why::Higher { from, .. } = why {
+            self.status.active_node = from.to_string();
+        }
+        if state == VrrpState::Active {
+            self.counters.became_active += 1;
+            self.status.active_node.clear();
+        }
+    }
+
+    fn enter(&mut self, state: VrrpState, why: String) {
+        if self.status.state != state {
+            self.counters.transitions += 1;
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            self.status.since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            let name = &self.instance.name;
+            match state {
+                VrrpState::Fault => tracing::warn!("VRRP instance {name} is in {state}: {why}"),
+                _ => tracing::info!("VRRP instance {name} is {state}: {why}"),
+            }
+            self.status.state = state;
+            self.status.why = why;
+        } else if state == VrrpState::Fault {
+            self.status.why = why;
+        }
+    }
+
+    fn send(&mut self, priority: u8) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        let advertisement = open.machine.advertisement(priority);
+        let source = open.machine.config().source;
+        let group = [vrrp_rs::group_of(source)];
+        let to = match self.instance.peers.is_empty() {
+            true => &group[..],
+            false => &self.instance.peers,
+        };
+        for to in to {
+            let message = advertisement.encode(source, *to).map_err(io::Error::other);
+            match message.and_then(|message| open.socket.send(*to, &message)) {
+                Ok(()) => self.counters.sent += 1,
+                Err(error) => {
+                    self.counters.send_errors += 1;
+                    if self.counters.send_errors == 1 {
+                        let name = &self.instance.name;
+                        tracing::warn!("VRRP instance {name} cannot advertise to {to}: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, now: Duration, holder: &Holder) {
+        let (name, interface) = (&self.instance.name, &self.instance.interface);
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        for address in &self.instance.addresses {
+            match holder.add(interface, open.interface.index, *address).await {
+                Ok(true) => open.held.push(*address),
+                Ok(false) => tracing::info!(
+                    "VRRP instance {name}: address {address} was on {interface} already and stays there"
+                ),
+                Err(error) => tracing::error!(
+                    "VRRP instance {name}: cannot put address {address} on {interface}: {error}"
+                ),
+            }
+        }
+        open.announcements = Some(Announcements {
+            left: self.instance.announcements,
+            next: now,
+        });
+        self.announce(now);
+    }
+
+    fn announce(&mut self, now: Duration) {
+        let (name, interface) = (&self.instance.name, &self.instance.interface);
+        let again = self.instance.announce_interval.duration();
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let Some(announcements) = &mut open.announcements else {
+            return;
+        };
+        let addresses = &self.instance.addresses;
+        if let Some(link) = &open.interface.link {
+            match announce(interface, link, addresses) {
+                Ok(()) => self.counters.announcements += addresses.len() as u64,
+                Err(error) => tracing::warn!(
+                    "VRRP instance {name} cannot announce its addresses on {interface}: {error}"
+                ),
+            }
+        }
+        announcements.left = announcements.left.saturating_sub(1);
+        if announcements.left > 0 {
+            announcements.next = now + BETWEEN_ANNOUNCEMENTS;
+        } else if again > Duration::ZERO {
+            announcements.next = now + again;
+        } else {
+            open.announcements = None;
+        }
+    }
+
+    async fn release(&mut self, holder: &Holder) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        open.announcements = None;
+        for address in std::mem::take(&mut open.held) {
+            if let Err(error) = holder.remove(open.interface.index, address).await {
+                tracing::error!(
+                    "VRRP instance {}: cannot take address {address} off {}: {error}",
+                    self.instance.name,
+                    self.instance.interface
+                );
+            }
+        }
+    }
+}
+
+/// Hands packets on until nobody wants them, or the interface is gone.
+async fn read(
+    socket: Arc<VrrpSocket>,
+    (name, opened): (Arc<str>, u64),
+    to: mpsc::Sender<Received>,
+) {
+    loop {
+        match socket.receive().await {
+            Ok(packet) => {
+                if to.send((name.clone(), opened, packet)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                // As when the interface goes down: what follows is told by the interface's state.
+                tracing::debug!("VRRP instance {name} cannot read: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn config(instance: &VrrpInstance, source: IpAddr, part: Part) -> vrrp_rs::Config {
+    let version = match instance.version {
+        Version::V2 => vrrp_rs::Version::V2,
+        Version::V3 => vrrp_rs::Version::V3,
+    };
+    vrrp_rs::Config {
+        priority: part.priority,
+        interval: Interval::centiseconds(instance.interval).unwrap_or(Interval::SECOND),
+        preempt: part.preempt,
+        preempt_delay: part.preempt_delay,
+        checksum: match instance.checksum {
+            Checksum::PseudoHeader => ChecksumForm::PseudoHeader,
+            Checksum::Message => ChecksumForm::MessageOnly,
+        },
+        ..vrrp_rs::Config::new(version, instance.vrid, source, instance.addresses.clone())
+    }
+}
+
+fn decode_label(error: DecodeError) -> &'static str {
+    match error {
+        DecodeError::Hops(_) => "ttl",
+        DecodeError::Version(_) => "version",
+        DecodeError::Type(_) => "type",
+        DecodeError::Length { .. } => "length",
+        DecodeError::Checksum => "checksum",
+        DecodeError::Vrid => "vrid",
+        DecodeError::NoAddresses => "no-addresses",
+        DecodeError::Interval => "interval",
+        DecodeError::Authentication(_) => "authentication",
+    }
+}
+
+fn refusal_label(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Version => "version",
+        Refusal::Vrid => "vrid",
+        Refusal::Own => "own",
+        Refusal::Owner => "owner",
+        Refusal::Authentication => "authentication",
+        Refusal::Interval => "interval",
+        Refusal::Addresses => "addresses",
+    }
+}
+
+/// The parts of several instances, by the names of their sync groups: they take part alike, with the lowest priority of them.
+pub fn parts<'a>(
+    fit: impl Iterator<Item = (&'a VrrpInstance, u8)> + Clone,
+) -> BTreeMap<String, Part> {
+    let own = |instance: &VrrpInstance, priority| Part {
+        priority,
+        preempt: instance.preempt,
+        preempt_delay: instance.preempt_delay.duration(),
+    };
+    let mut groups: BTreeMap<String, Part> = BTreeMap::new();
+    for (instance, priority) in fit.clone() {
+        let Some(group) = &instance.sync_group else {
+            continue;
+        };
+        let mine = own(instance, priority);
+        groups
+            .entry(group.to_ascii_lowercase())
+            .and_modify(|part| {
+                part.priority = part.priority.min(mine.priority);
+                part.preempt &= mine.preempt;
+                part.preempt_delay = part.preempt_delay.max(mine.preempt_delay);
+            })
+            .or_insert(mine);
+    }
+    fit.map(|(instance, priority)| {
+        let group = instance.sync_group.as_ref();
+        let part = group.and_then(|group| groups.get(&group.to_ascii_lowercase()));
+        let part = part.copied().unwrap_or_else(|| own(instance, priority));
+        (instance.name.clone(), part)
+    })
+    .collect()
+}

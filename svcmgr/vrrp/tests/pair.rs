@@ -1,0 +1,311 @@
+//! Two nodes on one wire, with real sockets and addresses.
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use common::{configure, instance, one, stands, two_nodes, wait};
+use ilb_vrrp::{News, Order};
+use libilb::vrrp::VrrpState::{Active, Backup, Disabled, Fault};
+use socket2::{Domain, Protocol, Socket, Type};
+use vrrp_rs::{Config, Machine, Version};
+
+/// How two nodes speak, and the address that they share.
+const WAYS: &[(&str, &str, &str, &str)] = &[
+    ("IPv4 multicast", "192.0.2.80", "", ""),
+    (
+        "IPv4 unicast",
+        "192.0.2.80",
+        ",peers=192.0.2.2",
+        ",peers=192.0.2.1",
+    ),
+    ("IPv4 RFC checksum", "192.0.2.80", ",checksum=message", ""),
+    ("IPv6 multicast", "fe80::80,2001:db8::80", "", ""),
+    (
+        "IPv6 unicast",
+        "2001:db8::80",
+        ",peers=fe80::2",
+        ",peers=fe80::1",
+    ),
+];
+
+#[tokio::test]
+async fn the_higher_priority_has_the_address_and_gives_it_up_in_order() {
+    let (left, right) = two_nodes();
+    for (way, addresses, more_left, more_right) in WAYS {
+        let (a, b) = (left.driver(), right.driver());
+        let text = format!("interface=eth0,vrid=51,addresses={addresses},interval=0.05,track=none");
+        let last = addresses.split(',').next_back().unwrap();
+        configure(&b, &[("x", &format!("{text},priority=100{more_right}"))]);
+        stands(&b, &format!("{way}: a node alone is active"), Active).await;
+        assert!(right.has(last), "{way}");
+        configure(&a, &[("x", &format!("{text},priority=150{more_left}"))]);
+        stands(&a, &format!("{way}: the higher one preempts"), Active).await;
+        stands(&b, &format!("{way}: the lower one gives way"), Backup).await;
+        assert!(left.has(last) && !right.has(last), "{way}");
+        let (ra, rb) = (one(&a).await, one(&b).await);
+        assert!(
+            ra.counters.sent > 0 && ra.counters.announcements > 0,
+            "{way}: {ra:?}"
+        );
+        assert!(
+            rb.counters.received > 0 && rb.counters.refused.is_empty(),
+            "{way}: {rb:?}"
+        );
+        assert_eq!(ra.status.priority, 150, "{way}");
+        assert!(
+            !rb.status.active_node.is_empty(),
+            "{way}: it knows who is active: {rb:?}"
+        );
+        // Planned: priority 0 is told before the end.
+        a.stop().await;
+        assert!(
+            !left.has(last),
+            "{way}: who is stopped has no address any more"
+        );
+        stands(&b, &format!("{way}: the other one takes over"), Active).await;
+        assert!(right.has(last), "{way}");
+        let why = one(&b).await.status.why;
+        assert_eq!(why, "the active router gave up", "{way}");
+        b.stop().await;
+        assert!(!right.has(last), "{way}");
+    }
+}
+
+#[tokio::test]
+async fn two_versions_and_whole_seconds() {
+    let (left, right) = two_nodes();
+    let (a, b) = (left.driver(), right.driver());
+    let text = "interface=eth0,vrid=7,addresses=192.0.2.80,version=2,interval=1,track=none";
+    configure(&a, &[("x", &format!("{text},priority=150"))]);
+    configure(&b, &[("x", text)]);
+    stands(&a, "version 2 has an active node", Active).await;
+    wait("the other one hears it", || async {
+        let report = one(&b).await;
+        let hears = report.counters.received > 0 && report.status.state == Backup;
+        (!hears).then(|| format!("{report:?}"))
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_of_a_killed_run_goes_and_somebody_elses_stays() {
+    let (left, _right) = two_nodes();
+    left.ip(&[
+        "addr add 192.0.2.80/32 dev eth0 label eth0:vrrp noprefixroute",
+        "addr add 192.0.2.81/32 dev eth0",
+    ]);
+    let driver = left.driver();
+    let text = "interface=eth0,vrid=51,interval=0.05,track=none,enabled=no";
+    configure(
+        &driver,
+        &[("x", &format!("{text},addresses=192.0.2.80,192.0.2.81"))],
+    );
+    stands(&driver, "it takes no part", Disabled).await;
+    assert!(!left.has("192.0.2.80"));
+    assert!(left.has("192.0.2.81"), "what has no mark is not ours");
+    // And with everything on: an address that was there is not taken away either.
+    let text = text.replace(",enabled=no", "");
+    configure(
+        &driver,
+        &[("x", &format!("{text},addresses=192.0.2.80,192.0.2.81"))],
+    );
+    stands(&driver, "it is active", Active).await;
+    assert!(left.has("192.0.2.80"));
+    driver.stop().await;
+    assert!(!left.has("192.0.2.80") && left.has("192.0.2.81"));
+}
+
+#[tokio::test]
+async fn what_it_depends_on_decides() {
+    let (left, right) = two_nodes();
+    let (mut a, b) = (left.driver(), right.driver());
+    let file = std::env::temp_dir().join(format!("ilb-vrrp-{}", std::process::id()));
+    std::fs::write(&file, "0\n").unwrap();
+    let text = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05";
+    let track = format!("fastpath,file:{}:-1", file.display());
+    configure(&a, &[("x", &format!("{text},priority=150,track={track}"))]);
+    stands(&a, "without a fast path it cannot be active", Fault).await;
+    let why = one(&a).await.status.why;
+    assert_eq!(why, "the fast path does not forward");
+    a.order(Order::Fastpath(true));
+    stands(&a, "with one it is", Active).await;
+    configure(&b, &[("x", &format!("{text},priority=100,track=none"))]);
+    stands(&b, "the other one waits", Backup).await;
+
+    std::fs::write(&file, "100\n").unwrap();
+    stands(&b, "a weight that is lost costs the address", Active).await;
+    stands(&a, "and it is given up", Backup).await;
+    assert_eq!(one(&a).await.status.priority, 50);
+    std::fs::write(&file, "0\n").unwrap();
+    stands(&a, "and comes back", Active).await;
+
+    a.order(Order::Fastpath(false));
+    stands(&a, "a fast path that is gone costs everything", Fault).await;
+    stands(&b, "at once", Active).await;
+    assert_eq!(one(&b).await.status.why, "the active router gave up");
+
+    left.ip(&["link set eth0 down"]);
+    a.order(Order::Fastpath(true));
+    wait("an interface that is down is a reason", || async {
+        let why = one(&a).await.status.why;
+        (why != "interface eth0 is down").then_some(why)
+    })
+    .await;
+    // Everybody is told of each state, in order.
+    let mut states = Vec::new();
+    while states.last() != Some(&Fault) || states.len() < 6 {
+        let News { status, .. } = a.news().await;
+        if states.last() != Some(&status.state) {
+            states.push(status.state);
+        }
+    }
+    assert_eq!(states, [Fault, Backup, Active, Backup, Active, Fault]);
+    a.stop().await;
+    b.stop().await;
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn a_sync_group_is_active_together_or_not_at_all() {
+    let (left, right) = two_nodes();
+    let (a, b) = (left.driver(), right.driver());
+    let script = std::env::temp_dir().join(format!("ilb-vrrp-{}.sh", std::process::id()));
+    let write = |code: u8| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let new = script.with_extension("new");
+        std::fs::write(&new, format!("#!/bin/sh\nexit {code}\n")).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &script).unwrap();
+    };
+    write(0);
+    let four = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05,sync-group=g";
+    let six = "interface=eth0,vrid=51,addresses=fe80::80,interval=0.05,sync-group=g";
+    let track = format!("track=script:{}", script.display());
+    configure(
+        &a,
+        &[
+            ("four", &format!("{four},priority=150,{track}")),
+            ("six", &format!("{six},priority=200,track=none")),
+        ],
+    );
+    stands(&a, "both are active", Active).await;
+    for report in a.report().await {
+        assert_eq!(
+            report.status.priority, 150,
+            "the lowest priority counts: {report:?}"
+        );
+    }
+    configure(
+        &b,
+        &[
+            ("four", &format!("{four},track=none")),
+            ("six", &format!("{six},track=none")),
+        ],
+    );
+    stands(&b, "both wait", Backup).await;
+    write(1);
+    stands(&a, "what one cannot, none can", Fault).await;
+    stands(&b, "the others take over", Active).await;
+    assert!(right.has("192.0.2.80") && right.has("fe80::80"));
+    write(0);
+    stands(&a, "and give back", Active).await;
+    stands(&b, "together", Backup).await;
+    assert!(left.has("192.0.2.80") && left.has("fe80::80"));
+    a.stop().await;
+    b.stop().await;
+    std::fs::remove_file(&script).unwrap();
+}
+
+#[tokio::test]
+async fn forged_packets_change_nothing_and_are_counted() {
+    let (left, right) = two_nodes();
+    let a = left.driver();
+    let text = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05,track=none";
+    configure(&a, &[("x", text)]);
+    stands(&a, "it is active", Active).await;
+    let transitions = one(&a).await.counters.transitions;
+
+    let source: IpAddr = "192.0.2.2".parse().unwrap();
+    let group = IpAddr::V4(vrrp_rs::GROUP_V4);
+    let mut config = Config::new(Version::V3, 51, source, vec!["192.0.2.80".parse().unwrap()]);
+    config.priority = 254;
+    let machine = Machine::new(config).unwrap();
+    let good = machine.advertisement(254).encode(source, group).unwrap();
+    let with = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        bytes
+    };
+    for (label, ttl, to, bytes) in [
+        ("ttl", 254, Ipv4Addr::new(224, 0, 0, 18), good.clone()),
+        ("stranger", 255, Ipv4Addr::new(192, 0, 2, 1), good.clone()),
+        (
+            "checksum",
+            255,
+            vrrp_rs::GROUP_V4,
+            with(|bytes| bytes[9] ^= 1),
+        ),
+        (
+            "length",
+            255,
+            vrrp_rs::GROUP_V4,
+            with(|bytes| bytes.truncate(9)),
+        ),
+        (
+            "type",
+            255,
+            vrrp_rs::GROUP_V4,
+            with(|bytes| bytes[0] = 0x32),
+        ),
+        (
+            "version",
+            255,
+            vrrp_rs::GROUP_V4,
+            with(|bytes| bytes[0] = 0x41),
+        ),
+    ] {
+        right.enter(move || {
+            let protocol = Some(Protocol::from(112));
+            let socket = Socket::new(Domain::IPV4, Type::RAW, protocol).unwrap();
+            socket.bind_device(Some(b"eth0")).unwrap();
+            socket.set_multicast_ttl_v4(ttl).unwrap();
+            socket.set_ttl_v4(ttl).unwrap();
+            let to: std::net::SocketAddr = (to, 0).into();
+            socket.send_to(&bytes, &to.into()).unwrap();
+        });
+        wait(&format!("{label} is counted"), || async {
+            let refused = one(&a).await.counters.refused;
+            (refused.get(label) != Some(&1)).then(|| format!("{refused:?}"))
+        })
+        .await;
+    }
+    let report = one(&a).await;
+    assert_eq!(report.status.state, Active);
+    assert_eq!(
+        (report.counters.transitions, report.counters.received),
+        (transitions, 0)
+    );
+    a.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_priority_is_no_restart() {
+    let (left, right) = two_nodes();
+    let (a, b) = (left.driver(), right.driver());
+    let text = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05,track=none";
+    configure(&a, &[("x", &format!("{text},priority=150"))]);
+    stands(&a, "it is active", Active).await;
+    configure(&b, &[("x", text)]);
+    stands(&b, "the other one waits", Backup).await;
+    let before = one(&a).await.counters;
+    configure(&a, &[("x", &format!("{text},priority=160"))]);
+    let after = one(&a).await;
+    assert_eq!((after.status.state, after.status.priority), (Active, 160));
+    assert_eq!(after.counters.transitions, before.transitions);
+    assert_eq!(instance("x", text).priority, 100);
+    a.stop().await;
+    b.stop().await;
+}
