@@ -8,6 +8,7 @@ use std::fs;
 use common::{Bus, Node, Process, rule, wait_until};
 use libilb::ErrorKind;
 use libilb::client::ClientError;
+use libilb::vrrp::VrrpSettings;
 
 #[tokio::test]
 async fn generations_only_grow() {
@@ -172,21 +173,23 @@ async fn systemd_is_told_when_it_is_ready() {
     });
 }
 
-/// A state folder as the last version with schema 1 left it: `schema-1.tar.gz`, written by that program. Seven changes, the
-/// last three less than a second before it was stopped, so that two servers still drain.
-#[tokio::test]
-async fn a_database_of_the_schema_before_is_taken_over_whole() {
-    let (bus, node) = (Bus::start(), Node::new());
-    let archive = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/schema-1.tar.gz"
-    );
+/// A state folder as another version left it.
+fn unpack(name: &str, node: &Node) {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
     fs::create_dir(node.path("state")).unwrap();
     let status = std::process::Command::new("tar")
-        .args(["xzf", archive, "-C"])
+        .args(["xzf", &format!("{fixtures}/{name}.tar.gz"), "-C"])
         .arg(node.path("state"))
         .status();
     assert!(status.unwrap().success());
+}
+
+/// A state folder as the last version with schema 1 left it: `schema-1.tar.gz`, written by that program. Seven changes, the
+/// last three less than a second before it was stopped, so that two servers still drain.
+#[tokio::test]
+async fn a_database_of_the_first_schema_is_taken_over_whole() {
+    let (bus, node) = (Bus::start(), Node::new());
+    unpack("schema-1", &node);
     for start in 0..2 {
         let (mut manager, client) = node.start_sim(&bus).await;
         let found = client.describe().await.unwrap();
@@ -238,6 +241,57 @@ async fn a_database_of_the_schema_before_is_taken_over_whole() {
     }
     assert!(
         node.path("state/db.schema-1/db").exists(),
+        "what it was is kept"
+    );
+}
+
+/// As the last version with schema 2 left it, after five changes by root: a group, a health check, a rule with both, a server
+/// more, a server less.
+#[tokio::test]
+async fn a_database_of_the_schema_before_is_taken_over_with_its_history() {
+    let (bus, node) = (Bus::start(), Node::new());
+    unpack("schema-2", &node);
+    let mut instance = VrrpSettings::default();
+    let text = "interface=eth0,vrid=51,addresses=198.51.100.1";
+    instance.parse(text).unwrap();
+    for start in 0..2 {
+        let (mut manager, client) = node.start_sim(&bus).await;
+        let found = client.describe().await.unwrap();
+        assert_eq!(found.state_reason, "", "start {start}");
+        let shop = &found.rule("shop").unwrap().rule;
+        let check = shop.health_check.as_ref().map(|check| check.name.as_str());
+        assert_eq!((shop.enabled, check), (true, Some("Page")));
+        let group = found.group("web").unwrap();
+        let servers = group.servers.iter().filter(|server| !server.removed);
+        let servers: Vec<_> = servers
+            .map(|item| (item.server.id.as_str(), item.server.weight))
+            .collect();
+        assert_eq!(servers, [("_Web.0", 1), ("_Web.2", 3)]);
+        // Who made a generation, and the way back, are as they were.
+        let history = client.history(0).await.unwrap();
+        let item = history.iter().find(|item| item.generation == 5).unwrap();
+        assert_eq!(
+            (item.words.as_str(), item.uid, item.kept),
+            ("remove servers _Web.1", Some(0), true)
+        );
+        let preview = client.preview_rollback(1).await.unwrap();
+        let names = preview.differences.iter().map(|d| d.name.as_str());
+        let names: Vec<&str> = names.filter(|name| *name != "outer").collect();
+        assert_eq!(names, ["_Web.1", "_Web.2", "Page", "Shop"]);
+        // And it takes what it could not have before.
+        match start {
+            0 => client
+                .create_vrrp("outer", &instance)
+                .await
+                .map(drop)
+                .unwrap(),
+            _ => assert!(found.instance("outer").is_some()),
+        }
+        manager.signal("TERM");
+        assert!(manager.wait().success());
+    }
+    assert!(
+        node.path("state/db.schema-2/db").exists(),
         "what it was is kept"
     );
 }

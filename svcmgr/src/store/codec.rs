@@ -16,7 +16,8 @@
 //! | `undo` | generation, u32 of the record, big-endian | a record of the generation before, see [`history`] |
 //!
 //! `meta` has the schema, the generation, the numbers that the next rule and the next server get, and the [`Seal`].
-//! Schema 1 had no `health-checks`, no `history`, no `undo`, and of the seal only the number of records.
+//! Schema 1 had no `health-checks`, no `history`, no `undo`, and of the seal only the number of records. Schema 2 had no `vrrp`: who
+//! does not know that tree would count too few records and take the database for damaged.
 
 pub mod history;
 
@@ -37,7 +38,7 @@ use crate::state::State;
 pub use history::HistoryRecord;
 
 /// Version of this layout.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// The oldest layout that is read; it becomes the present one with the next change.
 pub const OLDEST_SCHEMA: u32 = 1;
 

@@ -162,10 +162,13 @@ impl Place {
                     self.database.display(),
                     kept.display()
                 );
-                let words = format!("taken over from schema {older}");
-                let before = state.clone();
-                enter(&mut state, before.generation, words);
-                store.replace(&before, &state)?;
+                // Schema 1 had no history: it begins with this. Later ones know who made the present generation.
+                if older == 1 {
+                    let words = format!("taken over from schema {older}");
+                    let before = state.clone();
+                    enter(&mut state, before.generation, words);
+                    store.replace(&before, &state)?;
+                }
                 store
             }
         };

@@ -89,7 +89,7 @@ fn live(bytes: &mut Bytes) {
             (true, last) => IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, u16::from(last)]),
         };
         let before = machine.state();
-        let actions = match bytes.below(8) {
+        let actions = match bytes.below(9) {
             0 => machine.handle(now, Event::Startup),
             1 if bytes.once_in(4) => machine.handle(now, Event::Shutdown),
             2 => machine.handle(now, Event::Resign),
@@ -99,6 +99,7 @@ fn live(bytes: &mut Bytes) {
                 Vec::new()
             }
             4 | 5 => machine.handle(now, Event::Timer),
+            6 => machine.handle(now, Event::Takeover),
             _ => machine.handle(
                 now,
                 Event::Received {
