@@ -93,7 +93,7 @@ fuzz: ## SECONDS=300 of libFuzzer for each target; FUZZ_TARGETS=process for one
 	  mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target" "tests/fuzz/regressions/$$target"
 	  echo "-- $$target"
 	  log="$(TARGET_DIR)/fuzz-corpus/$$target.log"
-	  if ! "$(TARGET_DIR)/$(HOST)/fuzz/fuzz-$$target" -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=4096 -use_value_profile=1 \
+	  if ! "$(TARGET_DIR)/$(HOST)/fuzz/fuzz-$$target" -max_total_time=$(SECONDS) -timeout=60 -rss_limit_mb=4096 -use_value_profile=1 \
 	      -print_final_stats=1 -artifact_prefix="tests/fuzz/regressions/$$target/" \
 	      "$(TARGET_DIR)/fuzz-corpus/$$target" "tests/fuzz/corpus/$$target" "tests/fuzz/regressions/$$target" >"$$log" 2>&1; then
 	    tail -n 60 "$$log" >&2; echo "fuzzing '$$target' found something: see above" >&2; exit 1

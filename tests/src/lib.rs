@@ -25,6 +25,7 @@ pub mod sctp;
 pub mod service;
 pub mod shell;
 pub mod site;
+pub mod strain;
 pub mod transfer;
 pub mod tunnel;
 pub mod tutorial;

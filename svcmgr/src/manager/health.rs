@@ -228,6 +228,10 @@ fn announce(rule: &Rule, server: &Server, news: &News) {
             ilb_code = code,
             "server {server} of rule {rule} is {state}: {why}"
         ),
+        // Nothing new of its state, only another weight, which may change with every reading.
+        HealthState::Alive if why.is_empty() => {
+            tracing::debug!(weight = ?news.weight, "weight of server {server} of rule {rule}");
+        }
         HealthState::Alive => tracing::info!(
             message_id = SERVER_UP.id,
             ilb_rule = rule,
