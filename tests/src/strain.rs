@@ -348,11 +348,14 @@ fn burn(shared: &Shared) {
     }
 }
 
+/// When something was asked, and who answered, or what went wrong.
+pub type Asked = (Instant, Result<String, String>);
+
 /// Asks at a steady rate, each time over a new connection, until stopped.
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Vec<(Instant, Result<String, String>)>>>,
+    seen: Arc<Mutex<Vec<Asked>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -388,7 +391,7 @@ impl Stream {
     }
 
     /// Ends it; who answered what was asked when.
-    pub fn stop(mut self) -> Vec<(Instant, Result<String, String>)> {
+    pub fn stop(mut self) -> Vec<Asked> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a thread that asks panicked");
