@@ -16,6 +16,7 @@ pub mod capture;
 pub mod flood;
 pub mod fragments;
 pub mod held;
+pub mod keepalived;
 pub mod lab;
 pub mod load;
 pub mod machine;
