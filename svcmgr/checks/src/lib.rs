@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dns;
 pub mod engine;
 pub mod fsm;
 pub mod load;

@@ -23,6 +23,7 @@ use libilb::rule::{Protocol, Topology};
 use tokio::time::Instant;
 
 use crate::outcome::{Failure, Outcome, Success, Verdict};
+use crate::random::Random;
 use crate::target::{Target, Via};
 use crate::wire;
 
@@ -113,6 +114,12 @@ pub async fn probe(target: &Target, plan: &Plan, place: SocketAddr, tools: &Tool
             }
         }
     }
+}
+
+/// Tests a target once, as nobody's schedule says.
+pub async fn once(target: &Target, plan: &Plan, tools: &Tools) -> Outcome {
+    let place = target.place(&mut Random::new(u64::from(crate::dns::random_id())));
+    probe(target, plan, place, tools).await
 }
 
 /// The way to the VIP by way of a server; none if the server is this machine.

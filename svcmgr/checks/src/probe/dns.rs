@@ -1,20 +1,20 @@
 //! A question to a name server over UDP.
 
-mod message;
-
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libilb::health::{Code, Layer};
 use libilb::healthcheck::Dns;
 
-use self::message::{Answer, NotOurs};
 use super::socket::Way;
+use crate::dns::message::{self, Answer, NotOurs};
 use crate::outcome::{Failure, Success};
 use crate::random::Random;
 
 /// Longest answer that is looked at: what a server may send to a question without EDNS is 512.
 const MAX_ANSWER: usize = 4096;
+/// Most records that are looked at.
+const MAX_RECORDS: u16 = 64;
 
 pub async fn probe(place: SocketAddr, way: &Way, dns: &Dns) -> Result<Success, Failure> {
     let failed = |error: std::io::Error| Failure::of_socket(Layer::L4, &error);
@@ -29,7 +29,7 @@ pub async fn probe(place: SocketAddr, way: &Way, dns: &Dns) -> Result<Success, F
     let mut buffer = vec![0; MAX_ANSWER];
     loop {
         let length = socket.recv(&mut buffer).await.map_err(failed)?;
-        match message::answer(&buffer[..length], &question) {
+        match message::answer(&buffer[..length], &question, MAX_RECORDS) {
             // From somebody who guesses, or to another question: ours may still come.
             Err(NotOurs) => {}
             Ok(answer) => return judge(dns, &answer?),
@@ -42,7 +42,8 @@ fn judge(dns: &Dns, answer: &Answer) -> Result<Success, Failure> {
         let words = message::response_code(answer.code);
         return Err(Failure::new(Layer::L7, Code::Status, words).with_number(answer.code));
     }
-    let texts: Vec<String> = answer.records.iter().map(ToString::to_string).collect();
+    let records = answer.records.iter();
+    let texts: Vec<String> = records.map(|entry| entry.record.to_string()).collect();
     if let Some(expected) = &dns.answer {
         let same = |text: &String| {
             let bare = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -53,7 +54,7 @@ fn judge(dns: &Dns, answer: &Answer) -> Result<Success, Failure> {
         let found = answer
             .records
             .iter()
-            .any(|record| address.is_some() && record.address() == address);
+            .any(|entry| address.is_some() && entry.record.address() == address);
         if !found && !texts.iter().any(same) {
             let words = match (texts.is_empty(), answer.truncated) {
                 (_, true) => "the answer is cut off".to_string(),

@@ -11,8 +11,6 @@ use crate::outcome::Failure;
 const HEADER: usize = 12;
 /// Internet.
 const CLASS_IN: u16 = 1;
-/// Most records that are looked at.
-const MAX_RECORDS: u16 = 64;
 /// Most jumps within one name.
 const MAX_JUMPS: usize = 16;
 
@@ -28,7 +26,18 @@ pub struct Answer {
     /// Whether there was more than fits.
     pub truncated: bool,
     /// Those of the answer section that we can read.
-    pub records: Vec<Record>,
+    pub records: Vec<Entry>,
+}
+
+/// A record of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is, in lower case, with the dot at its end.
+    pub owner: String,
+    /// Seconds for which it may be remembered.
+    pub ttl: u32,
+    /// What it says.
+    pub record: Record,
 }
 
 /// What a record says.
@@ -36,10 +45,27 @@ pub struct Answer {
 pub enum Record {
     /// A or AAAA.
     Address(IpAddr),
-    /// NS, CNAME, PTR; the target of MX and SRV; the server of SOA.
+    /// CNAME: the name that has the records.
+    Alias(String),
+    /// NS, PTR; the target of MX; the server of SOA.
     Name(String),
+    /// SRV (RFC 2782).
+    Service(Service),
     /// TXT.
     Text(String),
+}
+
+/// Where a service is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Service {
+    /// Lower ones are to be used first.
+    pub priority: u16,
+    /// Share among those of one priority.
+    pub weight: u16,
+    /// Its port.
+    pub port: u16,
+    /// The name of the host.
+    pub target: String,
 }
 
 impl Record {
@@ -47,7 +73,7 @@ impl Record {
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Record::Address(address) => Some(*address),
-            Record::Name(_) | Record::Text(_) => None,
+            Record::Alias(_) | Record::Name(_) | Record::Service(_) | Record::Text(_) => None,
         }
     }
 }
@@ -56,7 +82,8 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Record::Address(address) => address.fmt(f),
-            Record::Name(text) | Record::Text(text) => f.write_str(text),
+            Record::Alias(text) | Record::Name(text) | Record::Text(text) => f.write_str(text),
+            Record::Service(service) => f.write_str(&service.target),
         }
     }
 }
@@ -78,11 +105,15 @@ pub fn question(id: u16, name: &str, kind: RecordType) -> Vec<u8> {
     packet
 }
 
-/// Reads what came back for a question.
+/// Reads what came back for a question: `most` records, others are left out.
 ///
 /// # Errors
 /// [`NotOurs`] for another question's answer; a [`Failure`] for ours if it is malformed.
-pub fn answer(packet: &[u8], question: &[u8]) -> Result<Result<Answer, Failure>, NotOurs> {
+pub fn answer(
+    packet: &[u8],
+    question: &[u8],
+    most: u16,
+) -> Result<Result<Answer, Failure>, NotOurs> {
     let (Some(header), Some(id)) = (packet.get(..HEADER), question.get(..2)) else {
         return Err(NotOurs);
     };
@@ -106,7 +137,7 @@ pub fn answer(packet: &[u8], question: &[u8]) -> Result<Result<Answer, Failure>,
         _ => return Err(NotOurs),
     };
     let truncated = header[2] & 2 != 0;
-    let count = u16::from_be_bytes([header[6], header[7]]).min(MAX_RECORDS);
+    let count = u16::from_be_bytes([header[6], header[7]]).min(most);
     let mut records = Vec::new();
     let mut at = at;
     for _ in 0..count {
@@ -127,10 +158,19 @@ pub fn answer(packet: &[u8], question: &[u8]) -> Result<Result<Answer, Failure>,
 }
 
 /// The record at this place, `Some(None)` if it is of a kind that we do not know.
-fn record(packet: &[u8], at: &mut usize) -> Option<Option<Record>> {
-    name(packet, at)?;
+fn record(packet: &[u8], at: &mut usize) -> Option<Option<Entry>> {
+    let owner = name(packet, at)?.to_ascii_lowercase();
     let fixed = packet.get(*at..*at + 10)?;
     let kind = u16::from_be_bytes([fixed[0], fixed[1]]);
+    // The highest bit means nothing (RFC 2181): such a time is none.
+    let ttl = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+    let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl };
+    let record = data(packet, at, fixed, kind)?;
+    Some(record.map(|record| Entry { owner, ttl, record }))
+}
+
+/// What a record of this kind says, behind its fixed part.
+fn data(packet: &[u8], at: &mut usize, fixed: &[u8], kind: u16) -> Option<Option<Record>> {
     let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
     let begin = *at + 10;
     let data = packet.get(begin..begin + length)?;
@@ -149,12 +189,26 @@ fn record(packet: &[u8], at: &mut usize) -> Option<Option<Record>> {
             let octets: [u8; 16] = data.try_into().ok()?;
             Some(Some(Record::Address(Ipv6Addr::from(octets).into())))
         }
-        // NS, CNAME, SOA, PTR.
-        2 | 5 | 6 | 12 => named(0),
+        5 => {
+            let mut at = begin;
+            (length > 0).then_some(())?;
+            Some(Some(Record::Alias(name(packet, &mut at)?)))
+        }
+        // NS, SOA, PTR.
+        2 | 6 | 12 => named(0),
         // MX: behind the preference.
         15 => named(2),
-        // SRV: behind priority, weight and port.
-        33 => named(6),
+        33 => {
+            (length > 6).then_some(())?;
+            let number = |n: usize| u16::from_be_bytes([data[n], data[n + 1]]);
+            let mut at = begin + 6;
+            Some(Some(Record::Service(Service {
+                priority: number(0),
+                weight: number(2),
+                port: number(4),
+                target: name(packet, &mut at)?.to_ascii_lowercase(),
+            })))
+        }
         16 => {
             let mut text = Vec::new();
             let mut rest = data;
@@ -227,6 +281,8 @@ mod tests {
 
     use super::*;
 
+    const MOST: u16 = 4;
+
     /// The answer to a question with records as they stand in the packet.
     fn packet(question: &[u8], flags: [u8; 2], records: &[Vec<u8>]) -> Vec<u8> {
         let mut packet = question.to_vec();
@@ -248,7 +304,7 @@ mod tests {
 
     fn read(kind: RecordType, records: &[Vec<u8>]) -> Result<Answer, Failure> {
         let question = question(7, "www.example.com", kind);
-        answer(&packet(&question, [0x81, 0x80], records), &question).unwrap()
+        answer(&packet(&question, [0x81, 0x80], records), &question, MOST).unwrap()
     }
 
     #[test]
@@ -289,17 +345,19 @@ mod tests {
         ] {
             let answer = read(kind, &[record(number, data)]).unwrap();
             assert_eq!(answer.records.len(), 1);
-            assert_eq!(answer.records[0].to_string(), text);
+            assert_eq!(answer.records[0].record.to_string(), text);
         }
         let answer = read(
             RecordType::A,
             &[record(99, b"?"), record(1, &[192, 0, 2, 1])],
         )
         .unwrap();
-        assert_eq!(
-            answer.records,
-            [Record::Address("192.0.2.1".parse().unwrap())]
-        );
+        let expected = Entry {
+            owner: "www.example.com.".to_string(),
+            ttl: 60,
+            record: Record::Address("192.0.2.1".parse().unwrap()),
+        };
+        assert_eq!(answer.records, [expected]);
     }
 
     #[test]
@@ -311,14 +369,14 @@ mod tests {
             question(7, "www.example.com", RecordType::Aaaa),
         ] {
             let packet = packet(&other, [0x81, 0x80], &[]);
-            assert_eq!(answer(&packet, &ours), Err(NotOurs));
+            assert_eq!(answer(&packet, &ours, MOST), Err(NotOurs));
         }
         // A question is no answer.
-        assert_eq!(answer(&ours, &ours), Err(NotOurs));
-        assert_eq!(answer(&ours[..11], &ours), Err(NotOurs));
+        assert_eq!(answer(&ours, &ours, MOST), Err(NotOurs));
+        assert_eq!(answer(&ours[..11], &ours, MOST), Err(NotOurs));
         let shouted = question(7, "WWW.Example.COM", RecordType::A);
-        assert!(answer(&packet(&shouted, [0x81, 0x80], &[]), &ours).is_ok());
-        let error = answer(&packet(&ours, [0x81, 0x85], &[]), &ours)
+        assert!(answer(&packet(&shouted, [0x81, 0x80], &[]), &ours, MOST).is_ok());
+        let error = answer(&packet(&ours, [0x81, 0x85], &[]), &ours, MOST)
             .unwrap()
             .unwrap();
         assert_eq!(error.code, 5);
@@ -345,7 +403,7 @@ mod tests {
         // Cut off where the server says so, it is not malformed.
         let ours = question(7, "www.example.com", RecordType::A);
         let packet = packet(&ours, [0x83, 0x80], &[vec![0xc0, 12, 0, 1]]);
-        let read = answer(&packet, &ours).unwrap().unwrap();
+        let read = answer(&packet, &ours, MOST).unwrap().unwrap();
         assert!(read.truncated && read.records.is_empty());
     }
 
@@ -355,7 +413,7 @@ mod tests {
             records in prop::collection::vec(
                 (prop::sample::select(vec![1u16, 2, 5, 6, 12, 15, 16, 28, 33, 99]),
                  prop::collection::vec(prop_oneof![any::<u8>(), Just(0xc0), Just(12)], 0..24)),
-                0..5,
+                0..6,
             ),
             cut in 0..200usize,
             noise in prop::collection::vec((0..200usize, any::<u8>()), 0..4),
@@ -369,8 +427,8 @@ mod tests {
                 }
             }
             packet.truncate(cut);
-            if let Ok(Ok(answer)) = answer(&packet, &ours) {
-                prop_assert!(answer.records.len() <= usize::from(MAX_RECORDS));
+            if let Ok(Ok(answer)) = answer(&packet, &ours, MOST) {
+                prop_assert!(answer.records.len() <= usize::from(MOST));
             }
         }
     }
