@@ -8,6 +8,7 @@ use libilb::describe::Description;
 use libilb::healthcheck::HealthCheckSettings;
 use libilb::rule::RuleSettings;
 use libilb::server::ServerSettings;
+use libilb::source::SourceSettings;
 use libilb::vrrp::VrrpSettings;
 use serde_json::{Value, json};
 
@@ -18,8 +19,8 @@ use crate::explain::Question;
 use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
-    agent, config, connections, document, explain, healthcheck, history, monitor, node, rule,
-    server, servergroup, statistics, top, vrrp,
+    agent, candidate, config, connections, document, explain, healthcheck, history, monitor, node,
+    rule, server, servergroup, statistics, top, vrrp,
 };
 
 /// What to do.
@@ -94,6 +95,22 @@ pub enum Request {
         /// Its name.
         name: String,
         /// Specifications.
+        servers: Vec<String>,
+        /// Where servers are found; nothing said for nowhere.
+        source: SourceSettings,
+    },
+    /// `modify-servergroup`.
+    ModifyGroup {
+        /// Its name.
+        name: String,
+        /// What shall be different about its source.
+        source: SourceSettings,
+    },
+    /// `approve-server`; all that wait if none is named.
+    ApproveServers {
+        /// The group.
+        group: String,
+        /// Addresses.
         servers: Vec<String>,
     },
     /// `delete-servergroup`.
@@ -190,6 +207,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Rule(command)) => rule::understand(command),
         Some(Command::Servergroup(command)) => servergroup::understand(command),
         Some(Command::Server(command)) => server::understand(command),
+        Some(Command::Candidate(command)) => candidate::understand(command),
         Some(Command::Healthcheck(command)) => healthcheck::understand(command),
         Some(Command::Vrrp(command)) => vrrp::understand(command),
         Some(Command::Config(command)) => config::understand(command),
@@ -210,9 +228,14 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
 /// See [`ClientError`], and names that cannot be resolved.
 pub async fn change(request: Request, ask: bool) -> Result<(&'static str, Vec<String>), Error> {
     let request = match request {
-        Request::CreateGroup { name, servers } => Request::CreateGroup {
+        Request::CreateGroup {
+            name,
+            servers,
+            source,
+        } => Request::CreateGroup {
             name,
             servers: server::resolve(servers)?,
+            source,
         },
         Request::AddServers { group, servers } => Request::AddServers {
             group,
@@ -246,9 +269,28 @@ async fn send(
             let changed = client.enable_rules(&refs(&names), enabled).await?;
             (if enabled { "enabled" } else { "disabled" }, changed)
         }
-        Request::CreateGroup { name, servers } => {
-            client.create_group(&name, &refs(&servers)).await?;
+        Request::CreateGroup {
+            name,
+            servers,
+            source,
+        } => {
+            let servers = refs(&servers);
+            match source.is_empty() {
+                true => client.create_group(&name, &servers).await?,
+                false => {
+                    let created = client.create_following_group(&name, &servers, &source);
+                    created.await?
+                }
+            };
             ("created", vec![name])
+        }
+        Request::ModifyGroup { name, source } => {
+            let changed = client.modify_group(&name, &source).await?;
+            ("modified", changed.then_some(name).into_iter().collect())
+        }
+        Request::ApproveServers { group, servers } => {
+            let added = client.approve_servers(&group, &refs(&servers)).await?;
+            ("added", added)
         }
         Request::DeleteGroups(names) => ("deleted", client.delete_groups(&refs(&names)).await?),
         Request::AddServers { group, servers } => {

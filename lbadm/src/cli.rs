@@ -5,6 +5,7 @@
     reason = "variants are named as their commands"
 )]
 
+mod candidate;
 mod config;
 mod connections;
 mod document;
@@ -23,6 +24,7 @@ mod vrrp;
 
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use candidate::*;
 pub use config::*;
 pub use connections::*;
 pub use document::*;
@@ -73,6 +75,9 @@ pub enum Command {
     /// Servers.
     #[command(flatten)]
     Server(ServerCommand),
+    /// Servers that were found.
+    #[command(flatten)]
+    Candidate(CandidateCommand),
     /// Health checks.
     #[command(flatten)]
     Healthcheck(HealthcheckCommand),

@@ -69,6 +69,8 @@ pub enum Key {
     Id,
     /// Its place in the group.
     Place,
+    /// Whether the group's source has found it.
+    Found,
 }
 
 impl Key {
@@ -186,6 +188,7 @@ pub const SERVERS: KeyList = KeyList {
         TIER,
         (Key::Id, libilb::server::ID_KEY, &[]),
         (Key::Place, libilb::server::PLACE_KEY, &[]),
+        (Key::Found, libilb::server::FOUND_KEY, &[]),
     ],
 };
 /// Servers that are there.
@@ -280,8 +283,8 @@ impl KeyList {
                     "{option}: key '{word}' has no value: write {word}=VALUE"
                 )));
             }
-            // A limit belongs to the servers before it, id and place to the one before them.
-            let limits = matches!(key, Key::Limit(_) | Key::Id | Key::Place)
+            // A limit belongs to the servers before it, id, place and found to the one before them.
+            let limits = matches!(key, Key::Limit(_) | Key::Id | Key::Place | Key::Found)
                 && self.keys.len() == SERVERS.keys.len();
             if !key.is_list() && !limits && pairs.iter().any(|&(k, _)| k == key) {
                 return Err(self.twice(key));

@@ -8,6 +8,7 @@
 
 mod action;
 mod agent;
+mod candidate;
 mod cli;
 mod complete;
 mod config;

@@ -195,7 +195,8 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             | Key::Server
             | Key::Limit(_)
             | Key::Id
-            | Key::Place => {}
+            | Key::Place
+            | Key::Found => {}
         }
     }
     Ok(())

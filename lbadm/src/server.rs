@@ -6,7 +6,7 @@ use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescri
 use libilb::error::Item;
 use libilb::model::key;
 use libilb::server::{
-    ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target, tier_text,
+    FOUND_KEY, ID_KEY, PLACE_KEY, SERVER_KEYS, ServerSettings, ServerSpec, Target, tier_text,
 };
 use libilb::words;
 
@@ -40,7 +40,7 @@ pub fn understand(command: ServerCommand) -> Result<Action, Error> {
 }
 
 /// Reads `-s` of servers that are added. Weight and limits belong to the servers before them, back to the last that have
-/// theirs; id and place to the one before them.
+/// theirs; id, place and found to the one before them.
 ///
 /// # Errors
 /// One that is none.
@@ -53,6 +53,7 @@ pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
                 Key::Limit(limit) => words::name(SERVER_KEYS, limit),
                 Key::Id => ID_KEY,
                 Key::Place => PLACE_KEY,
+                Key::Found => FOUND_KEY,
                 _ => {
                     if limited {
                         (first, limited) = (specs.len(), false);
@@ -62,10 +63,10 @@ pub fn specs(texts: &[String]) -> Result<Vec<String>, Error> {
                 }
             };
             let whose = match key {
-                Key::Id | Key::Place => specs.len().saturating_sub(1).max(first),
+                Key::Id | Key::Place | Key::Found => specs.len().saturating_sub(1).max(first),
                 _ => first,
             };
-            limited |= !matches!(key, Key::Id | Key::Place);
+            limited |= !matches!(key, Key::Id | Key::Place | Key::Found);
             if first == specs.len() {
                 return Err(Error::Usage(format!(
                     "-s: key '{word}' stands before any server: write server=SPEC,{word}={value}"

@@ -4,11 +4,15 @@ use libilb::describe::{Description, GroupDescription, ServerDescription};
 use libilb::error::Item;
 use libilb::rule::check_name;
 use libilb::server::tier_text;
+use libilb::source::SourceSettings;
 
 use serde_json::{Value, json};
 
 use crate::action::{Action, Request, Show};
-use crate::cli::{CreateServergroup, GroupNames, ServergroupCommand, ShowServergroup};
+use crate::candidate;
+use crate::cli::{
+    CreateServergroup, GroupNames, ModifyServergroup, ServergroupCommand, ShowServergroup,
+};
 use crate::error::Error;
 use crate::rule::status_cell;
 use crate::server::{self, specs};
@@ -22,6 +26,7 @@ use crate::table::{self, Cell, Column, Style};
 pub fn understand(command: ServergroupCommand) -> Result<Action, Error> {
     match command {
         ServergroupCommand::CreateServergroup(args) => create(args),
+        ServergroupCommand::ModifyServergroup(args) => modify(args),
         ServergroupCommand::DeleteServergroup(args) => Ok(delete(args)),
         ServergroupCommand::ShowServergroup(args) => show(args),
     }
@@ -33,10 +38,71 @@ pub fn understand(command: ServergroupCommand) -> Result<Action, Error> {
 /// Everything that is wrong whatever is configured.
 fn create(args: CreateServergroup) -> Result<Action, Error> {
     check_name(Item::ServerGroup, &args.name).map_err(Error::from_command_line)?;
+    let source = source(&args.discover)?;
+    if !source.is_empty() {
+        source.apply(None).map_err(Error::from_command_line)?;
+    }
     Ok(Action::Change(Request::CreateGroup {
         name: args.name,
         servers: specs(&args.servers)?,
+        source,
     }))
+}
+
+/// Reads `modify-servergroup`.
+///
+/// # Errors
+/// Everything that is wrong whatever is configured.
+fn modify(args: ModifyServergroup) -> Result<Action, Error> {
+    Ok(Action::Change(Request::ModifyGroup {
+        name: args.name,
+        source: source(&args.discover)?,
+    }))
+}
+
+/// Reads `-d`.
+fn source(texts: &[String]) -> Result<SourceSettings, Error> {
+    let mut source = SourceSettings::default();
+    for text in texts {
+        source.parse(text).map_err(Error::from_command_line)?;
+    }
+    Ok(source)
+}
+
+/// What there is to say of the sources of groups, a line each.
+fn followed(groups: &[&GroupDescription]) -> String {
+    let mut out = String::new();
+    for group in groups {
+        let Some(said) = &group.source else { continue };
+        let there = group.servers.iter();
+        let found = there.filter(|s| s.server.found && !s.removed).count();
+        let mut text = match (said.last_answer, said.problem.as_str()) {
+            (0, "") => "asked for the first time".to_string(),
+            (0, problem) => problem.to_string(),
+            (at, "") => format!("last answer {}", candidate::since(at)),
+            (at, problem) => format!("{problem}; last answer {}", candidate::since(at)),
+        };
+        let waiting = said.candidates.len();
+        if waiting > 0 {
+            text.push_str(&format!(
+                "; {waiting} to be approved ('lbadm show-candidate {}')",
+                group.name
+            ));
+        }
+        if said.problem.is_empty()
+            && let Some(first) = said.refused.first()
+        {
+            text.push_str(&format!("; not taken: {} {}", first.address, first.why));
+            if said.refused.len() > 1 {
+                text.push_str(&format!(" and {} more", said.refused.len() - 1));
+            }
+        }
+        out.push_str(&format!(
+            "{} follows {}: {found} found; {text}\n",
+            group.name, said.source
+        ));
+    }
+    out
 }
 
 /// Reads `delete-servergroup`.
@@ -117,6 +183,9 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
             r.of(|s| s.server.min_connections.into())
         }),
         column("TIER", false, |r| r.of(|s| tier_text(s.server.tier).into())),
+        column("FOUND", false, |r| {
+            r.of(|s| if s.server.found { "yes" } else { "no" }.into())
+        }),
     ]
 }
 
@@ -185,5 +254,6 @@ fn render(args: &ShowServergroup, node: &Description, style: Style) -> Result<St
             gone.map(|s| (s.server.id.as_str(), s.connections)),
         ));
     }
+    out.push_str(&followed(&groups));
     Ok(out)
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use libilb::describe::{self, Description, Fastpath, HealthSummary, RuleDescription, State};
+use libilb::describe::{
+    self, Description, Fastpath, GroupDescription, HealthSummary, RuleDescription, State,
+};
 use libilb::health::HealthState;
 use libilb::vrrp::VrrpState;
 use serde_json::{Value, json};
@@ -41,6 +43,7 @@ struct Counts {
     enabled: usize,
     groups: usize,
     servers: usize,
+    candidates: usize,
     connections: u64,
 }
 
@@ -55,6 +58,12 @@ impl Counts {
                 .count(),
             groups: node.groups.len(),
             servers: servers.filter(|server| !server.removed).count(),
+            candidates: node
+                .groups
+                .iter()
+                .filter_map(|group| group.source.as_ref())
+                .map(|source| source.candidates.len())
+                .sum(),
             connections: node.rules.iter().map(|rule| rule.connections).sum(),
         }
     }
@@ -138,7 +147,23 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
         }
         all.extend(down(node, rule));
     }
+    all.extend(node.groups.iter().filter_map(unfollowed));
     all
+}
+
+/// A group whose servers cannot be followed, or not all of them.
+fn unfollowed(group: &GroupDescription) -> Option<Finding> {
+    let said = group.source.as_deref()?;
+    (!said.problem.is_empty()).then(|| {
+        Finding::warn(
+            format!("server group {}", group.name),
+            format!(
+                "{}: {}; the servers that it has stay",
+                said.source, said.problem
+            ),
+            "'journalctl -u ilb' says since when; it is tried again",
+        )
+    })
 }
 
 /// Servers that are named when several are down; nobody reads more of them on a screen of problems.
@@ -248,10 +273,14 @@ fn render(node: &Description, style: Style) -> String {
         (
             "servers",
             format!(
-                "{} in {} server group{}",
+                "{} in {} server group{}{}",
                 counts.servers,
                 counts.groups,
-                if counts.groups == 1 { "" } else { "s" }
+                if counts.groups == 1 { "" } else { "s" },
+                match counts.candidates {
+                    0 => String::new(),
+                    n => format!(", {n} to be approved"),
+                }
             ),
         ),
         ("connections", counts.connections.to_string()),
@@ -310,6 +339,7 @@ fn json(node: &Description) -> Value {
         "rules": counts.rules,
         "rules_enabled": counts.enabled,
         "groups": counts.groups,
+        "candidates": counts.candidates,
         "servers": counts.servers,
         "connections": counts.connections,
         "drift": node.drift,

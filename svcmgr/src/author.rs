@@ -9,6 +9,8 @@ use nix::unistd::{Uid, User};
 pub enum Author {
     /// Nobody asked: the manager did it of its own accord.
     Manager,
+    /// Nobody asked: the source of this server group has found servers, or lost them.
+    Discovery(String),
     /// A user of the system, as the bus knows him.
     User {
         /// His number.
@@ -49,6 +51,7 @@ impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Author::Manager => f.write_str("ilb-svcmgr"),
+            Author::Discovery(group) => write!(f, "discovery of {group}"),
             Author::User {
                 name: Some(name), ..
             } => f.write_str(name),
@@ -67,5 +70,7 @@ mod tests {
         let nobody = Author::of(3_999_999_999).await;
         assert_eq!(nobody.to_string(), "user 3999999999");
         assert_eq!(Author::Manager.to_string(), "ilb-svcmgr");
+        let discovery = Author::Discovery("web".into());
+        assert_eq!(discovery.to_string(), "discovery of web");
     }
 }

@@ -21,6 +21,7 @@ mod reload;
 mod retired;
 mod risen;
 mod run;
+mod sources;
 mod state;
 mod store;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
 use crate::metrics;
 use crate::reload::{self, Reload};
+use crate::sources;
 use crate::state::State;
 use crate::store::lock::Lock;
 use crate::store::open::{OpenError, Place};
@@ -168,6 +169,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         addresses,
         checks,
         vrrp,
+        sources: sources::start(),
         memory: Some(Memory::new(&own.join("health.json"))),
         live: reload::live(settings),
         statistics: Some(settings.node.state_dir.join("statistics.json")),

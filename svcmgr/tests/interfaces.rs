@@ -185,6 +185,7 @@ fn every_key_error_and_counter_is_documented_and_no_other() {
             libilb::healthcheck::HEALTH_CHECK_SETTINGS,
         ),
         ("CreateVrrp", libilb::vrrp::VRRP_SETTINGS),
+        ("CreateFollowingServerGroup", libilb::dbus::SOURCE_SETTINGS),
         ("ListConnections", libilb::connections::FILTER),
         ("Explain", libilb::explain::PACKET),
         ("ListHealthResults", libilb::healthfilter::HEALTH_FILTER),

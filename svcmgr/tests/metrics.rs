@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::{Bus, FakeFastpath, Node, PATIENCE, Process, answering, rule, until};
+use libilb::source::SourceSettings;
 
 /// A port that nobody has right now.
 fn free_address() -> SocketAddr {
@@ -108,6 +109,14 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
         .await
         .expect("a group");
     client.create_rule("www", &mixed).await.expect("a rule");
+    // Nobody listens there.
+    let mut source = SourceSettings::default();
+    let said = "dns=app.example.com,resolver=127.0.0.1:9,interval=60";
+    source.parse(said).expect("a source");
+    client
+        .create_following_group("named", &["192.0.2.8"], &source)
+        .await
+        .expect("a group");
     fastpath.wait_for_rules(1);
 
     let plain = scrape(address, "text/plain");
@@ -149,6 +158,9 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
         ("ilb_degraded".to_owned(), 0),
         ("ilb_drift".to_owned(), 0),
         ("ilb_rule_backends_usable{rule=\"www\"}".to_owned(), 1),
+        ("ilb_source_answers_total{group=\"named\"}".to_owned(), 0),
+        ("ilb_source_servers{group=\"named\"}".to_owned(), 0),
+        ("ilb_source_candidates{group=\"named\"}".to_owned(), 0),
         ("ilb_rules".to_owned(), 1),
         ("ilb_rule_enabled{rule=\"www\"}".to_owned(), 1),
         ("ilb_rule_packets_total{rule=\"www\"}".to_owned(), 1000),

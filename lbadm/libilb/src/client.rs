@@ -34,6 +34,7 @@ use crate::healthfilter::HealthFilter;
 use crate::history;
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
+use crate::source::SourceSettings;
 use crate::stats::Statistics;
 use crate::vrrp::{self, VrrpSettings};
 
@@ -335,6 +336,39 @@ impl Client {
     pub async fn create_group(&self, name: &str, servers: &[&str]) -> Result<String, ClientError> {
         let path = self.manager.create_server_group(name, servers).await?;
         Ok(path.to_string())
+    }
+
+    /// Creates a server group whose servers are found by themselves, and returns its object path.
+    pub async fn create_following_group(
+        &self,
+        name: &str,
+        servers: &[&str],
+        source: &SourceSettings,
+    ) -> Result<String, ClientError> {
+        let source = dbus::source_to_dbus(source);
+        let created = self
+            .manager
+            .create_following_server_group(name, servers, source);
+        Ok(created.await?.to_string())
+    }
+
+    /// Changes where the servers of a group are found. False if it was so already.
+    pub async fn modify_group(
+        &self,
+        name: &str,
+        source: &SourceSettings,
+    ) -> Result<bool, ClientError> {
+        let source = dbus::source_to_dbus(source);
+        Ok(self.manager.modify_server_group(name, source).await?)
+    }
+
+    /// Takes servers into a group that wait for it, all if none is named. Returns their ids.
+    pub async fn approve_servers(
+        &self,
+        group: &str,
+        servers: &[&str],
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.approve_servers(group, servers).await?)
     }
 
     /// Deletes server groups.

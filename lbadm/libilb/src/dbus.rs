@@ -11,6 +11,7 @@ pub use self::proxy::*;
 use crate::error::{ErrorKind, ModelError};
 use crate::rule::{RuleSettings, Timeout};
 use crate::server::{ServerKey, ServerSettings};
+use crate::source::{SOURCE_FIELDS, SourceSettings};
 use crate::words;
 
 /// The manager's name on the bus.
@@ -138,6 +139,61 @@ pub const SERVER_SETTINGS: &[(&str, &str)] = &[
     ("min-connections", "u"),
     ("tier", "u"),
 ];
+
+/// The keys of the `source` dictionary of `CreateFollowingServerGroup` and `ModifyServerGroup`, with the D-Bus type of each.
+/// All may be texts, as behind `lbadm`'s `-d`; nothing as text means the default.
+pub const SOURCE_SETTINGS: &[(&str, &str)] = &[
+    ("dns", "s"),
+    ("subnet", "s"),
+    ("port", "s"),
+    ("family", "s"),
+    ("approve", "s"),
+    ("limit", "u"),
+    ("interval", "s"),
+    ("max-interval", "s"),
+    ("hold", "s"),
+    ("resolver", "as"),
+    ("rate", "u"),
+    ("except", "as"),
+];
+
+/// `source` as `CreateFollowingServerGroup` and `ModifyServerGroup` take it.
+pub fn source_to_dbus(source: &SourceSettings) -> HashMap<&'static str, Variant<'static>> {
+    let said = source.pairs().iter();
+    let said = said.map(|(field, text)| (field.name(), Variant::from(text.clone())));
+    said.collect()
+}
+
+/// Reads a `source`.
+///
+/// # Errors
+/// As [`settings_from_dbus`].
+pub fn source_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<SourceSettings, ModelError> {
+    let mut source = SourceSettings::default();
+    for (key, value) in map {
+        let known = SOURCE_SETTINGS.iter().find(|(known, _)| known == key);
+        let Some(&(key, signature)) = known else {
+            return Err(unknown(SOURCE_SETTINGS, key));
+        };
+        let text = <&str>::try_from(value).ok().map(str::to_string);
+        let text = text.or_else(|| match signature {
+            "u" => u32::try_from(value).ok().map(|number| number.to_string()),
+            "as" => {
+                let list = value.try_clone().ok();
+                let list = list.and_then(|value| Vec::<String>::try_from(value).ok());
+                list.map(|list| list.join(","))
+            }
+            _ => None,
+        });
+        let text = text.ok_or_else(|| {
+            let found = format!("has D-Bus type {}", value.value_signature());
+            let allowed = format!("it has to be of type {signature}");
+            ModelError::invalid("setting", key, found, allowed)
+        })?;
+        source.set(words::parse(SOURCE_FIELDS, "setting", key)?, &text)?;
+    }
+    Ok(source)
+}
 
 /// `settings` as `CreateRule` and `ModifyRule` take them: what is not said is left out.
 pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Variant<'static>> {

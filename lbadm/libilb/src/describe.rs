@@ -12,6 +12,7 @@ use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
 use crate::servergroup::ServerGroup;
+use crate::source::SourceDescription;
 use crate::vrrp::{VrrpCounters, VrrpInstance, VrrpStatus};
 
 /// Everything that there is to know about a node, but for its counters.
@@ -99,6 +100,10 @@ impl Description {
                 servers,
                 next_index: last.max().map_or(0, |n| n.saturating_add(1)),
                 places: group.places,
+                source: group
+                    .source
+                    .as_ref()
+                    .map(|described| Box::new(described.source.clone())),
             };
             made.settle();
             all.groups.insert(key(&group.name), Arc::new(made));
@@ -269,6 +274,9 @@ pub struct GroupDescription {
     /// Places that the group has, see [`ServerGroup::places`].
     #[serde(default)]
     pub places: u32,
+    /// Where its servers are found, if it has them found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Box<SourceDescription>>,
 }
 
 /// A health check with what uses it.

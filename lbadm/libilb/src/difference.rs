@@ -51,9 +51,16 @@ pub fn between(before: &Configuration, after: &Configuration) -> Vec<Difference>
     for group in after.groups.since(&before.groups) {
         let (old, new) = (group.before, group.after);
         let name = new.or(old).map_or("", |group| &group.name);
-        let empty = |group: Option<&std::sync::Arc<ServerGroup>>| group.map(|_| Fields::new());
-        if old.is_some() != new.is_some() {
-            found.extend(difference("servergroup", name, empty(old), empty(new)));
+        let said = |group: Option<&std::sync::Arc<ServerGroup>>| {
+            group.map(|group| {
+                let source = group.source.iter();
+                let source = source.map(|s| ("source".to_owned(), Value::from(s.words())));
+                source.collect::<Fields<String, Value>>()
+            })
+        };
+        let (was, is) = (said(old), said(new));
+        if was != is {
+            found.extend(difference("servergroup", name, was, is));
         }
         servers(old.map(AsRef::as_ref), new.map(AsRef::as_ref), &mut found);
     }

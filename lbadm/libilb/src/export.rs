@@ -65,6 +65,7 @@ fn group(out: &mut String, group: &ServerGroup) {
     let mut places = group.places_told().into_iter();
     let mut server = |server: &Server| self::server(server, places.next().flatten(), &mut next);
     first.extend(chunks.next().unwrap_or_default().iter().map(&mut server));
+    first.extend(group.source.iter().map(|s| words(["-d", &s.words()])));
     first.push(words([&group.name]));
     command(out, &first);
     for more in chunks {
@@ -104,6 +105,7 @@ fn server(server: &Server, place: Option<GroupPlace>, next: &mut u32) -> Vec<Str
         },
         id: (!usual).then(|| server.id.clone()),
         place,
+        found: server.found,
     };
     words(["-s", &format!("server={spec}")])
 }

@@ -106,6 +106,7 @@ pub mod rules;
 pub mod server;
 pub mod servergroup;
 pub mod settings;
+pub mod source;
 pub mod stats;
 pub mod timeout;
 pub mod tunnel;

@@ -15,14 +15,17 @@ use crate::map::Map;
 use crate::port::{self, PortMap};
 use crate::rules::Rules;
 use crate::server::{ServerSpec, Target, UNPLACED};
+use crate::source::Source;
 use crate::validate::check_fit;
 use crate::vrrp::VrrpInstance;
 use crate::words;
 
 mod checks;
+mod sources;
 mod vrrp;
 
 pub use checks::MAX_CHECKS;
+pub use sources::Followed;
 pub use vrrp::MAX_INSTANCES;
 
 pub use crate::healthcheck::HealthCheckSettings;
@@ -220,6 +223,15 @@ impl Configuration {
         name: &str,
         specs: &[S],
     ) -> Result<Arc<ServerGroup>, ModelError> {
+        self.create(name, specs, None)
+    }
+
+    fn create<S: AsRef<str>>(
+        &mut self,
+        name: &str,
+        specs: &[S],
+        source: Option<Source>,
+    ) -> Result<Arc<ServerGroup>, ModelError> {
         crate::rule::check_name(Item::ServerGroup, name)?;
         if let Some(other) = self.group(name) {
             return Err(ModelError::AlreadyExists {
@@ -232,6 +244,7 @@ impl Configuration {
             servers: Vec::new(),
             next_index: 0,
             places: 0,
+            source: source.map(Box::new),
         };
         let next_server = self.extend(&mut group, specs)?;
         let group = Arc::new(group);
@@ -468,7 +481,16 @@ impl Configuration {
         group: &mut ServerGroup,
         specs: &[S],
     ) -> Result<u32, ModelError> {
-        let mut number = self.next_server;
+        self.extend_from(group, specs, self.next_server)
+    }
+
+    /// The same, where `number` is that of the next server.
+    fn extend_from<S: AsRef<str>>(
+        &self,
+        group: &mut ServerGroup,
+        specs: &[S],
+        mut number: u32,
+    ) -> Result<u32, ModelError> {
         for text in specs {
             for spec in ServerSpec::parse(text.as_ref())? {
                 let Target::Address(address) = spec.target else {
@@ -495,6 +517,7 @@ impl Configuration {
                     tier: 0,
                     enabled: true,
                     place: spec.place.map_or(UNPLACED, |place| place.place),
+                    found: spec.found && group.source.is_some(),
                 };
                 group.places = group.places.max(spec.place.map_or(0, |place| place.places));
                 spec.limits.apply(&mut server)?;

@@ -48,6 +48,9 @@ pub struct Server {
     /// is vacant, and with it what its predecessor had. [`UNPLACED`] until the group has given it one.
     #[serde(default = "unplaced")]
     pub place: u32,
+    /// Whether the source of its group has found it, which also takes it out again. See [`crate::source`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
 /// The place of a server in its group, as an export says it: `3/10` is place 3 of ten, which are 0 to 9. See
@@ -126,6 +129,7 @@ impl Server {
             limits: ServerSettings::default(),
             id: None,
             place: None,
+            found: false,
         }
         .to_string()
     }
@@ -255,8 +259,8 @@ pub enum Target {
     Host(String),
 }
 
-/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n][,id=_group.n][,place=n/n]`, IPv6
-/// addresses in brackets. `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the
+/// One server as written: `host|ip|ip-ip[:port|p-p][,weight=n][,max-conn=n][,min-conn=n][,id=_group.n][,place=n/n]
+/// [,found=yes]`, IPv6 addresses in brackets. `host=ip` gives a name and the address that it stands for, which is how `lbadm` hands a resolved name to the
 /// manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSpec {
@@ -272,12 +276,16 @@ pub struct ServerSpec {
     pub id: Option<String>,
     /// The place that it shall have, such as one that was exported; the lowest vacant one if none was written.
     pub place: Option<GroupPlace>,
+    /// Whether it is one that the group's source has found, such as one that was exported.
+    pub found: bool,
 }
 
 /// The key of [`ServerSpec::id`].
 pub const ID_KEY: &str = "id";
 /// The key of [`ServerSpec::place`].
 pub const PLACE_KEY: &str = "place";
+/// The key of [`ServerSpec::found`].
+pub const FOUND_KEY: &str = "found";
 
 const SYNTAX: &str = "write host[:port], address[:port] or first-last[:port], with IPv6 addresses in brackets: [2001:db8::1]:80";
 
@@ -293,6 +301,7 @@ impl ServerSpec {
         let mut limits = ServerSettings::default();
         let mut id = None;
         let mut group_place = None;
+        let mut found = false;
         for item in items {
             let (key, value) = item.split_once('=').unwrap_or((item, ""));
             if key.eq_ignore_ascii_case(ID_KEY) {
@@ -301,6 +310,19 @@ impl ServerSpec {
             }
             if key.eq_ignore_ascii_case(PLACE_KEY) {
                 group_place = Some(value.parse()?);
+                continue;
+            }
+            if key.eq_ignore_ascii_case(FOUND_KEY) {
+                found = match value.to_ascii_lowercase().as_str() {
+                    "yes" => true,
+                    "no" => false,
+                    _ => {
+                        let problem = "is neither yes nor no";
+                        let allowed =
+                            "use found=yes for a server that the group's source has found";
+                        return Err(ModelError::invalid(FOUND_KEY, value, problem, allowed));
+                    }
+                };
                 continue;
             }
             let key = words::parse(SERVER_KEYS, "server key", key)?;
@@ -329,6 +351,7 @@ impl ServerSpec {
             limits,
             id: id.clone(),
             place: group_place,
+            found,
         };
         if !looks_like_address(place) {
             check_host_name(place, text)?;
@@ -421,7 +444,7 @@ impl ServerSpec {
                 return Err(failed(
                     format!("has several addresses ({})", all.join(", ")),
                     format!(
-                        "say which one is meant: {host}={}",
+                        "say which one is meant: {host}={}; or have the group follow it: -d dns={host}",
                         address::bracketed(found[0])
                     ),
                 ));
@@ -435,6 +458,7 @@ impl ServerSpec {
             limits: self.limits,
             id: self.id,
             place: self.place,
+            found: self.found,
         })
     }
 }
@@ -472,9 +496,12 @@ impl fmt::Display for ServerSpec {
         if let Some(id) = &self.id {
             write!(f, ",{ID_KEY}={id}")?;
         }
-        match self.place {
-            Some(place) => write!(f, ",{PLACE_KEY}={place}"),
-            None => Ok(()),
+        if let Some(place) = self.place {
+            write!(f, ",{PLACE_KEY}={place}")?;
+        }
+        match self.found {
+            true => write!(f, ",{FOUND_KEY}=yes"),
+            false => Ok(()),
         }
     }
 }
@@ -522,7 +549,8 @@ fn looks_like_address(place: &str) -> bool {
             && place.contains('.'))
 }
 
-fn check_host_name(name: &str, whole: &str) -> Result<(), ModelError> {
+/// Whether it can be the name of a host: labels of letters, digits, `-` and `_`, at most 63 octets each and 253 in all.
+pub(crate) fn is_host_name(name: &str) -> bool {
     let label = |l: &str| {
         !l.is_empty()
             && l.len() <= 63
@@ -533,7 +561,11 @@ fn check_host_name(name: &str, whole: &str) -> Result<(), ModelError> {
     let bare = name.strip_suffix('.').unwrap_or(name);
     // A name of digits only would be read as an old-fashioned way to write an IPv4 address.
     let numeric = bare.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if bare.len() <= 253 && bare.split('.').all(label) && !numeric {
+    bare.len() <= 253 && bare.split('.').all(label) && !numeric
+}
+
+fn check_host_name(name: &str, whole: &str) -> Result<(), ModelError> {
+    if is_host_name(name) {
         return Ok(());
     }
     let problem = if name.is_empty() {

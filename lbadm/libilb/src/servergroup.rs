@@ -8,6 +8,7 @@ use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
 use crate::rule::check_name;
 use crate::server::{GroupPlace, Server, UNPLACED, check_limits};
+use crate::source::Source;
 
 /// Servers under one name. `name` is unique in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +22,25 @@ pub struct ServerGroup {
     /// Places that the group has, taken or vacant. Grows only: as many as it had servers at one time.
     #[serde(default)]
     pub places: u32,
+    /// Where servers are found, if the group has them found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Box<Source>>,
 }
 
 impl ServerGroup {
     /// The server with this id, in any case.
     pub fn server(&self, id: &str) -> Option<&Server> {
         self.servers.iter().find(|s| s.id.eq_ignore_ascii_case(id))
+    }
+
+    /// Goes by this source from now on. Without one, the servers that were found become ordinary ones.
+    pub fn follow(&mut self, source: Option<Source>) {
+        if source.is_none() {
+            for server in &mut self.servers {
+                server.found = false;
+            }
+        }
+        self.source = source.map(Box::new);
     }
 
     /// What has to be said of the place of each server, so that a new group with these servers has the same places: nothing
@@ -92,6 +106,9 @@ pub(crate) fn index(group: &ServerGroup, id: &str) -> Result<u32, ModelError> {
 /// [`ModelError::Invalid`] or [`ModelError::DuplicateServer`].
 pub fn check_group(group: &ServerGroup) -> Result<(), ModelError> {
     check_name(Item::ServerGroup, &group.name)?;
+    if let Some(source) = &group.source {
+        source.check()?;
+    }
     let mut seen = std::collections::HashMap::new();
     let mut places = HashSet::new();
     for server in &group.servers {

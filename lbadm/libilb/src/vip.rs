@@ -227,8 +227,16 @@ impl Prefix {
     /// # Errors
     /// [`ModelError::Invalid`].
     pub fn parse(text: &str) -> Result<Prefix, ModelError> {
+        Prefix::parse_as("client", text)
+    }
+
+    /// The same for another field, as messages call it.
+    ///
+    /// # Errors
+    /// [`ModelError::Invalid`].
+    pub fn parse_as(field: &'static str, text: &str) -> Result<Prefix, ModelError> {
         let refuse = |problem: &str, allowed: String| {
-            Err(ModelError::invalid("client", text, problem, allowed))
+            Err(ModelError::invalid(field, text, problem, allowed))
         };
         let (bare, len) = match text.split_once('/') {
             Some((bare, len)) => (bare, Some(len)),
@@ -265,6 +273,11 @@ impl Prefix {
             );
         }
         Ok(Prefix { address, len })
+    }
+
+    /// Whether an address is in it.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.len) == self.address
     }
 }
 

@@ -246,7 +246,7 @@ fn a_host_name_is_resolved_to_one_address_and_kept() {
     assert_eq!(
         spec().resolve_with(|_| Ok(both)).unwrap_err().to_string(),
         "server 'db.example.net' has several addresses (192.0.2.5, 2001:db8::5): say which one is meant: \
-         db.example.net=192.0.2.5"
+         db.example.net=192.0.2.5; or have the group follow it: -d dns=db.example.net"
     );
     assert_eq!(
         spec()

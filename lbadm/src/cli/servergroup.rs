@@ -8,8 +8,23 @@ use super::Format;
 #[derive(Debug, Subcommand)]
 pub enum ServergroupCommand {
     /// Create a server group
-    #[command(alias = "create-sg", override_usage = "lbadm create-servergroup [-s server=SPEC,...] NAME", after_help = SERVER_SPEC_HELP)]
+    #[command(alias = "create-sg", override_usage = "lbadm create-servergroup [-s server=SPEC,...] [-d KEY=VALUE,...] NAME", after_help = SERVER_SPEC_HELP)]
     CreateServergroup(CreateServergroup),
+    /// Change where the servers of a group are found
+    #[command(
+        alias = "modify-sg",
+        override_usage = "lbadm modify-servergroup -d KEY=VALUE,... NAME",
+        after_help = "\
+'lbadm help create-servergroup' explains the keys. What is not given stays.
+Servers that are there stay, too, until they are not found any more. With
+dns=none or subnet=none nothing is followed any more, and they stay for good.
+
+Examples:
+  lbadm modify-servergroup -d approve=ask,except=192.0.2.1 web
+  lbadm modify-servergroup -d dns=app2.example.com web
+  lbadm modify-servergroup -d dns=none web"
+    )]
+    ModifyServergroup(ModifyServergroup),
     /// Delete server groups that no rule uses
     #[command(
         alias = "delete-sg",
@@ -24,7 +39,8 @@ Examples:
         override_usage = "lbadm show-servergroup [[-p] -o FIELD,...] [--removed] [GROUP]...",
         after_help = "\
 Fields: sgname serverid minport maxport ip_address, and host weight status
-connections max-conn min-conn tier.
+connections max-conn min-conn tier found (whether the group has found it). Below
+it says how it stands with groups that find their servers.
 
 Examples:
   lbadm show-servergroup
@@ -39,7 +55,21 @@ pub struct CreateServergroup {
     /// Servers: server=SPEC,...
     #[arg(short, value_name = "server=SPEC,...")]
     pub servers: Vec<String>,
+    /// Where servers are found: dns=NAME or subnet=PREFIX, and how
+    #[arg(short, value_name = "KEY=VALUE,...")]
+    pub discover: Vec<String>,
     /// Name of the group
+    pub name: String,
+}
+
+/// `modify-servergroup`.
+#[derive(Debug, Args)]
+pub struct ModifyServergroup {
+    /// What shall be different: KEY=VALUE,...
+    #[arg(short, value_name = "KEY=VALUE,...", required = true)]
+    pub discover: Vec<String>,
+    /// Name of the group
+    #[arg(value_name = "GROUP")]
     pub name: String,
 }
 
@@ -88,4 +118,28 @@ Examples:
   lbadm create-servergroup -s server=192.0.2.11-192.0.2.20 farm
   lbadm create-servergroup -s server=[2001:db8::11]:8080-8089 web6
   lbadm create-servergroup -s server=192.0.2.11 -s server=192.0.2.12,tier=1 \\
-        -s server=192.0.2.99,tier=sorry spare";
+        -s server=192.0.2.99,tier=sorry spare
+
+With -d the group finds servers by itself (docs/pools.md):
+dns=NAME        every address of the name is a server; it is asked for again
+                when its TTL is over. _http._tcp.NAME asks for SRV records.
+subnet=PREFIX   every address that answers is a server: it is tested as a rule's
+                health check says, else by a connection to port, else a ping
+port=           port or range of the servers; without it the rule's
+approve=        auto takes servers in, ask has 'lbadm approve-server' do it
+limit=          most servers that are taken in (64; at most 1024)
+interval=, max-interval=
+                times between questions at least and at most (5s, 300s); of a
+                subnet: pause between searches (60s)
+hold=           time that a server stays which is not found any more (30s; of a
+                subnet 1h); then it drains
+family=         ipv4, ipv6 or auto: that of the rules
+resolver=       name servers instead of those of /etc/resolv.conf
+rate=           addresses of a subnet that are tested a second (4)
+except=         addresses and networks that are never taken
+A name that does not resolve, or a subnet in which nobody answers, changes
+nothing.
+
+Examples:
+  lbadm create-servergroup -d dns=app.example.com,port=8080 app
+  lbadm create-servergroup -d subnet=192.0.2.16/28,port=80,approve=ask farm";

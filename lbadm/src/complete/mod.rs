@@ -15,12 +15,14 @@ use libilb::explain;
 use libilb::healthcheck::{FIELDS, KINDS};
 use libilb::history::Item;
 use libilb::import::Source;
-use libilb::vocabulary;
+use libilb::source::{SOURCE_FIELDS, SourceField};
+use libilb::{vocabulary, words};
 
 use crate::cli::{self, Shell};
 use crate::keys::{self, KeyList};
 use crate::{
-    connections, hcresult, healthcheck, history, rule, server, servergroup, statistics, time, vrrp,
+    candidate, connections, hcresult, healthcheck, history, rule, server, servergroup, statistics,
+    time, vrrp,
 };
 
 /// What a shell is asked to look for itself.
@@ -176,6 +178,14 @@ impl Names<'_> {
 
     fn instances(&self) -> Vec<(String, String)> {
         self.of(|node| node.vrrp.iter().map(|v| v.instance.name.clone()).collect())
+    }
+
+    fn candidates(&self) -> Vec<(String, String)> {
+        self.of(|node| {
+            let sources = node.groups.iter().filter_map(|g| g.source.as_ref());
+            let waiting = sources.flat_map(|source| &source.candidates);
+            waiting.map(|one| one.found.to_string()).collect()
+        })
     }
 
     fn servers(&self) -> Vec<(String, String)> {
@@ -340,6 +350,7 @@ fn values(
         }
         ("monitor", "only", _) => listed(current, plain(Kind::all())),
         ("create-healthcheck" | "modify-healthcheck", "health", _) => check_pairs(current),
+        ("create-servergroup" | "modify-servergroup", "discover", _) => source_pairs(current),
         ("modify-healthcheck", "name", _) | (_, _, "CHECK") => names.checks(),
         ("rollback", "generation", _) => names.generations(),
         ("import-config", "from", _) => plain(Source::names()),
@@ -375,6 +386,7 @@ fn fields(command: &str) -> Vec<&'static str> {
     match command {
         "show-rule" => rule::fields(),
         "show-servergroup" => servergroup::fields(),
+        "show-candidate" => candidate::fields(),
         "show-server" => server::fields(),
         "show-healthcheck" => healthcheck::fields(),
         "show-vrrp" => vrrp::fields(),
@@ -397,7 +409,7 @@ fn list(command: &str, option: &str) -> Option<&'static KeyList> {
         ("create-rule" | "modify-rule", "timers") => &keys::TIMERS,
         ("create-rule" | "modify-rule", "outgoing") => &keys::OUTGOING,
         ("create-servergroup" | "add-server", "servers") => &keys::SERVERS,
-        ("remove-server", "servers") => &keys::NAMED_SERVERS,
+        ("remove-server" | "approve-server", "servers") => &keys::NAMED_SERVERS,
         ("modify-server", "settings") => &keys::LIMITS,
         _ => return None,
     })
@@ -435,6 +447,7 @@ fn pairs(command: &str, list: &KeyList, current: &str, names: &Names<'_>) -> Vec
             (_, "servergroup") => names.groups(),
             (_, "hc-name") => names.checks(),
             ("remove-server", "server") => names.servers(),
+            ("approve-server", "server") => names.candidates(),
             (_, key) => plain(vocabulary::values(key)),
         };
         let values = values.into_iter();
@@ -483,6 +496,27 @@ fn check_pairs(current: &str) -> Vec<(String, String)> {
 
 /// The same for the keys of a VRRP instance.
 fn vrrp_pairs(current: &str) -> Vec<(String, String)> {
+    let keys = libilb::vrrp::FIELDS.iter().map(|(_, name, _)| *name);
+    keyed(current, keys, |_| &[])
+}
+
+/// The same for the keys of a source.
+fn source_pairs(current: &str) -> Vec<(String, String)> {
+    let keys = SOURCE_FIELDS.iter().map(|(_, name, _)| *name);
+    keyed(current, keys, |key| match words::find(SOURCE_FIELDS, key) {
+        Some(SourceField::Approve) => &["auto", "ask"],
+        Some(SourceField::Family) => &["auto", "ipv4", "ipv6"],
+        Some(SourceField::Dns | SourceField::Subnet) => &["none"],
+        _ => &[],
+    })
+}
+
+/// Keys that were not given yet, or the values that one may have.
+fn keyed<'a>(
+    current: &str,
+    keys: impl Iterator<Item = &'a str>,
+    values: impl Fn(&str) -> &'static [&'static str],
+) -> Vec<(String, String)> {
     let (before, last) = current
         .rsplit_once(',')
         .map_or(("", current), |found| found);
@@ -490,14 +524,14 @@ fn vrrp_pairs(current: &str) -> Vec<(String, String)> {
         "" => String::new(),
         _ => format!("{before},"),
     };
-    if last.contains('=') {
-        return Vec::new();
+    if let Some((key, _)) = last.split_once('=') {
+        let values = values(key).iter();
+        return plain(values.map(|value| format!("{head}{key}={value}")));
     }
     let there = |name: &str| {
         let mut keys = before.split(',').filter_map(|pair| pair.split_once('='));
         keys.any(|(key, _)| key.eq_ignore_ascii_case(name))
     };
-    let keys = libilb::vrrp::FIELDS.iter().map(|(_, name, _)| *name);
     let keys = keys.filter(|name| !there(name));
     plain(keys.map(|name| format!("{head}{name}=")))
 }

@@ -42,7 +42,19 @@ fn node() -> Description {
             server["status"] = "enabled".into();
             server
         });
-        serde_json::json!({ "name": group.name, "servers": servers.collect::<Vec<_>>() })
+        let mut said =
+            serde_json::json!({ "name": group.name, "servers": servers.collect::<Vec<_>>() });
+        if group.name == "spare" {
+            said["source"] = serde_json::json!({
+                "dns": "app.example.com",
+                "candidates": [{
+                    "address": "192.0.2.41",
+                    "ports": { "first": 8080, "last": 8080 },
+                    "since": 0,
+                }],
+            });
+        }
+        said
     });
     text["groups"] = groups.collect::<Vec<_>>().into();
     let checks = configuration.checks.values();
@@ -62,7 +74,26 @@ const CASES: &[(&str, &[&str])] = &[
         "lbadm -j show-s",
         &["show-servergroup", "show-server", "show-statistics"],
     ),
-    ("lbadm help modify-s", &["modify-server"]),
+    (
+        "lbadm help modify-s",
+        &["modify-servergroup", "modify-server"],
+    ),
+    ("lbadm modify-servergroup s", &["spare"]),
+    ("lbadm create-servergroup -d d", &["dns="]),
+    (
+        "lbadm modify-servergroup -d hold=3,ap",
+        &["hold=3,approve="],
+    ),
+    (
+        "lbadm modify-servergroup -d hold=3,approve=a",
+        &["hold=3,approve=auto", "hold=3,approve=ask"],
+    ),
+    ("lbadm modify-servergroup -d dns=", &["dns=none"]),
+    (
+        "lbadm approve-server -s server=",
+        &["server=192.0.2.41:8080"],
+    ),
+    ("lbadm show-candidate s", &["spare"]),
     ("lbadm nosuch ", &[]),
     ("lbadm delete-rule ", &["www"]),
     ("lbadm delete-rule www ", &["www"]),

@@ -150,12 +150,29 @@ fn perform(
                 names(changed.iter().map(|r| r.name.clone()).collect())
             )
         }
-        Request::CreateGroup { name, servers } => {
-            let group = configuration.create_group(&name, &resolve(servers, lookup)?)?;
+        Request::CreateGroup {
+            name,
+            servers,
+            source,
+        } => {
+            let servers = resolve(servers, lookup)?;
+            let group = configuration.create_group_from(&name, &servers, &source)?;
             match group.servers.len() {
                 1 => format!("server group {} with 1 server", group.name),
                 n => format!("server group {} with {n} servers", group.name),
             }
+        }
+        Request::ModifyGroup { name, source } => {
+            configuration.modify_group(&name, &source)?;
+            format!("server group {name} is changed")
+        }
+        Request::ApproveServers { group, .. } => {
+            return Err(ModelError::invalid(
+                "approve-server",
+                group,
+                "is not for files",
+                "who waits is known to a running manager only: add servers with add-server",
+            ));
         }
         Request::DeleteGroups(which) => {
             let deleted = configuration.delete_groups(&which)?;

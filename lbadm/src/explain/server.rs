@@ -24,6 +24,9 @@ pub struct Explained {
     pub at: String,
     /// The name that it was given by.
     pub host: Option<String>,
+    /// What has found it, if its group has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
     /// Whether it takes connections.
     pub status: Status,
     /// Whether it is removed and only drains.
@@ -118,6 +121,14 @@ pub fn explain(id: &str, node: &Description, counted: &Statistics) -> Result<Exp
         servergroup: group.name.clone(),
         at: of(&server.server),
         host: server.server.host_name.clone(),
+        found_by: group
+            .source
+            .as_ref()
+            .filter(|_| server.server.found)
+            .map(|said| match said.problem.as_str() {
+                "" => said.source.to_string(),
+                problem => format!("{} (now: {problem})", said.source),
+            }),
         status: server.status,
         removed: server.removed,
         connections: server.connections,
@@ -171,6 +182,9 @@ pub fn render(said: &Explained, style: Style) -> String {
             said.servergroup
         ),
     );
+    if let Some(found_by) = &said.found_by {
+        lines.add("found by", found_by.clone());
+    }
     let removed = if said.removed { " (removed)" } else { "" };
     lines.add("state", format!("{}{removed}", said.status));
     let limits = match (said.max_connections, said.min_connections) {

@@ -187,8 +187,27 @@ fn called(request: &Request) -> String {
         Request::DeleteAllRules => "DeleteAllRules\n".to_string(),
         Request::EnableRules { names, enabled } => format!("{}Rules {names:?}\n", on(*enabled)),
         Request::EnableServers { ids, enabled } => format!("{}Servers {ids:?}\n", on(*enabled)),
-        Request::CreateGroup { name, servers } => {
+        Request::CreateGroup {
+            name,
+            servers,
+            source,
+        } if source.is_empty() => {
             format!("CreateServerGroup {name:?} {servers:?}\n")
+        }
+        Request::CreateGroup {
+            name,
+            servers,
+            source,
+        } => settings(
+            format!("CreateFollowingServerGroup {name:?} {servers:?}"),
+            dbus::source_to_dbus(source),
+        ),
+        Request::ModifyGroup { name, source } => settings(
+            format!("ModifyServerGroup {name:?}"),
+            dbus::source_to_dbus(source),
+        ),
+        Request::ApproveServers { group, servers } => {
+            format!("ApproveServers {group:?} {servers:?}\n")
         }
         Request::DeleteGroups(names) => format!("DeleteServerGroups {names:?}\n"),
         Request::AddServers { group, servers } => format!("AddServers {group:?} {servers:?}\n"),

@@ -7,8 +7,35 @@ use libilb::describe::{
 use libilb::health::{Code, Finding, HealthReport, HealthState, Layer, ServerHealth, Transition};
 use libilb::healthcheck::{HealthCheckSettings, Kind};
 use libilb::model::{Configuration, RuleSettings, Server, ServerGroup, Timeout};
+use libilb::source::{Candidate, Found, Refused, Source, SourceDescription, SourceSettings};
 use libilb::stats::{Counter, Entry, Statistics};
 use libilb::vrrp::{VrrpCounters, VrrpSettings, VrrpState, VrrpStatus};
+
+/// A source that has found somebody.
+fn followed(source: &Source) -> SourceDescription {
+    let address = |n: u8| [192, 0, 2, n].into();
+    SourceDescription {
+        source: source.clone(),
+        answers: 7,
+        failures: 1,
+        last_answer: 1_700_000_000_000,
+        last_change: 0,
+        problem: String::new(),
+        candidates: vec![Candidate {
+            found: Found {
+                address: address(41),
+                ports: source.port,
+                weight: None,
+                host_name: Some("app.example.com".into()),
+            },
+            since: 1_699_999_000_000,
+        }],
+        refused: vec![Refused {
+            address: address(1),
+            why: "is in 192.0.2.1/32, which is excepted".into(),
+        }],
+    }
+}
 
 /// A node with four rules: one enabled, one disabled with a problem, one that drains after it was deleted, one that says
 /// all that can be said.
@@ -18,7 +45,10 @@ pub fn node() -> Description {
         .unwrap();
     c.create_group("web6", &["[2001:db8::11]:8000-8009"])
         .unwrap();
-    c.create_group::<&str>("spare", &[]).unwrap();
+    let mut source = SourceSettings::default();
+    let said = "dns=app.example.com,port=8080,approve=ask,except=192.0.2.1";
+    source.parse(said).unwrap();
+    c.create_group_from::<&str>("spare", &[], &source).unwrap();
     let rule = |vip: &str, port: &str, topology: &str, group: &str| RuleSettings {
         vip: vip.into(),
         port: port.into(),
@@ -138,6 +168,7 @@ pub fn node() -> Description {
             .groups
             .values()
             .map(|g| GroupDescription {
+                source: g.source.as_deref().map(|s| Box::new(followed(s))),
                 places: g.places,
                 name: g.name.clone(),
                 servers: g

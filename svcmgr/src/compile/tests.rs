@@ -303,6 +303,7 @@ fn change_of_a_node() -> impl Strategy<Value = Change> {
     };
     prop_oneof![
         (group(), server()).prop_map(|(name, server)| Change::CreateGroup {
+            source: Default::default(),
             name,
             servers: vec![server],
         }),

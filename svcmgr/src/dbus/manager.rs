@@ -9,6 +9,7 @@ use libilb::explain::Packet;
 use libilb::health::HealthReport;
 use libilb::healthcheck;
 use libilb::healthfilter::HealthFilter;
+use libilb::source::SourceSettings;
 use libilb::stats::RawEntry;
 use libilb::vrrp;
 use zbus::message::Header;
@@ -157,9 +158,65 @@ impl ManagerObject {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, MethodError> {
         let path = group_path(&name);
-        self.change(connection, &header, Change::CreateGroup { name, servers })
-            .await?;
+        let source = SourceSettings::default();
+        let change = Change::CreateGroup {
+            name,
+            servers,
+            source,
+        };
+        self.change(connection, &header, change).await?;
         object_path(path)
+    }
+
+    /// Creates a server group whose servers are found by themselves, with servers if there are any. Keys of source: see
+    /// docs/dbus.md.
+    #[zbus(out_args("path"))]
+    async fn create_following_server_group(
+        &self,
+        name: String,
+        servers: Vec<String>,
+        source: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let source = dbus::source_from_dbus(&source)?;
+        let path = group_path(&name);
+        let change = Change::CreateGroup {
+            name,
+            servers,
+            source,
+        };
+        self.handle.change(author, change).await?;
+        object_path(path)
+    }
+
+    /// Changes where the servers of a group are found; what is not given stays. True if it was different.
+    #[zbus(out_args("changed"))]
+    async fn modify_server_group(
+        &self,
+        name: String,
+        source: HashMap<String, OwnedVariant>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        let source = dbus::source_from_dbus(&source)?;
+        let change = Change::ModifyGroup { name, source };
+        Ok(!self.handle.change(author, change).await?.is_empty())
+    }
+
+    /// Takes servers into a group that its source has found and that wait for it, all if none is named, and returns their ids.
+    #[zbus(out_args("ids"))]
+    async fn approve_servers(
+        &self,
+        group: String,
+        servers: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let author = access::check(connection, &header).await?;
+        Ok(self.handle.approve(author, &group, &servers).await?)
     }
 
     /// Deletes server groups that no rule uses, all of them or none, and returns their names.

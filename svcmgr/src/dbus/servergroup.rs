@@ -64,6 +64,14 @@ impl ServerGroupObject {
         self.name.clone()
     }
 
+    /// Where its servers are found, such as dns=app.example.com,port=8080; empty for nowhere.
+    #[zbus(property)]
+    async fn source(&self) -> fdo::Result<String> {
+        let group = self.group()?;
+        let source = group.source.as_ref();
+        Ok(source.map(|source| source.words()).unwrap_or_default())
+    }
+
     /// Ids of its servers, in the order of their numbers.
     #[zbus(property)]
     async fn servers(&self) -> fdo::Result<Vec<String>> {

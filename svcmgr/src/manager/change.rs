@@ -2,6 +2,7 @@
 
 use libilb::ModelError;
 use libilb::model::{Configuration, HealthCheckSettings, RuleSettings, ServerSettings};
+use libilb::source::SourceSettings;
 use libilb::vrrp::VrrpSettings;
 
 /// One user action: done as a whole or not at all.
@@ -38,6 +39,15 @@ pub enum Change {
         name: String,
         /// Its servers.
         servers: Vec<String>,
+        /// Where servers are found; nothing said for nowhere.
+        source: SourceSettings,
+    },
+    /// See [`Configuration::modify_group`].
+    ModifyGroup {
+        /// Its name.
+        name: String,
+        /// What shall be different about its source.
+        source: SourceSettings,
     },
     /// See [`Configuration::delete_groups`].
     DeleteGroups(Vec<String>),
@@ -133,9 +143,19 @@ impl Change {
                 .iter()
                 .map(|rule| rule.name.clone())
                 .collect(),
-            Change::CreateGroup { name, servers } => {
-                vec![configuration.create_group(name, servers)?.name.clone()]
+            Change::CreateGroup {
+                name,
+                servers,
+                source,
+            } => {
+                let group = configuration.create_group_from(name, servers, source)?;
+                vec![group.name.clone()]
             }
+            Change::ModifyGroup { name, source } => configuration
+                .modify_group(name, source)?
+                .iter()
+                .map(|group| group.name.clone())
+                .collect(),
             Change::DeleteGroups(names) => configuration
                 .delete_groups(names)?
                 .iter()
@@ -196,6 +216,7 @@ impl Change {
             Change::EnableRules { enabled: true, .. } => "enable rules",
             Change::EnableRules { enabled: false, .. } => "disable rules",
             Change::CreateGroup { .. } => "create server group",
+            Change::ModifyGroup { .. } => "modify server group",
             Change::DeleteGroups(_) => "delete server groups",
             Change::AddServers { .. } => "add servers",
             Change::RemoveServers { .. } => "remove servers",

@@ -186,6 +186,11 @@ fn group(
         name: group.name.clone(),
         servers: there.chain(removed).collect(),
         places: group.places,
+        source: group.source.as_ref().map(|source| {
+            let follower = view.followers.get(&key(&group.name));
+            let follower = follower.map(|follower| (**follower).clone());
+            Box::new(follower.unwrap_or_default().describe(source))
+        }),
     }
 }
 

@@ -12,6 +12,7 @@
 //!
 //! [`Failover`] speaks VRRP, knows of the fast path's health, and puts up the addresses of instances by itself.
 //! [`Checks`] are told whom to test, and what they find reaches the fast path by the same way as a change, but for the store.
+//! [`Sources`] are asked where servers are found, and what they hear becomes a change like any other.
 //!
 //! A user action is answered when it is durable, the fast path has acknowledged it (if it is there), its addresses are on
 //! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
@@ -33,6 +34,7 @@ mod questions;
 mod recovery;
 mod restore;
 mod snapshot_writer;
+mod sources;
 pub mod statistics;
 mod steps;
 #[cfg(test)]
@@ -58,6 +60,7 @@ use crate::checks::memory::Memory;
 use crate::compile::Surroundings;
 use crate::dataplane::DataPlane;
 use crate::retired::RetiredKey;
+use crate::sources::Sources;
 use crate::state::State;
 use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store};
@@ -68,6 +71,7 @@ use ledger_file::LedgerFile;
 use link::Link;
 use recovery::Recovery;
 use snapshot_writer::SnapshotWriter;
+use sources::Followers;
 use statistics::Ledger;
 pub use statistics::Numbers;
 use view::View;
@@ -104,6 +108,8 @@ pub struct Start<D, A> {
     pub addresses: A,
     /// Who tests servers.
     pub checks: Checks,
+    /// Who asks where servers are found.
+    pub sources: Sources,
     /// Where what they find is kept for a restart.
     pub memory: Option<Memory>,
     /// Who speaks VRRP.
@@ -133,6 +139,7 @@ pub struct Manager<D, A> {
     manage_addresses: bool,
     surroundings: Surroundings,
     checks: Checks,
+    followers: Followers,
     memory: Option<Memory>,
     /// What health checks said last.
     book: Book,
@@ -198,6 +205,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             memory: start.memory,
             checks: start.checks,
             vrrp: Failover::new(start.vrrp),
+            followers: Followers::new(start.sources),
             ledger,
             ledger_file,
             drift: Drifts::default(),
@@ -209,6 +217,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             database: start.database.clone(),
         };
         manager.begin_checks();
+        manager.begin_sources();
         manager.view.send_replace(Arc::new(manager.look()));
         let handle = ManagerHandle {
             checks: manager.checks.orders(),

@@ -88,7 +88,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let targets = self.follow_checks(&old, &next, false);
         let result = self.advance(next, cause).await;
         match &result {
-            Ok(()) => self.checks.test(targets),
+            Ok(()) => {
+                self.checks.test(targets);
+                self.follow_sources(&old);
+            }
             Err(_) => (self.surroundings, self.book) = (surroundings, book),
         }
         result

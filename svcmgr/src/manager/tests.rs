@@ -211,6 +211,7 @@ impl Bench {
             store: store.then(|| Arc::new(MemoryStore(world.clone())) as Arc<dyn Store>),
             state,
             checks,
+            sources: crate::sources::Sources::pair().0,
             memory,
             vrrp: ilb_vrrp::Driver::simulated(),
             notice: match store {
@@ -298,6 +299,7 @@ impl Bench {
             .change(
                 Author::Manager,
                 Change::CreateGroup {
+                    source: Default::default(),
                     name: "web".into(),
                     servers,
                 },

@@ -7,7 +7,7 @@ use libilb::map::Map;
 use libilb::vrrp::VrrpStatus;
 
 use crate::checks::book::Book;
-
+use crate::sources::follow::Follower;
 use crate::state::State;
 use crate::tiers::Levels;
 
@@ -32,4 +32,6 @@ pub struct View {
     pub levels: Levels,
     /// Where VRRP instances stand, by [`libilb::model::key`] of their names.
     pub vrrp: Map<String, VrrpStatus>,
+    /// What is known of the sources of server groups, by the keys of these.
+    pub followers: Map<String, Arc<Follower>>,
 }

@@ -47,6 +47,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 event = self.dataplane.event() => self.link_changed(event).await,
                 news = self.checks.news() => self.learn(news).await,
                 () = self.vrrp.hear() => {}
+                news = self.followers.asking.news() => self.hear(news).await,
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(look), if self.link.peer.is_some() => {
@@ -242,6 +243,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             book: self.book.clone(),
             levels: self.surroundings.levels.clone(),
             vrrp: self.vrrp.standing(),
+            followers: self.followers.all.clone(),
         }
     }
 }

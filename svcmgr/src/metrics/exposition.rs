@@ -2,6 +2,7 @@
 //! collector where it has the thing: `ilb_backend_…` with `local_address`, `local_port`, `remote_address`, `remote_port` and
 //! `proto`. Made piece by piece, so that 100,000 servers need no more memory than a few.
 
+mod sources;
 mod vrrp;
 
 use std::borrow::Cow;
@@ -75,6 +76,7 @@ pub fn write(scrape: &Scrape, format: Format, out: impl FnMut(Vec<u8>) -> bool) 
     writer.vrrp(scrape);
     writer.rules(scrape);
     writer.backends_of_rules(scrape);
+    writer.sources(scrape);
     if scrape.per_server {
         writer.servers(scrape);
         writer.health(scrape);

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use libilb::healthcheck::HealthCheck;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
+use libilb::source::Source;
 use libilb::vrrp::VrrpInstance;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,8 @@ pub struct GroupRecord {
     next_index: u32,
     #[serde(default)]
     places: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<Box<Source>>,
 }
 
 /// A server and the group that it is in. Servers of a group are in the order of their numbers.
@@ -229,6 +232,7 @@ impl Changes {
             name: group.name.clone(),
             next_index: group.next_index,
             places: group.places,
+            source: group.source.clone(),
         };
         let (was, is) = (before.map(record), after.map(record));
         if was != is {
@@ -408,6 +412,7 @@ fn decode_state(records: &Records) -> Result<State, DecodeError> {
                     servers: Vec::new(),
                     next_index: record.next_index,
                     places: record.places,
+                    source: record.source,
                 };
                 groups.insert(name, group);
             }

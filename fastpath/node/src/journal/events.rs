@@ -112,4 +112,23 @@ events! {
         ["ILB_DRIFT" "ILB_ITEM" "ILB_WANTED"]
         "@ILB_ITEM@ is as it should be again"
         "What was found before has been put right. Nothing is to be done.";
+    SERVERS_FOLLOWED = "servers-followed" "bbdeb8684c4e8206c9e1dfdc8f47e915"
+        ["ILB_GROUP" "ILB_ADDED" "ILB_REMOVED"]
+        "Server group @ILB_GROUP@ follows its source: @ILB_ADDED@ added, @ILB_REMOVED@ removed"
+        "The name or subnet of the group has given other servers than before. The change is in `lbadm history`; removed servers keep \
+         their connections until these end or `conn-drain` is over.";
+    CANDIDATE_FOUND = "candidate-found" "751a63aaeb460fbaa898e89350a43506"
+        ["ILB_GROUP" "ILB_SERVER"]
+        "Server @ILB_SERVER@ waits to be approved for server group @ILB_GROUP@"
+        "The group's source has found it, and its policy is `approve=ask`. `lbadm show-candidate` lists who waits, `lbadm \
+         approve-server` takes them in, and `except=` leaves them out for good.";
+    SOURCE_FAILED = "source-failed" "5548ef625fbe4beb0219ac10193669bd"
+        ["ILB_GROUP" "ILB_REASON"]
+        "The servers of group @ILB_GROUP@ cannot be followed: @ILB_REASON@"
+        "The name did not resolve, nobody in the subnet answered, or what was found cannot be used. The servers that the group has stay, \
+         and it is tried again. `lbadm show-servergroup` says how it stands.";
+    SOURCE_ANSWERS = "source-answers" "ce96d3ca237592ac773e775e6eb7c1cb"
+        ["ILB_GROUP"]
+        "The servers of group @ILB_GROUP@ are followed again"
+        "What kept the group's source from being followed is over. Nothing is to be done.";
 }

@@ -45,6 +45,27 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn create_server_group(&self, name: &str, servers: &[&str]) -> zbus::Result<OwnedObjectPath>;
 
+    /// Creates a server group whose servers are found by themselves; see [`super::SOURCE_SETTINGS`].
+    #[zbus(allow_interactive_auth)]
+    fn create_following_server_group(
+        &self,
+        name: &str,
+        servers: &[&str],
+        source: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+
+    /// Changes where the servers of a group are found. True if that made a difference.
+    #[zbus(allow_interactive_auth)]
+    fn modify_server_group(
+        &self,
+        name: &str,
+        source: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<bool>;
+
+    /// Takes servers into a group that wait for it, all if none is named, and returns their ids.
+    #[zbus(allow_interactive_auth)]
+    fn approve_servers(&self, group: &str, servers: &[&str]) -> zbus::Result<Vec<String>>;
+
     /// Deletes server groups and returns their names.
     #[zbus(allow_interactive_auth)]
     fn delete_server_groups(&self, names: &[&str]) -> zbus::Result<Vec<String>>;

@@ -9,6 +9,7 @@ use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
 use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
 use crate::server::{GroupPlace, Server, ServerSpec, Target};
+use crate::source::SourceSettings;
 use crate::vip::Prefix;
 use crate::vrrp::{VrrpInstance, VrrpSettings};
 
@@ -324,6 +325,8 @@ pub struct GroupEntry {
     pub name: String,
     /// Its servers, in the order of the text.
     pub servers: Vec<ServerEntry>,
+    /// Where servers are found; nothing said is no source.
+    pub source: SourceSettings,
 }
 
 /// What is said about a server.
@@ -349,6 +352,8 @@ pub struct ServerEntry {
     pub id: Option<String>,
     /// The place in the group that it shall have if it is new. A server that is there keeps its place whatever is said.
     pub group_place: Option<GroupPlace>,
+    /// Whether the group's source has found it; no by default.
+    pub found: Option<bool>,
 }
 
 impl ServerEntry {
@@ -366,6 +371,7 @@ impl ServerEntry {
             enabled: (!server.enabled).then_some(false),
             id: None,
             group_place: None,
+            found: server.found.then_some(true),
         }
     }
 
@@ -386,6 +392,7 @@ impl ServerEntry {
             enabled: None,
             id: spec.id,
             group_place: spec.place,
+            found: spec.found.then_some(true),
         }
     }
 
@@ -402,6 +409,7 @@ impl ServerEntry {
             limits: Default::default(),
             id: None,
             place: None,
+            found: false,
         }
         .to_string()
     }

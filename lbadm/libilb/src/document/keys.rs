@@ -23,9 +23,13 @@ pub(super) const SECTIONS: &[Word<Section>] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GroupKey {
     Servers,
+    Source,
 }
 
-pub(super) const GROUP_KEYS: &[Word<GroupKey>] = &[(GroupKey::Servers, "servers", &["server"])];
+pub(super) const GROUP_KEYS: &[Word<GroupKey>] = &[
+    (GroupKey::Servers, "servers", &["server"]),
+    (GroupKey::Source, "source", &["discover"]),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerKey {
@@ -39,6 +43,7 @@ pub(super) enum ServerKey {
     Enabled,
     Id,
     Place,
+    Found,
 }
 
 pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
@@ -60,6 +65,7 @@ pub(super) const SERVER_KEYS: &[Word<ServerKey>] = &[
     (ServerKey::Enabled, "enabled", &[]),
     (ServerKey::Id, "id", &[]),
     (ServerKey::Place, "place", &[]),
+    (ServerKey::Found, "found", &[]),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

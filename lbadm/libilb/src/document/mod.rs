@@ -44,6 +44,7 @@ mod plan;
 mod read;
 mod read_check;
 mod read_server;
+mod read_source;
 mod read_vip;
 mod read_vrrp;
 mod report;

@@ -97,6 +97,7 @@ pub fn check(
                 limits: Default::default(),
                 id: None,
                 place: None,
+                found: false,
             };
             match spec.resolve_with(&lookup) {
                 Ok(spec) => {

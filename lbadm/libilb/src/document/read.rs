@@ -184,10 +184,14 @@ impl Reader {
             } else {
                 let mut group = GroupEntry {
                     name: name.name,
-                    servers: Vec::new(),
+                    ..GroupEntry::default()
                 };
-                for (GroupKey::Servers, _, node) in self.known(entries, GROUP_KEYS, &path) {
-                    group.servers = self.servers(&format!("{path}.servers"), node);
+                for (meaning, usual, node) in self.known(entries, GROUP_KEYS, &path) {
+                    let path = format!("{path}.{usual}");
+                    match meaning {
+                        GroupKey::Servers => group.servers = self.servers(&path, node),
+                        GroupKey::Source => group.source = self.source(&path, node),
+                    }
                 }
                 self.document.groups.push(group);
             }

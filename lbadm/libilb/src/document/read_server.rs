@@ -107,6 +107,7 @@ impl Reader {
                     }
                 }
                 ServerKey::Enabled => entry.enabled = self.boolean(path, usual, node),
+                ServerKey::Found => entry.found = self.boolean(path, usual, node),
                 ServerKey::Id => entry.id = self.text(path, node, "such as \"_web.0\""),
                 ServerKey::Place => {
                     let span = node.span.clone();
@@ -154,6 +155,7 @@ impl Reader {
                 id: read.id.or(entry.id.clone()),
                 group_place: read.group_place.or(entry.group_place),
                 tier: read.tier.or(entry.tier),
+                found: read.found.or(entry.found),
                 ..entry.clone()
             });
         }

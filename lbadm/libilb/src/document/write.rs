@@ -10,6 +10,7 @@ use super::value::{self, Value};
 use crate::healthcheck::{CheckPort, FIELDS};
 use crate::model::{Configuration, key};
 use crate::rule::{Protocol, Tunnel};
+use crate::source::SourceSettings;
 use crate::tunnel::TunnelChecksum;
 use crate::vip::Vip;
 
@@ -37,6 +38,7 @@ pub(super) fn document(configuration: &Configuration) -> Document {
                 GroupEntry {
                     name: group.name.clone(),
                     servers: servers.collect(),
+                    source: SourceSettings::from(group.source.as_deref()),
                 }
             })
             .collect(),
@@ -243,7 +245,21 @@ pub(super) fn server_fields(server: &ServerEntry) -> Vec<(&'static str, Value)> 
     field("id", server.id.clone().map(Value::from));
     let place = server.group_place.map(|place| place.to_string());
     field("place", place.map(Value::from));
+    field("found", server.found.map(Value::from));
     fields
+}
+
+/// What is said about the source of a group, under the usual keys in their order.
+pub(super) fn source_fields(source: &SourceSettings) -> Vec<(&'static str, Value)> {
+    let said = source.pairs().iter().map(|(field, text)| {
+        let number = text.parse::<i64>().ok().map(Value::Number);
+        let value = match field.is_list() {
+            true => Value::List(text.split(',').map(Value::from).collect()),
+            false => number.unwrap_or_else(|| Value::Text(text.clone())),
+        };
+        (field.name(), value)
+    });
+    said.collect()
 }
 
 /// A server as text if it has nothing but its place, otherwise as a table.
@@ -270,10 +286,11 @@ fn sorted<T>(items: &[T], name: impl Fn(&T) -> &str) -> Vec<&T> {
 pub(super) fn value(document: &Document) -> Value {
     let groups = sorted(&document.groups, |g| &g.name).into_iter().map(|g| {
         let servers = g.servers.iter().map(server).collect();
-        (
-            g.name.clone(),
-            table(vec![("servers", Value::List(servers))]),
-        )
+        let mut said = vec![("servers", Value::List(servers))];
+        if !g.source.is_empty() {
+            said.push(("source", table(source_fields(&g.source))));
+        }
+        (g.name.clone(), table(said))
     });
     let checks = sorted(&document.checks, |c| &c.name)
         .into_iter()
@@ -313,6 +330,9 @@ pub(super) fn to_toml(document: &Document) -> String {
                 let _ = writeln!(block, "    {},", server(entry));
             }
             block.push_str("]\n");
+        }
+        if !group.source.is_empty() {
+            let _ = writeln!(block, "source = {}", table(source_fields(&group.source)));
         }
         blocks.push(block);
     }

@@ -226,6 +226,7 @@ impl<'a> Builder<'a> {
                     limits,
                     id: None,
                     place: None,
+                    found: false,
                 }
                 .to_string()
             })

@@ -20,7 +20,7 @@ pub struct HistoryRecord {
     /// The author's number, if he is a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// The author's name, if he has one.
+    /// The author's name, if he has one; without a number, the group whose source it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// See [`Entry::words`].
@@ -36,6 +36,7 @@ impl From<&Entry> for HistoryRecord {
     fn from(entry: &Entry) -> HistoryRecord {
         let (uid, user) = match &entry.author {
             Author::Manager => (None, None),
+            Author::Discovery(group) => (None, Some(group.clone())),
             Author::User { uid, name } => (Some(*uid), name.clone()),
         };
         let undo = entry.undo.as_ref();
@@ -55,12 +56,10 @@ impl HistoryRecord {
     pub fn entry(self, undo: Option<Arc<Undo>>) -> Entry {
         Entry {
             time: self.time,
-            author: match self.uid {
-                Some(uid) => Author::User {
-                    uid,
-                    name: self.user,
-                },
-                None => Author::Manager,
+            author: match (self.uid, self.user) {
+                (Some(uid), name) => Author::User { uid, name },
+                (None, Some(group)) => Author::Discovery(group),
+                (None, None) => Author::Manager,
             },
             words: self.words,
             before: self.before,

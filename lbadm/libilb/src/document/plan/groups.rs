@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::super::entry::{GroupEntry, ServerEntry};
 use super::super::ids::Ids;
 use super::super::report::{Action, Field, Item};
-use super::super::write::server_fields;
+use super::super::write::{server_fields, source_fields};
 use super::{NOT_RESOLVED, Planner, fields};
 use crate::model::{MAX_SERVERS, key};
 use crate::port::PortRange;
 use crate::server::{Server, UNPLACED, check_limits};
 use crate::servergroup::ServerGroup;
+use crate::source::{Source, SourceSettings};
 
 /// Address and ports: what makes a server of a group the same.
 pub(in crate::document) type Place = (IpAddr, Option<PortRange>);
@@ -28,7 +29,11 @@ impl Planner<'_> {
             servers: Vec::new(),
             next_index: old.as_ref().map_or(0, |old| old.next_index),
             places: old.as_ref().map_or(0, |old| old.places),
+            source: None,
         };
+        let followed = old.as_ref().and_then(|old| old.source.as_deref());
+        let source = self.source(entry, followed);
+        group.source = source.clone().map(Box::new);
         let known: HashMap<Place, &Server> = old
             .iter()
             .flat_map(|old| &old.servers)
@@ -51,6 +56,14 @@ impl Planner<'_> {
                 continue;
             };
             let place = (address, said.ports);
+            // Whom a source finds it knows better than a text that was written before.
+            if said.found == Some(true)
+                && source.is_some()
+                && followed.is_some()
+                && !known.contains_key(&place)
+            {
+                continue;
+            }
             if seen.insert(place, at).is_some() {
                 let message = format!(
                     "server {} is in group '{}' twice: each address and port can be there once",
@@ -89,9 +102,11 @@ impl Planner<'_> {
                         }
                         None => UNPLACED,
                     },
+                    found: false,
                 },
             };
             self.say(said, &mut server);
+            server.found &= source.is_some();
             let limits = check_limits(server.max_connections, server.min_connections);
             if let Err(error) = limits {
                 self.note(&format!("{path}.min-conn"), error);
@@ -127,8 +142,13 @@ impl Planner<'_> {
             if seen.contains_key(&(server.address, server.ports)) {
                 continue;
             }
-            if self.merge {
-                group.servers.push(server.clone());
+            if self.merge || (server.found && source.is_some()) {
+                let found = server.found && source.is_some();
+                let server = Server {
+                    found,
+                    ..server.clone()
+                };
+                group.servers.push(server);
             } else {
                 let was = server_fields(&ServerEntry::of(server));
                 changes.push((Action::Removed, server.clone(), fields(&was, &[])));
@@ -146,17 +166,34 @@ impl Planner<'_> {
             );
             self.note(&path, message);
         }
+        let said = |source: Option<&Source>| source_fields(&SourceSettings::from(source));
+        let different = fields(&said(followed), &said(source.as_ref()));
         let action = match &old {
-            Some(_) if changes.is_empty() => return,
+            Some(_) if changes.is_empty() && different.is_empty() => return,
             Some(_) => Action::Changed,
             None => Action::Created,
         };
-        self.change(action, Item::Group, &group.name, Vec::new());
+        self.change(action, Item::Group, &group.name, different);
         for (action, server, fields) in changes {
             self.server_change(action, &group, &server, fields);
         }
         self.groups.insert(k.clone());
         self.next.groups.insert(k, Arc::new(group));
+    }
+
+    /// The source of a group; what is not said stays as it is if the document is merged.
+    fn source(&mut self, entry: &GroupEntry, before: Option<&Source>) -> Option<Source> {
+        let before = before.filter(|_| self.merge);
+        if entry.source.is_empty() {
+            return before.cloned();
+        }
+        match entry.source.apply(before) {
+            Ok(source) => source,
+            Err(error) => {
+                self.note(&format!("group.{}.source", entry.name), error);
+                None
+            }
+        }
     }
 
     /// The places of a group whose servers stay.
@@ -182,6 +219,7 @@ impl Planner<'_> {
                 min_connections: 0,
                 tier: 0,
                 enabled: true,
+                found: false,
                 ..server.clone()
             },
         };
@@ -192,6 +230,7 @@ impl Planner<'_> {
             min_connections: said.min_connections.unwrap_or(other.min_connections),
             tier: said.tier.unwrap_or(other.tier),
             enabled: said.enabled.unwrap_or(other.enabled),
+            found: said.found.unwrap_or(other.found),
             ..other
         };
     }

@@ -551,3 +551,71 @@ fn mistakes_in_health_checks_have_their_places() {
         "{told}"
     );
 }
+
+#[test]
+fn a_group_that_finds_its_servers_is_not_told_whom() {
+    let text = "[group.web]\nservers = [\"10.0.0.1\", { address = \"10.0.0.2:80\", found = true }]\n\
+                source = { dns = \"app.example.com\", port = 80, hold = \"2m\", resolver = [\"10.0.0.53\", \"10.0.0.54\"], except = \"10.0.0.9\" }\n";
+    let before = made(text);
+    let group = before.group("web").unwrap();
+    let words =
+        "dns=app.example.com,port=80,hold=120,resolver=10.0.0.53,10.0.0.54,except=10.0.0.9/32";
+    assert_eq!(group.source.as_ref().unwrap().words(), words);
+    let marks: Vec<bool> = group.servers.iter().map(|server| server.found).collect();
+    assert_eq!(marks, [false, true]);
+    // What it says of itself makes the same, in a node that has it and in one that has nothing.
+    let own = Document::of(&before).to_toml();
+    assert_eq!(planned(&own, &before).report.to_string(), "");
+    assert_eq!(made(&own), before);
+    // Whom it has found since stays; whom it has let go does not come back.
+    let found = crate::source::Found {
+        address: "10.0.0.3".parse().unwrap(),
+        ports: None,
+        weight: None,
+        host_name: None,
+    };
+    let mut later = before.clone();
+    later.follow("web", &[found], &[2]).unwrap();
+    let plan = planned(text, &later);
+    assert_eq!(plan.report.to_string(), "");
+    assert_eq!(plan.configuration, later);
+    // Another source is a change; without one, whom it has found goes as any other that is not named.
+    let other = "[group.web]\nservers = [\"10.0.0.1\"]\nsource = { subnet = \"10.0.0.0/28\" }\n";
+    assert_eq!(
+        planned(other, &later).report.to_string(),
+        "~ group web: subnet default → 10.0.0.0/28, dns app.example.com → default, port 80 → default, hold 120 → default, \
+         resolver 10.0.0.53, 10.0.0.54 → default, except 10.0.0.9/32 → default\n"
+    );
+    let none = "[group.web]\nservers = [\"10.0.0.1\"]\n";
+    let plan = planned(none, &later);
+    assert!(plan.configuration.group("web").unwrap().source.is_none());
+    assert_eq!(plan.configuration.group("web").unwrap().servers.len(), 1);
+    // Merged, what is not said stays.
+    let plan = merged(
+        "[group.web]\nservers = [\"10.0.0.8\"]\nsource = { hold = 7 }\n",
+        &later,
+    );
+    let group = plan.configuration.group("web").unwrap().clone();
+    assert_eq!(
+        group.source.as_ref().unwrap().words(),
+        words.replace("120", "7")
+    );
+    assert_eq!(group.servers.len(), 3);
+    let told = mistakes(
+        "[group.a]\nsource = { dns = \"192.0.2.1\", limt = 3 }\n[group.b]\nsource = \"app\"\n\
+         [group.c]\nsource = { subnet = \"10.0.0.0/8\", rate = 500 }\n[group.d]\nsource = { port = 80 }\n",
+    );
+    for expected in [
+        "dns '192.0.2.1' is an address",
+        "group.a.source.dns",
+        "key 'limt' is not known",
+        "did you mean 'limit'?",
+        "source is 'app': write { dns = ",
+        "subnet '10.0.0.0/8' has more than 1024 addresses",
+        "rate '500' is out of range: use 1 to 50",
+        "dns or subnet is missing",
+        "group.d.source",
+    ] {
+        assert!(told.contains(expected), "{expected}:\n{told}");
+    }
+}
