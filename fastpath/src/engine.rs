@@ -15,7 +15,7 @@ use std::time::Duration;
 use ilb_forwarder::network::{Network, NextHop, PortIndex};
 use ilb_forwarder::spec::{SnapshotSpec, SpecChange};
 use ilb_forwarder::{Snapshot, Table, View};
-use ilb_node::control::{Hello, PROTOCOL_VERSION, Request, Response, Statistics};
+use ilb_node::control::{Hello, PROTOCOL_VERSION, PeerSpec, Request, Response, Statistics};
 use ilb_node::journal::events::{GENERATION_APPLIED, GENERATION_REFUSED};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -28,6 +28,7 @@ use crate::error::StartError;
 use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
 use crate::notify::notify;
+use crate::peer::Peers;
 use crate::picture::{Input, LinkChange, Picture, neighbour_address};
 use crate::reception::Reception;
 use crate::reload::Reload;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub sweeper: Sweeper,
     /// All counters.
     pub counted: Vec<Counted>,
+    /// The other node.
+    pub peers: Peers,
     /// Keeps the last snapshot.
     pub writer: Writer,
     /// Differs between any two starts.
@@ -471,6 +474,7 @@ impl Engine {
             Request::Connections(query) => {
                 answers::connections(&self.parts.view, &self.parts.table, &query)
             }
+            Request::Peer(spec) => self.set_peer(spec),
             Request::PoolExport { rule } => answers::pool(&self.parts.view, rule),
         }
     }
@@ -571,7 +575,23 @@ impl Engine {
         status.table.used = u64::from(table.used());
         status.rules = Some(self.parts.view.snapshot.rules().len() as u64);
         status.drift = self.drift.list();
+        status.peer = self.parts.peers.status();
         Response::Status(status)
+    }
+
+    /// Ends the thread that speaks with the peer.
+    pub fn leave_peer(&mut self) {
+        self.parts.peers.leave();
+    }
+
+    fn set_peer(&mut self, spec: Option<PeerSpec>) -> Response {
+        let guard = self.parts.view.snapshot.guard();
+        match self.parts.peers.set(spec, guard) {
+            Ok(()) => Response::Peer(self.parts.peers.status()),
+            Err(error) => Response::Error {
+                message: error.to_string(),
+            },
+        }
     }
 
     async fn statistics(&self, collect: impl FnOnce(u64, &Snapshot) -> Statistics) -> Response {

@@ -8,6 +8,7 @@
 //!   main thread    engine: netlink, control socket, publishing            (engine.rs)
 //!   ilb-worker-N   one per queue: rings, forwarder                        (worker.rs)
 //!   ilb-sweeper    ends idle connections, counts the others               (sweeper.rs)
+//!   ilb-peer       tells the other node of connections, if there is one  (peer/)
 //!   ilb-snapshot   writes the last applied snapshot                       (last_snapshot.rs)
 //! ```
 
@@ -24,6 +25,7 @@ pub mod held;
 pub mod last_snapshot;
 pub mod netlink;
 pub mod notify;
+pub mod peer;
 pub mod pending;
 pub mod picture;
 pub mod port;

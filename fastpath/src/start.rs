@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ilb_forwarder::changes::Changes;
 use ilb_forwarder::network::{Network, PortIndex};
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_forwarder::{Forwarder, Snapshot, View};
@@ -18,6 +19,7 @@ use crate::error::StartError;
 use crate::last_snapshot::{self, Writer};
 use crate::netlink::{Netlink, NetlinkError};
 use crate::notify::notify;
+use crate::peer::Peers;
 use crate::picture::{Input, Picture};
 use crate::raw::RawSender;
 use crate::reception::{self, Reception};
@@ -116,12 +118,14 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
     });
     let plans = reception.plan(&picture, &steering)?;
     steering.detach_others()?;
+    let changes = Arc::new(Changes::new(workers));
     let mut counted = Vec::new();
     let mut threads = Vec::new();
     let mut ready = Vec::new();
     for (number, plans) in plans.iter().enumerate() {
         let ports = reception.open(number, plans, &steering, &board)?;
-        let forwarder = Forwarder::new(number, Arc::clone(&table));
+        let mut forwarder = Forwarder::new(number, Arc::clone(&table));
+        forwarder.set_changes(Arc::clone(&changes));
         let counters = Arc::new(Counters::new(interfaces));
         counted.push(Counted {
             forwarder: Arc::clone(forwarder.counters()),
@@ -154,6 +158,7 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
         Reload::new(&settings, path).map_err(StartError::system("listening for signals"))?;
     let commands = crate::control::listen(&settings.control_socket())?;
     let generation = snapshot.generation();
+    let peers = Peers::new(Arc::clone(&board), Arc::clone(&table), changes);
     let mut engine = Engine::new(Parts {
         board: Arc::clone(&board),
         steering,
@@ -165,6 +170,7 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
         table,
         sweeper: sweeper.clone(),
         counted,
+        peers,
         writer,
         start_id: Instant::now().nanoseconds(),
         watchdog: Watchdog::from_environment(std::process::id(), |name| std::env::var(name).ok()),
@@ -175,6 +181,7 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
     let outcome = engine.run(commands, asks, stop).await;
     notify("STOPPING=1");
     tracing::info!("stopping; packets for our services are dropped until the fast path is back");
+    engine.leave_peer();
     board.stop();
     sweeper.stop();
     for thread in threads {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ilb_forwarder::spec::{
     Algorithm, AlgorithmOptions, GueChecksum, Limits, Orphans, Persistence, PortMap, PortRange,
-    Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, SpecChange, Timeouts,
-    Topology, Tunnel, VipSpec,
+    Prefix, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, SnapshotSpec, SpecChange,
+    Synchronise, Timeouts, Topology, Tunnel, VipSpec,
 };
 use libilb::model::{self, Configuration, Rule, Server, Timeout};
 use libilb::port;
@@ -202,6 +202,7 @@ fn rule<'a>(
             mask: persistence.mask,
             timeout: persistence.timeout,
         }),
+        sync: Synchronise::default(),
         one_packet: rule.one_packet,
         orphans: match rule.orphans {
             model::Orphans::Reschedule => Orphans::Reschedule,

@@ -2,9 +2,12 @@
 //! out, and where first fragments went. It goes from
 //! snapshot to snapshot.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use crate::admission::{Admission, Window};
 use crate::fragment::Fragments;
 use crate::known_clients::KnownClients;
+use crate::nat::Share;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -19,4 +22,28 @@ pub struct Guard {
     pub fragments: Fragments,
     /// Clients that are known to be real.
     pub clients: KnownClients,
+    /// [`Share`] by its number.
+    share: AtomicU8,
+}
+
+impl Guard {
+    /// Which NAT ports new connections may take.
+    #[inline]
+    pub fn share(&self) -> Share {
+        match self.share.load(Ordering::Relaxed) {
+            1 => Share::Even,
+            2 => Share::Odd,
+            _ => Share::All,
+        }
+    }
+
+    /// Says which NAT ports new connections may take from now on.
+    pub fn set_share(&self, share: Share) {
+        let number = match share {
+            Share::All => 0,
+            Share::Even => 1,
+            Share::Odd => 2,
+        };
+        self.share.store(number, Ordering::Relaxed);
+    }
 }

@@ -115,6 +115,8 @@ pub struct RuleSpec {
     pub one_packet: bool,
     /// What becomes of connections whose server is dead or gone.
     pub orphans: Orphans,
+    /// Whether connections follow to the peer, if there is one.
+    pub sync: Synchronise,
     /// Seconds in which the share of a server that came up rises to its full weight; 0 for at once.
     pub slow_start: u32,
     /// New flows a second; 0 is no limit. Clients that are known to be real have as many again.
@@ -146,6 +148,7 @@ impl Default for RuleSpec {
             persistence: None,
             one_packet: false,
             orphans: Orphans::default(),
+            sync: Synchronise::default(),
             slow_start: 0,
             new_flows_per_second: 0,
             timeouts: Timeouts::default(),
@@ -473,6 +476,17 @@ pub enum Orphans {
     Reset,
     /// Their packets are dropped.
     Drop,
+}
+
+/// What the peer is told of a rule's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Synchronise {
+    /// Every connection, and every claim of a client.
+    #[default]
+    Full,
+    /// Nothing.
+    Off,
 }
 
 /// Idle times in seconds after which a connection is forgotten.

@@ -156,6 +156,48 @@ fn other_protocols_and_client_prefixes_do_not_allocate() {
 }
 
 #[test]
+fn telling_the_peer_does_not_allocate() {
+    use ilb_forwarder::changes::{Change, Changes};
+    for topology in [Topology::Dsr, Topology::HalfNat, Topology::Nat] {
+        let mut specs = vec![rule(V4, topology, Algorithm::RoundRobin, 3)];
+        specs[0].persistence = Some(Persistence {
+            mask: 32,
+            timeout: 60,
+        });
+        let mut world = World::new(specs);
+        let changes = std::sync::Arc::new(Changes::new(1));
+        changes.switch(true);
+        world.forwarder.set_changes(changes.clone());
+        let vip = (V4.vip(), 80);
+        let fin = tcp::FIN | tcp::ACK;
+        let mut bufs: Vec<Vec<u8>> = (1..=20)
+            .map(|n| (V4.client(n), 4000))
+            .flat_map(|client| {
+                let closes = segment(client, vip, fin).frame();
+                [syn(client, vip), ack(client, vip), closes, syn(client, vip)]
+            })
+            .collect();
+        let mut packets: Vec<_> = bufs
+            .iter_mut()
+            .map(|buf| {
+                let len = buf.len();
+                Packet::new(buf, 0, len, FRONT)
+            })
+            .collect();
+        let before = ALLOCATIONS.get();
+        world.forwarder.process(&world.view, &mut packets, 1000);
+        assert_eq!(ALLOCATIONS.get(), before, "{topology:?}");
+        let (mut entries, mut ended) = (0, 0);
+        let missed = changes.take(|change| match change {
+            Change::Entry(_) => entries += 1,
+            Change::Ended(_) => ended += 1,
+        });
+        // A connection and a claim of each client; and the client that begins anew ends the one before.
+        assert_eq!((missed, entries, ended), (false, 40, 20), "{topology:?}");
+    }
+}
+
+#[test]
 fn recovering_a_connection_does_not_allocate() {
     for topology in [Topology::Dsr, Topology::HalfNat] {
         for algorithm in [Algorithm::RoundRobin, Algorithm::HashIp] {

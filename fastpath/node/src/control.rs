@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 
 use ilb_forwarder::spec::{Limits, RuleId, ServerId, SnapshotSpec, SpecChange};
 use ilb_forwarder::{explain, listing};
@@ -47,6 +48,9 @@ pub enum Request {
     Explain(explain::Query),
     /// Connections or persistence entries, a page at a time.
     Connections(listing::Query),
+    /// Tell this peer of connections, and hear of its own; nobody any more if there is none. The answer is
+    /// [`Response::Peer`] when that is so. It is not remembered by the fast path after its end.
+    Peer(Option<PeerSpec>),
     /// The versions of a rule's server pool with what they know about its connections, as a peer can be given it.
     PoolExport {
         /// The rule.
@@ -85,6 +89,8 @@ pub enum Response {
     Explanation(Box<explain::Explanation>),
     /// Answer to [`Request::Connections`].
     Connections(listing::Page),
+    /// Answer to [`Request::Peer`]: what is in force now.
+    Peer(Option<PeerStatus>),
     /// Answer to [`Request::PoolExport`]: newest first.
     Pool(Vec<PoolVersion>),
     /// The request was not understood or failed; nothing changed.
@@ -92,6 +98,76 @@ pub enum Response {
         /// Why, in words for a person.
         message: String,
     },
+}
+
+/// The other node, and how to speak with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSpec {
+    /// Our address, one of the node itself.
+    pub local: IpAddr,
+    /// Its address, of the same family.
+    pub address: IpAddr,
+    /// UDP port, on both nodes.
+    #[serde(default = "peer_port")]
+    pub port: u16,
+    /// Our number, 0 or 1; the peer has the other one.
+    pub node: u8,
+    /// What both nodes know and nobody else does.
+    pub key: PeerKey,
+    /// Octets a second that are sent at most, headers included; 0 is no limit.
+    #[serde(default = "peer_bandwidth")]
+    pub bandwidth: u32,
+}
+
+/// UDP port if nothing else is said: one of the dynamic ones (RFC 6335).
+pub const PEER_PORT: u16 = 49_280;
+
+/// Octets a second if nothing else is said: 100 Mbit/s.
+pub const PEER_BANDWIDTH: u32 = 12_500_000;
+
+fn peer_port() -> u16 {
+    PEER_PORT
+}
+
+fn peer_bandwidth() -> u32 {
+    PEER_BANDWIDTH
+}
+
+/// 32 random octets in 64 hexadecimal digits. Not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PeerKey(pub String);
+
+impl std::fmt::Debug for PeerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PeerKey(…)")
+    }
+}
+
+/// How it stands with the peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    /// Its address and port.
+    pub address: String,
+    /// Our number.
+    pub node: u8,
+    /// Whether it answers.
+    pub up: bool,
+    /// Whether it has told us everything since it, or we, started.
+    pub complete: bool,
+    /// Seconds since it told us everything; `None` if it never has.
+    pub complete_ago: Option<u64>,
+    /// For how many milliseconds something has been waiting to be told of.
+    pub lag_ms: u64,
+    /// Entries that wait to be told of.
+    pub pending: u64,
+    /// Datagrams, octets and records, by name.
+    pub counters: BTreeMap<String, u64>,
+    /// What became of its records, by outcome.
+    pub records: BTreeMap<String, u64>,
+    /// Datagrams that were refused, by reason.
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// One version of a rule's server pool.
@@ -147,6 +223,8 @@ pub struct Status {
     pub rules: Option<u64>,
     /// What was found other than it had been left in the kernel: what is not right yet, and the latest that is again.
     pub drift: Vec<Drift>,
+    /// The peer; `None` if there is none.
+    pub peer: Option<PeerStatus>,
 }
 
 /// Something that was found other than it should be.

@@ -250,6 +250,12 @@ impl Session {
         self.peer.is_some() && self.told_by == self.peer && !self.wanting
     }
 
+    /// Whether the peer waits for something of ours: [`Session::poll`] should be called before more is heard.
+    pub fn owes_answer(&self) -> bool {
+        let acks = self.link.as_ref().map_or(0, |link| link.unacknowledged);
+        self.answer.is_some() || acks >= ACK_EVERY
+    }
+
     /// What has been counted.
     pub fn counters(&self) -> &Counters {
         &self.counters

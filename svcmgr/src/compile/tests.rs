@@ -182,6 +182,7 @@ fn everything_that_can_be_said_arrives() {
             mask: 24,
             timeout: 300,
         }),
+        sync: Synchronise::Full,
         one_packet: false,
         orphans: Orphans::Reset,
         slow_start: 20,

@@ -81,11 +81,12 @@ impl DataPlane for SimulatedDataPlane {
             Request::Statistics | Request::StatisticsOf(_) => {
                 Response::Statistics(self.statistics())
             }
-            Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
-                Response::Error {
-                    message: "a simulated data plane has no packets".to_owned(),
-                }
-            }
+            Request::Explain(_)
+            | Request::Connections(_)
+            | Request::Peer(_)
+            | Request::PoolExport { .. } => Response::Error {
+                message: "a simulated data plane has no packets".to_owned(),
+            },
         })
     }
 

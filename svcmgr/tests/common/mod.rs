@@ -499,7 +499,7 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             mind.asked.push(query.clone());
             Response::Connections(mind.pages.get(&query.cursor).cloned().unwrap_or_default())
         }
-        Request::Explain(_) | Request::PoolExport { .. } => Response::Error {
+        Request::Explain(_) | Request::Peer(_) | Request::PoolExport { .. } => Response::Error {
             message: "it has no packets".into(),
         },
         Request::Statistics | Request::StatisticsOf(_) => {

@@ -176,7 +176,10 @@ impl Path {
             Some(_) => 1,
             None => rule.proxy_src.len(),
         };
-        let mut sources = nat::Candidates::new(ports, addresses, hash.rotate_left(29));
+        let mut sources = {
+            let share = view.snapshot.guard().share();
+            nat::Candidates::new(ports, addresses, hash.rotate_left(29), share)
+        };
         let mut half_nat_tried = false;
         let reverse_keys = |identity: &mut Identity| {
             if rule.topology == Topology::Nat {
@@ -206,7 +209,8 @@ impl Path {
         };
         self.table
             .insert(candidate, is_it, reverse_keys, same_reverse)
-            .map(|(_, identity)| {
+            .map(|(index, identity)| {
+                self.tell_new(index, state);
                 if let Some(flow) = view.flow(identity) {
                     self.load_began(view, flow.target_index, state);
                 }

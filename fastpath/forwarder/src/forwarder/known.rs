@@ -146,6 +146,7 @@ impl Path {
             return Onward::Again;
         };
         self.table.set_lane(index, flow.target.lane);
+        self.tell_changed(index, change);
         self.load_changed(view, flow.target_index, change);
         self.changed(&flow, change, now);
         self.learn(view, &flow, direction, change);
@@ -154,7 +155,7 @@ impl Path {
 
     /// Ends a connection, and counts that if nobody was faster.
     pub(super) fn end(&self, view: &View, hit: &Hit<'_>) {
-        if let Some(state) = self.table.kill(hit.found.index)
+        if let Some(state) = self.kill(hit.found.index)
             && let Recognised::Flow(flow) = hit.recognised
         {
             self.load_ended(view, flow.target_index, state);

@@ -26,6 +26,7 @@ use self::express::{Exits, Glance, Shape};
 use rehearse::Notes;
 pub(crate) use rehearse::{Rehearsed, rehearse};
 
+use crate::changes::Changes;
 use crate::counters::WorkerCounters;
 use crate::fragment::{self, Key};
 use crate::hash::FlowHasher;
@@ -55,6 +56,8 @@ struct Path {
     limbo: Limbo,
     exits: Exits,
     counters: Arc<WorkerCounters>,
+    /// What the peer has to be told.
+    changes: Arc<Changes>,
     /// For questions to pools.
     budget: Budget,
     /// The batch's time, in seconds since boot.
@@ -76,6 +79,7 @@ impl Forwarder {
                 limbo: Limbo::default(),
                 exits: Exits::default(),
                 counters: Arc::default(),
+                changes: Arc::new(Changes::new(0)),
                 budget: Budget::default(),
                 now: 0,
                 mode: Mode::Choose,
@@ -85,6 +89,11 @@ impl Forwarder {
             express: true,
             express_packets: 0,
         }
+    }
+
+    /// Notes here what the peer has to be told, whenever that is switched on.
+    pub fn set_changes(&mut self, changes: Arc<Changes>) {
+        self.path.changes = changes;
     }
 
     /// Switches the express path on (as it is at first) or off. Off is slower and must make no other difference: for

@@ -64,7 +64,7 @@ impl Path {
 
     /// Ends such a connection, and counts that if nobody was faster.
     pub(super) fn end_orphan(&self, view: &View, orphan: &Orphan<'_>) {
-        if let Some(state) = self.table.kill(orphan.index)
+        if let Some(state) = self.kill(orphan.index)
             && let Some(target) = orphan.target
         {
             self.load_ended(view, target, state);
@@ -85,6 +85,9 @@ impl Path {
         let refused = drop_for(traffic, headers, DropReason::Orphaned);
         let answer = if headers.tuple.protocol == protocol::TCP {
             let change = self.table.touch(orphan.index, |_| State::Close, self.now);
+            if let Some(change) = change {
+                self.tell_changed(orphan.index, change);
+            }
             if let (Some(change), Some(target)) = (change, orphan.target) {
                 self.load_changed(view, target, change);
             }

@@ -33,7 +33,10 @@ impl Path {
                     |state| persistence::used(state, real),
                     request.now,
                 ) {
-                    Some(_) => return Ok(pin),
+                    Some(change) => {
+                        self.tell_changed(found.index, change);
+                        return Ok(pin);
+                    }
                     None => continue,
                 }
             }
@@ -89,7 +92,10 @@ impl Path {
                 |_| None,
                 |_, _, _| false,
             )
-            .map(|_| nat_index)
+            .map(|(index, _)| {
+                self.tell_new(index, state);
+                nat_index
+            })
     }
 
     /// The client of this connection is real, and so is its claim. One that was lost, with the table or under pressure,
@@ -100,7 +106,9 @@ impl Path {
         let found = persistence::find(&self.table, &self.hasher, flow.rule.id, client);
         if let Some((found, _)) = found {
             let used = |state| persistence::used(state, true);
-            self.table.touch(found.index, used, self.now);
+            if let Some(change) = self.table.touch(found.index, used, self.now) {
+                self.tell_changed(found.index, change);
+            }
             return;
         }
         // Without it the connection goes on all the same.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::express::Exits;
 use super::{Path, Verdict, View};
+use crate::changes::Changes;
 use crate::counters::NOBODY;
 use crate::network::PortIndex;
 use crate::packet::Packet;
@@ -51,6 +52,7 @@ pub(crate) fn rehearse(
         limbo: Limbo::default(),
         exits: Exits::default(),
         counters: Arc::default(),
+        changes: Arc::new(Changes::new(0)),
         budget: Budget::default(),
         now,
         mode: Mode::Preview,

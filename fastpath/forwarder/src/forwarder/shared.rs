@@ -3,6 +3,7 @@
 
 use super::Path;
 use crate::admission::Window;
+use crate::changes::{Change, Ended, Phase};
 use crate::select::Mode;
 use crate::table::State;
 use crate::view::View;
@@ -12,6 +13,36 @@ impl Path {
     #[inline(always)]
     pub(super) fn is_real(&self) -> bool {
         self.mode == Mode::Choose
+    }
+
+    /// An entry has come into the table in this state. Only what is more than embryonic concerns the peer.
+    #[inline]
+    pub(super) fn tell_new(&self, index: u32, state: State) {
+        self.tell_changed(index, (State::SynReceived, state));
+    }
+
+    /// The state of an entry has changed.
+    #[inline]
+    pub(super) fn tell_changed(&self, index: u32, (old, new): (State, State)) {
+        if Phase::of(old) != Phase::of(new) && self.is_real() && self.changes.is_on() {
+            self.changes.note(self.worker, &Change::Entry(index));
+        }
+    }
+
+    /// Ends an entry, and has the peer told if it was one that it knows. Gives its last state; None if somebody else was
+    /// faster.
+    pub(super) fn kill(&self, index: u32) -> Option<State> {
+        let told = self.is_real() && self.changes.is_on();
+        let connection = told.then(|| self.table.get(index)).flatten();
+        let state = self.table.kill(index)?;
+        if let Some(connection) = connection
+            && !state.is_claim()
+            && !state.is_embryonic()
+        {
+            let ended = Ended::from(&connection.identity);
+            self.changes.note(self.worker, &Change::Ended(ended));
+        }
+        Some(state)
     }
 
     /// A connection to this target has begun.

@@ -228,6 +228,7 @@ impl<'a> Compiler<'a> {
             renewed: old.map(|old| old.renewed.clone()).unwrap_or_default(),
             one_packet: spec.one_packet,
             orphans: spec.orphans,
+            sync: spec.sync,
             timeouts: spec.timeouts,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             pool,

@@ -8,7 +8,9 @@ use crate::counters::Account;
 use crate::persistence::Renewed;
 use crate::pool::Pool;
 use crate::select::{Selector, Turns};
-use crate::spec::{Orphans, Persistence, PortRange, Prefix, Protocol, RuleId, Timeouts, Topology};
+use crate::spec::{
+    Orphans, Persistence, PortRange, Prefix, Protocol, RuleId, Synchronise, Timeouts, Topology,
+};
 
 /// A VIP of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Rule {
     pub one_packet: bool,
     /// What becomes of connections whose server is dead or gone.
     pub orphans: Orphans,
+    /// Whether connections follow to the peer.
+    pub sync: Synchronise,
     /// Idle times.
     pub timeouts: Timeouts,
     /// Counters for what concerns no server.

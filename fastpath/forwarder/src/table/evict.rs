@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicI32, Ordering, fence};
 
 use super::entry::{Connection, State, Status};
-use super::{MAX_WORKERS, Table};
+use super::{Table, WATCHED};
 use crate::hash::fold;
 
 /// Entries that are looked at to find one that may go. Linux's conntrack looks at 8 buckets (`NF_CT_EVICTION_RANGE`,
@@ -60,7 +60,7 @@ pub struct Limbo {
     young: Vec<u32>,
     /// Ended before that look, with what it saw.
     old: Vec<u32>,
-    marks: Box<[u64; MAX_WORKERS]>,
+    marks: Box<[u64; WATCHED]>,
 }
 
 impl Default for Limbo {
@@ -69,7 +69,7 @@ impl Default for Limbo {
         Limbo {
             young: Vec::with_capacity(LOT),
             old: Vec::with_capacity(LOT),
-            marks: Box::new([0; MAX_WORKERS]),
+            marks: Box::new([0; WATCHED]),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::entry::{Cold, Hot, NO_LANE, Status};
 use super::evict::Embryos;
-use super::{Bucket, Header, MAX_OVERFLOW, MAX_WORKERS, Progress, Table};
+use super::{Bucket, Header, MAX_OVERFLOW, Progress, Table, WATCHED};
 use crate::hash::{FlowHasher, HashKeys};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ilbtable");
@@ -275,9 +275,7 @@ impl Table {
             )
         };
         let index_bits = 32 - capacity.leading_zeros();
-        let progress = (0..MAX_WORKERS)
-            .map(|_| Progress(AtomicU64::new(0)))
-            .collect();
+        let progress = (0..WATCHED).map(|_| Progress(AtomicU64::new(0))).collect();
         let keys = header.open(capacity, keys)?;
         let table = Table {
             header,

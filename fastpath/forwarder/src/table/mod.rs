@@ -39,6 +39,11 @@ use crate::hash::FlowHasher;
 /// Most workers that may share a table.
 pub const MAX_WORKERS: usize = 64;
 
+/// The number by which a thread that is no worker calls [`Table::enter`] and [`Table::quiesce`]. There is one.
+pub const VISITOR: usize = MAX_WORKERS;
+/// Those whose progress is watched: workers and the visitor.
+const WATCHED: usize = MAX_WORKERS + 1;
+
 const SLOTS: usize = 15;
 /// Buckets behind its own in which a connection may be placed.
 const MAX_OVERFLOW: usize = 8;
@@ -354,6 +359,12 @@ impl Table {
         if self.rehearsal.is_none() {
             self.hot[index as usize].set_lane(lane);
         }
+    }
+
+    /// Whether a live entry knows its lane: a packet of it has come to a worker of this process.
+    pub fn has_lane(&self, index: u32) -> bool {
+        self.hot(index)
+            .is_some_and(|hot| hot.word().lane() != NO_LANE)
     }
 
     /// Ends a connection: it is not found any more. Gives its last state, or None if somebody else ended it first.
