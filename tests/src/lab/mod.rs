@@ -58,6 +58,9 @@ pub struct Spec {
     pub narrow: Option<(NarrowHop, u32)>,
     /// There is another balancer `lb2` beside the first one, host 2 of both networks.
     pub pair: bool,
+    /// There is another balancer `lb2`, the first one's twin: the same addresses, link-layer addresses included, and not
+    /// plugged in ([`Lab::swap`]). Between both lies a link of their own, 10.8.0.1 and 10.8.0.2.
+    pub twin: bool,
 }
 
 impl Default for Spec {
@@ -71,6 +74,7 @@ impl Default for Spec {
             one_armed: false,
             narrow: None,
             pair: false,
+            twin: false,
         }
     }
 }
@@ -139,7 +143,7 @@ impl Lab {
         leftovers::claim(&directory);
         let wiring = Wiring::build(&identity, &spec);
         let node = Node::new(Arc::clone(wiring.at("lb")), &directory, &spec);
-        let second = spec.pair.then(|| {
+        let second = (spec.pair || spec.twin).then(|| {
             let directory = directory.join("second");
             make_directory(&directory);
             Node::new(Arc::clone(wiring.at("lb2")), &directory, &spec)
@@ -158,7 +162,7 @@ impl Lab {
         };
         unfinished.armed = false;
         lab.adopt(bus::start(lab.at("lb"), &lab.directory));
-        if lab.spec.pair {
+        if lab.second.is_some() {
             let bus = bus::start(lab.at("lb2"), &lab.directory.join("second"));
             lab.adopt(bus);
         }
@@ -179,6 +183,11 @@ impl Lab {
         let lab = Lab::new(spec);
         lab.node.start();
         lab
+    }
+
+    /// Pulls the cables of balancer `from` and plugs those of its twin `to` in.
+    pub fn swap(&self, from: &str, to: &str) {
+        self.wiring.swap(from, to);
     }
 
     /// The programs of the other balancer.

@@ -41,6 +41,10 @@ impl Wiring {
         if spec.pair {
             wiring.balancer(spec, "lb2", 2);
         }
+        if spec.twin {
+            wiring.balancer(spec, "lb2", 1);
+            wiring.twin();
+        }
         wiring.router();
         match spec.narrow {
             None => {
@@ -63,7 +67,7 @@ impl Wiring {
 
     fn roles(&self, spec: &Spec) -> Vec<String> {
         let mut roles = vec!["sw".to_owned(), "lb".to_owned(), "rt".to_owned()];
-        if spec.pair {
+        if spec.pair || spec.twin {
             roles.push("lb2".to_owned());
         }
         if spec.narrow.is_some() {
@@ -169,6 +173,41 @@ impl Wiring {
             }
         }
         balancer.ip(&lines);
+    }
+
+    /// Makes `lb2` one that nobody can tell from `lb`, pulls its cables, and joins both.
+    fn twin(&self) {
+        let (first, second) = (self.at("lb"), self.at("lb2"));
+        for device in ["eth0", "eth1"] {
+            let address = first.run(&format!("cat /sys/class/net/{device}/address"));
+            second.ip(&[format!("link set {device} address {}", address.trim())]);
+        }
+        self.at("sw").ip(&[
+            "link set lb2-front nomaster".to_owned(),
+            "link set lb2-back nomaster".to_owned(),
+        ]);
+        shell::run_line(&format!(
+            "ip link add name peer netns {} type veth peer name peer netns {}",
+            first.name(),
+            second.name()
+        ))
+        .ok();
+        for (namespace, host) in [(first, 1), (second, 2)] {
+            namespace.ip(&[
+                format!("addr add 10.8.0.{host}/24 dev peer"),
+                "link set peer up".to_owned(),
+            ]);
+        }
+    }
+
+    /// See [`super::Lab::swap`].
+    pub(crate) fn swap(&self, from: &str, to: &str) {
+        self.at("sw").ip(&[
+            format!("link set {from}-front nomaster"),
+            format!("link set {from}-back nomaster"),
+            format!("link set {to}-front master front"),
+            format!("link set {to}-back master back"),
+        ]);
     }
 
     /// The plain router between front and back: the way home of DSR replies.

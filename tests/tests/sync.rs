@@ -1,0 +1,311 @@
+//! Two nodes of which one takes over what the other one began: no connection breaks.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ilb_node::control::{
+    PEER_PORT, PeerKey, PeerSpec, PeerStatus, Request, Response, read_frame, write_frame,
+};
+use ilb_tests::capture::Capture;
+use ilb_tests::held::Held;
+use ilb_tests::lab::node::Node;
+use ilb_tests::lab::web::big_file;
+use ilb_tests::lab::{Lab, Spec};
+use ilb_tests::service::Service;
+use ilb_tests::transfer::{Downloads, sha256_of};
+use ilb_tests::tunnel::{FarEnd, Kind};
+use ilb_tests::{Family, shell};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const NODES: [&str; 2] = ["10.8.0.1", "10.8.0.2"];
+/// Downloads and open connections of each service.
+const EACH: usize = 4;
+
+/// Both nodes, by number.
+struct Pair {
+    lab: Lab,
+}
+
+impl Pair {
+    fn node(&self, at: usize) -> &Node {
+        [&self.lab.node, self.lab.second()][at]
+    }
+
+    fn run(&self, at: usize) -> PathBuf {
+        self.lab.directory().join(["run", "second/run"][at])
+    }
+
+    #[track_caller]
+    fn ask(&self, at: usize, request: &Request) -> Response {
+        let socket = self.run(at).join("fastpath.sock");
+        let mut stream = UnixStream::connect(socket).expect("the fast path listens");
+        write_frame(&mut stream, request).expect("the fast path reads");
+        let answer = read_frame(&mut stream).expect("an answer that is understood");
+        answer.expect("an answer")
+    }
+
+    /// Tells a node who its peer is.
+    #[track_caller]
+    fn introduce(&self, at: usize) {
+        let address = |n: usize| -> IpAddr { NODES[n].parse().expect("an address") };
+        let spec = PeerSpec {
+            local: address(at),
+            address: address(1 - at),
+            port: PEER_PORT,
+            node: at as u8,
+            key: PeerKey("5e".repeat(32)),
+            bandwidth: 2_000_000,
+        };
+        match self.ask(at, &Request::Peer(Some(spec))) {
+            Response::Peer(Some(_)) => {}
+            other => {
+                panic!("given a fast path, when it is told of its peer, then it agrees; {other:?}")
+            }
+        }
+    }
+
+    #[track_caller]
+    fn peer(&self, at: usize) -> PeerStatus {
+        match self.ask(at, &Request::Status) {
+            Response::Status(status) => status.peer.expect("it has a peer"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until something holds of what a node says of its peer.
+    #[track_caller]
+    fn until(&self, at: usize, what: &str, holds: impl Fn(&PeerStatus) -> bool) -> PeerStatus {
+        let status = shell::wait_for(PATIENCE, || Some(self.peer(at)).filter(&holds));
+        status.unwrap_or_else(|| {
+            panic!(
+                "given two nodes, then {what} at node {at} within {PATIENCE:?}; {:#?}\nand the other one: {:#?}",
+                self.peer(at),
+                self.peer(1 - at)
+            )
+        })
+    }
+
+    /// Both are there, have told each other everything, and have nothing to say.
+    #[track_caller]
+    fn settled(&self) {
+        for at in 0..2 {
+            self.until(at, "all is told", |it| {
+                it.up && it.complete && it.pending == 0
+            });
+        }
+    }
+
+    /// Open connections that a node has in its table.
+    fn open(&self, at: usize) -> u64 {
+        let Response::Statistics(statistics) = self.ask(at, &Request::Statistics) else {
+            panic!("no statistics");
+        };
+        statistics
+            .rules
+            .iter()
+            .map(|rule| rule.counters.connections_open)
+            .sum()
+    }
+
+    #[track_caller]
+    fn has_open(&self, at: usize, count: u64) {
+        let enough = shell::wait_for(PATIENCE, || (self.open(at) >= count).then_some(()));
+        assert!(
+            enough.is_some(),
+            "given {count} open connections, then node {at} knows of them; it has {}: {:#?}",
+            self.open(at),
+            self.peer(at)
+        );
+    }
+
+    fn kill(&self, at: usize) {
+        self.node(at).kill_manager();
+        self.node(at).kill_fastpath();
+    }
+}
+
+/// HTTP in all topologies: six services as everywhere, and one through a tunnel.
+fn services(lab: &Lab) -> (Vec<SocketAddr>, Vec<FarEnd>) {
+    let mut lines = Vec::new();
+    let mut targets = Vec::new();
+    for (number, topology) in ilb_tests::Topology::ALL.into_iter().enumerate() {
+        for (more, family) in Family::BOTH.into_iter().enumerate() {
+            let service = Service::http((2 * number + more) as u8, topology, family);
+            let vip = lab.vip(family, service.number);
+            if topology == ilb_tests::Topology::Dsr {
+                lab.dsr_address(vip);
+            }
+            lines.extend([service.group_line(lab), service.rule_line(lab)]);
+            targets.push(SocketAddr::new(vip, 80));
+        }
+    }
+    let (vip, source) = (lab.vip(Family::V4, 9), lab.proxy_source(Family::V4, 9));
+    lab.dsr_address(vip);
+    let servers = lab.server_specs(Family::V4, "");
+    lines.push(format!("create-servergroup -s server={servers} far"));
+    lines.push(format!(
+        "create-rule -e -i vip={vip},port=80 -m lbalg=rr,type=TUN,tunnel=ipip,proxy-src={source} -o servergroup=far tunnel"
+    ));
+    targets.push(SocketAddr::new(vip, 80));
+    let far_ends = (1..=2).map(|n| {
+        let at = lab.at(&format!("s{n}"));
+        FarEnd::start(at, Kind::Ipip, lab.server(Family::V4, n))
+    });
+    let far_ends = far_ends.collect();
+    for line in &lines {
+        lab.node.lbadm(line);
+    }
+    // The other node got its configuration in another order, so that its numbers are others.
+    let second = lab.second();
+    second.lbadm("create-servergroup -s server=10.2.0.77,10.2.0.78 other");
+    for pair in lines.chunks(2).rev() {
+        pair.iter().for_each(|line| drop(second.lbadm(line)));
+    }
+    (targets, far_ends)
+}
+
+/// The datagrams in what tcpdump has printed: what follows IPv4's and UDP's header.
+fn datagrams(captured: &[String]) -> Vec<Vec<u8>> {
+    let all = captured.iter().map(|packet| Capture::bytes(packet));
+    all.filter(|it| it.len() > 28)
+        .map(|it| it[28..].to_vec())
+        .collect()
+}
+
+/// Sends datagrams to node 1 as a stranger does who sits on the peer's own machine.
+fn send(lab: &Lab, from: &str, datagrams: &[Vec<u8>]) {
+    lab.at("lb").enter(|| {
+        let socket = UdpSocket::bind((from, 0)).expect("an address of the balancer");
+        for datagram in datagrams {
+            socket
+                .send_to(datagram, (NODES[1], PEER_PORT))
+                .expect("a way to the peer");
+        }
+    });
+}
+
+fn big(lab: &Lab) -> String {
+    sha256_of(Path::new(&big_file(lab.directory())))
+}
+
+#[test]
+fn no_connection_breaks_when_the_other_node_takes_over() {
+    let lab = Lab::new(Spec {
+        servers: 2,
+        twin: true,
+        ..Spec::default()
+    });
+    lab.node.start();
+    lab.second().start();
+    let (targets, _far_ends) = services(&lab);
+    let pair = Pair { lab };
+    let lab = &pair.lab;
+    pair.introduce(0);
+    pair.introduce(1);
+    pair.settled();
+
+    let mut held: Vec<Held> = Vec::new();
+    for target in &targets {
+        let open = || (0..EACH).map(|_| Held::open(*target)).collect::<Vec<_>>();
+        held.extend(lab.at("c1").enter(open));
+    }
+    pair.has_open(1, held.len() as u64);
+    pair.settled();
+
+    // What strangers say changes nothing, and is counted.
+    let capture = Capture::start(lab.at("lb2"), "peer", "udp and src host 10.8.0.1");
+    let heard = shell::wait_for(PATIENCE, || (capture.lines().len() > 12).then_some(()));
+    assert!(
+        heard.is_some(),
+        "given two nodes, then they speak with each other"
+    );
+    let mut real = datagrams(&capture.stop());
+    real.retain(|it| it[5] == 2);
+    let sealed = real.first().expect("a sealed datagram").clone();
+    let before = pair.peer(1);
+    let mut future = sealed.clone();
+    future[16..24].fill(0xff);
+    let mut old = sealed.clone();
+    old[8] ^= 1;
+    #[rustfmt::skip]
+    let table: [(&str, &str, Vec<Vec<u8>>); 6] = [
+        ("repeated", "late", real.clone()),
+        ("forged", "seal", vec![future]),
+        ("truncated", "length", vec![sealed[..20].to_vec(), vec![]]),
+        ("foreign", "foreign", vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()]),
+        ("of an old session", "session", vec![old]),
+        ("of a later version", "version", vec![[&sealed[..4], &[9][..], &sealed[5..]].concat()]),
+    ];
+    for (what, reason, datagrams) in table {
+        send(lab, NODES[0], &datagrams);
+        let least = before.refused[reason] + datagrams.len() as u64;
+        pair.until(1, &format!("what is {what} is counted as {reason}"), |it| {
+            it.refused[reason] >= least
+        });
+    }
+    let after = pair.peer(1);
+    assert!(
+        after.up && after.complete,
+        "given hostile datagrams, then the session goes on: {after:#?}"
+    );
+    assert_eq!(after.counters["sessions"], before.counters["sessions"]);
+    assert_eq!(after.records["left"], before.records["left"]);
+
+    // The other one takes over.
+    let downloads: Vec<Downloads> = targets
+        .iter()
+        .map(|target| Downloads::start(lab.at("c1"), *target, "/paced/big?rate=700000", EACH))
+        .collect();
+    pair.has_open(1, (2 * EACH * targets.len()) as u64);
+    pair.settled();
+    let under_way: usize = downloads.iter().map(Downloads::under_way).sum();
+    assert_eq!(
+        under_way,
+        EACH * targets.len(),
+        "given downloads, when a node dies, then none has ended yet"
+    );
+    pair.kill(0);
+    lab.swap("lb", "lb2");
+    let same = |held: &mut Vec<Held>, when: &str| {
+        let again = |it: &mut Held| {
+            (
+                it.ask().map_err(|error| error.to_string()),
+                it.server.clone(),
+            )
+        };
+        let answers: Vec<_> = lab.at("c1").enter(|| held.iter_mut().map(again).collect());
+        for (at, (answer, server)) in answers.into_iter().enumerate() {
+            let target = targets[at / EACH];
+            assert_eq!(
+                answer,
+                Ok(server),
+                "given an open connection to {target}, {when}, then its server answers"
+            );
+        }
+    };
+    same(&mut held, "when the other node has taken over");
+    pair.until(1, "the dead peer is noticed", |it| !it.up);
+
+    // The first one comes back with nothing in its table, and is told everything.
+    let expected = big(lab);
+    for set in downloads {
+        set.none_broken(&expected, "given downloads, when the other node takes over");
+    }
+    let open = EACH as u64 * targets.len() as u64;
+    std::fs::remove_file(pair.run(0).join("connections")).expect("there is a table");
+    lab.node.start();
+    assert_eq!(
+        pair.open(0),
+        0,
+        "given a new table, then there is nothing in it"
+    );
+    pair.introduce(0);
+    pair.settled();
+    pair.has_open(0, open);
+    pair.kill(1);
+    lab.swap("lb2", "lb");
+    same(&mut held, "when the first node is back");
+    lab.node.assert_alive();
+}
