@@ -30,7 +30,7 @@ PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
 # Every crate but the lab, which is built once, in the release profile.
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
-PURE_TESTS := simulation wire peer forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes scripts completion engine import detection journal
+PURE_TESTS := simulation wire peer forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes resolver scripts completion engine import detection journal
 
 .PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs journal-docs install deb lab-clean clean
 
