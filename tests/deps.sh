@@ -11,6 +11,8 @@ packages=(
     iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
     # health checks are made of them: a name server, certificates, an agent that knows the load
     dnsmasq-base openssl ca-certificates snmpd
+    # a mail server that falls sick
+    python3-aiosmtpd
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
     # VRRP: the stranger that we have to get along with
