@@ -8,7 +8,7 @@
 //!
 //! What is said and when is decided by `ilb_sync`; what comes of a record, by `ilb_forwarder::peer`.
 
-mod entries;
+pub mod entries;
 mod thread;
 
 use std::io;

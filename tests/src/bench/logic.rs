@@ -27,6 +27,8 @@ const HEADROOM: usize = 256;
 const LENGTH: usize = 60;
 const ROUNDS: usize = 9;
 const SERVERS: u32 = 16;
+/// Seconds since boot, as packets are told.
+pub const NOW: u32 = 1000;
 
 /// A forwarder with one rule and packets to feed it with.
 pub struct Bench {
@@ -100,6 +102,33 @@ impl Bench {
         took
     }
 
+    /// Two packets of each of `count` flows from `first` on: they begin, and are in full flow. Gives the time that they
+    /// took; `count` is made a multiple of a batch.
+    pub fn begin(&mut self, first: u32, count: u32) -> Duration {
+        let (last, mut took) = (first + count - 1, Duration::ZERO);
+        for _ in 0..2 {
+            for at in (0..count).step_by(BATCH) {
+                took += self.batch(|n| (first + at + n as u32).min(last));
+            }
+        }
+        took
+    }
+
+    /// The connection table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What packets are forwarded by.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What forwards them.
+    pub fn forwarder(&mut self) -> &mut Forwarder {
+        &mut self.forwarder
+    }
+
     /// Connections in the table.
     pub fn held(&self) -> u32 {
         self.table.used()
@@ -126,7 +155,7 @@ impl Bench {
             })
         };
         let begin = Instant::now();
-        self.forwarder.process(&self.view, &mut packets, 1000);
+        self.forwarder.process(&self.view, &mut packets, NOW);
         let took = begin.elapsed();
         assert!(
             packets.iter().all(|p| p.verdict == Verdict::Transmit(1)),

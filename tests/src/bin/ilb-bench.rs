@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, logic, manager, rings, scale};
+use ilb_tests::bench::{Report, follow, logic, manager, rings, scale};
 use ilb_tests::lab::leftovers;
 
 /// A part of the measurements.
@@ -15,13 +15,17 @@ fn main() {
         ["count-me", batches] => {
             return logic::count_me(batches.parse().expect("a number of batches"));
         }
+        ["follow"] => {
+            println!("{}\n", rings::machine());
+            return follow::run(&mut Report::default());
+        }
         [] => [true; 4],
         ["logic"] => [true, false, false, false],
         ["rings"] => [false, true, false, false],
         ["scale"] => [false, false, true, false],
         ["manager"] => [false, false, false, true],
         _ => {
-            eprintln!("usage: ilb-bench [logic | rings | scale | manager]");
+            eprintln!("usage: ilb-bench [logic | rings | scale | manager | follow]");
             std::process::exit(2);
         }
     };
