@@ -14,8 +14,10 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod counters;
 pub mod error;
 pub mod frame;
+mod link;
 mod marks;
 mod pace;
 pub mod record;

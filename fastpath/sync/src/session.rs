@@ -16,12 +16,14 @@
 
 use std::collections::VecDeque;
 
+pub use crate::counters::Counters;
 use crate::error::Refused;
 use crate::frame::{self, Frame, Gap, MOST_GAPS, PIECE_HEAD, Payload, Piece};
+use crate::link::{Flight, Link};
 use crate::marks::Marks;
 use crate::pace::Pace;
 use crate::record::{End, LONGEST, Record};
-use crate::seal::{self, Greeter, Greeting, Keys, Opened, Secret, Token};
+use crate::seal::{self, Greeter, Greeting, Opened, Secret, Token};
 
 /// Milliseconds between two greetings while nobody answers.
 pub const GREET: u64 = 500;
@@ -86,75 +88,6 @@ pub enum Event {
     Everything,
     /// A piece of something larger.
     Piece(Piece),
-}
-
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
-        /// What has been counted since the start.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
-
-        impl Counters {
-            /// All of them with their names.
-            pub fn entries(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$((stringify!($name), self.$name)),+].into_iter()
-            }
-        }
-    };
-}
-
-counters! {
-    /// Datagrams sent.
-    sent_datagrams;
-    /// Octets of them, without headers.
-    sent_octets;
-    /// Records sent, those that were told again included.
-    sent_records;
-    /// Datagrams of the peer that counted.
-    received_datagrams;
-    /// Octets of them, without headers.
-    received_octets;
-    /// Records that came.
-    received_records;
-    /// Datagrams of ours that did not arrive in time, and whose records were told again.
-    lost_datagrams;
-    /// Ends that found no room.
-    forgotten_ends;
-    /// Sessions that have begun.
-    sessions;
-}
-
-/// What a datagram on its way says.
-#[derive(Debug)]
-struct Flight {
-    number: u64,
-    entries: Vec<u32>,
-    ends: Vec<End>,
-}
-
-/// One session of two ends.
-struct Link {
-    keys: Keys,
-    /// Our nonce and theirs.
-    ours: Token,
-    theirs: Token,
-    /// Number of our next datagram.
-    next: u64,
-    flights: VecDeque<Flight>,
-    /// Highest number that has come.
-    highest: u64,
-    /// Numbers below it that have not come and that the sender has not given up.
-    gaps: VecDeque<Gap>,
-    heard: u64,
-    /// When we last said something, and something that wants an acknowledgement.
-    said: u64,
-    asked: u64,
-    /// Datagrams that want an acknowledgement, and since when.
-    unacknowledged: u32,
-    unacknowledged_since: u64,
-    /// Nothing of this session has come from the peer yet.
-    unconfirmed: bool,
-    confirmed_at: u64,
 }
 
 /// See the module's text.
@@ -410,22 +343,8 @@ impl Session {
     fn begin(&mut self, theirs: Token, incarnation: u64, now: u64, events: &mut Vec<Event>) {
         self.end(events);
         let ours = std::mem::replace(&mut self.fresh, (self.draw)());
-        self.link = Some(Link {
-            keys: self.greeter.session(&ours, &theirs),
-            ours,
-            theirs,
-            next: 1,
-            flights: VecDeque::new(),
-            highest: 0,
-            gaps: VecDeque::new(),
-            heard: now,
-            said: 0,
-            asked: 0,
-            unacknowledged: 0,
-            unacknowledged_since: 0,
-            unconfirmed: true,
-            confirmed_at: 0,
-        });
+        let keys = self.greeter.session(&ours, &theirs);
+        self.link = Some(Link::new(keys, ours, theirs, now));
         self.counters.sessions += 1;
         if self.peer != Some(incarnation) {
             // Another process: it knows nothing of what was asked and answered before.
@@ -475,14 +394,7 @@ impl Session {
         if std::mem::take(&mut link.unconfirmed) {
             events.push(Event::Up);
         }
-        link.heard = now;
-        if number > link.highest + 1 {
-            let missing = (number - link.highest - 1).min(u64::from(u32::MAX)) as u32;
-            link.gaps.push_back((link.highest + 1, missing));
-        }
-        link.highest = number;
-        let end = |gap: &Gap| gap.0 + u64::from(gap.1);
-        link.gaps.retain(|gap| end(gap) > payload.floor);
+        link.came(number, payload.floor, now);
         if payload.wants_ack {
             if link.unacknowledged == 0 {
                 link.unacknowledged_since = now;
@@ -513,17 +425,7 @@ impl Session {
         let Some(link) = &mut self.link else {
             return;
         };
-        let mut lost = Vec::new();
-        while link.flights.front().is_some_and(|it| it.number <= upto)
-            && let Some(flight) = link.flights.pop_front()
-        {
-            let within = |&(first, count): &Gap| {
-                first <= flight.number && flight.number - first < u64::from(count)
-            };
-            if gaps.iter().any(within) {
-                lost.push(flight);
-            }
-        }
+        let lost = link.acknowledged(upto, gaps);
         self.counters.lost_datagrams += lost.len() as u64;
         lost.into_iter().for_each(|flight| self.lost(flight));
     }
@@ -732,16 +634,4 @@ struct Told {
     ends: Vec<End>,
     count: u64,
     piece: Option<Piece>,
-}
-
-impl Link {
-    /// What has come, and what has not.
-    fn acknowledgement(&self) -> Frame {
-        let gaps: Vec<Gap> = self.gaps.iter().take(MOST_GAPS).copied().collect();
-        let upto = match self.gaps.get(MOST_GAPS) {
-            Some((first, _)) => first - 1,
-            None => self.highest,
-        };
-        Frame::Ack { upto, gaps }
-    }
 }
