@@ -7,10 +7,11 @@ use libilb::client::ClientError;
 use libilb::connections::{CLAIMS, Filter, STATES};
 use libilb::dbus::{
     error_kind, error_name, escape, rule_path, server_path, settings_from_dbus, settings_to_dbus,
-    unescape,
+    source_from_dbus, source_to_dbus, unescape,
 };
 use libilb::rule::{RuleSettings, Timeout, VipSettings};
 use libilb::server::ServerSettings;
+use libilb::source::SourceSettings;
 use libilb::stats::{Counter, Entry, Statistics};
 use proptest::prelude::*;
 use zbus::{OwnedVariant, Variant};
@@ -148,6 +149,49 @@ fn server_settings_survive_the_bus() {
         one("weight", Variant::from(65536u32)),
         "weight '65536' is out of range: use 0 to 65535; 0 takes no new connections"
     );
+}
+
+#[test]
+fn sources_survive_the_bus_as_texts_numbers_and_lists() {
+    let mut source = SourceSettings::default();
+    let said = "dns=app.example.com,port=8080,limit=3,resolver=192.0.2.53,192.0.2.54,except=none";
+    source.parse(said).unwrap();
+    let read = source_from_dbus(&owned(source_to_dbus(&source))).unwrap();
+    assert_eq!(read.apply(None), source.apply(None));
+    let other = HashMap::from([
+        ("dns", Variant::from("app.example.com")),
+        ("port", Variant::from("8080")),
+        ("limit", Variant::from(3u32)),
+        ("resolver", Variant::from(vec!["192.0.2.53", "192.0.2.54"])),
+    ]);
+    let read = source_from_dbus(&owned(other)).unwrap();
+    assert_eq!(read.apply(None), source.apply(None));
+    for (key, value, expected) in [
+        ("dnss", Variant::from("a"), "dnss"),
+        (
+            "dns",
+            Variant::from(7u32),
+            "setting 'dns' has D-Bus type u: it has to be of type s",
+        ),
+        (
+            "limit",
+            Variant::from(vec!["3"]),
+            "setting 'limit' has D-Bus type as",
+        ),
+        (
+            "limit",
+            Variant::from(0u32),
+            "limit '0' is out of range: use 1 to 1024",
+        ),
+        (
+            "subnet",
+            Variant::from("10.0.0.0/8"),
+            "has more than 1024 addresses",
+        ),
+    ] {
+        let error = source_from_dbus(&owned(HashMap::from([(key, value)]))).unwrap_err();
+        assert!(error.to_string().contains(expected), "{key}: {error}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use libilb::export;
 use libilb::import::{Import, Source};
 use libilb::model::{Configuration, RuleSettings, Timeout, VipSettings};
 use libilb::server::ServerSettings;
+use libilb::source::SourceSettings;
 use proptest::prelude::*;
 
 use super::script;
@@ -323,4 +324,42 @@ fn a_report_says_what_a_person_has_to_look_at() {
         json["document"]["rule"]["tcp-192.0.2.80-80"]["vip"],
         "192.0.2.80"
     );
+}
+
+#[test]
+fn groups_that_find_their_servers_are_exported_with_them() {
+    let mut all = Configuration::default();
+    for (name, servers, said) in [
+        (
+            "app",
+            &[
+                "192.0.2.1",
+                "app.example.com=192.0.2.2:8080,weight=3,found=yes",
+            ][..],
+            "dns=app.example.com,port=8080,approve=ask,limit=3,hold=0,resolver=192.0.2.53,[2001:db8::53]:5353,except=192.0.2.7,192.0.2.8",
+        ),
+        ("farm", &[], "subnet=2001:db8::/120,rate=9,interval=300"),
+    ] {
+        let mut source = SourceSettings::default();
+        source.parse(said).unwrap();
+        all.create_group_from(name, servers, &source).unwrap();
+    }
+    let text = commands(&all);
+    assert!(
+        text.contains("-d subnet=2001:db8::/120,interval=300,rate=9"),
+        "{text}"
+    );
+    let again = read(&text, "x");
+    assert!(again.report.is_complete(), "{}", again.report);
+    assert_eq!(again.configuration, all);
+    // And as a document.
+    let text = again.document().to_toml();
+    let plan = libilb::document::plan(&text, &Configuration::default(), false).unwrap();
+    assert_eq!(plan.configuration, all);
+    // Without the source there is nobody who would have found them.
+    let plain = read(
+        "lbadm create-servergroup -s server=192.0.2.2,found=yes app\n",
+        "x",
+    );
+    assert!(!plain.configuration.group("app").unwrap().servers[0].found);
 }

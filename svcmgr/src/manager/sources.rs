@@ -185,6 +185,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             None => configuration.family_of(&group.name),
         };
         let mut follower = self.follower(&news.group);
+        let problem = follower.problem().to_owned();
         let now = now_millis();
         let step = follower.hear(&source, &group, family, news.heard, now);
         for found in &step.candidates {
@@ -209,7 +210,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 Err(error) => follower.prevented(format!("what was found is not taken: {error}")),
             }
         }
-        if step.turned || follower.problem() != self.follower(&news.group).problem() {
+        if follower.problem() != problem {
             say(&group, &source, follower.problem());
         }
         if let Some(after) = step.again
@@ -332,7 +333,8 @@ fn question(configuration: &Configuration, group: &ServerGroup, source: &Source)
     ours.dedup();
     Question {
         source: source.clone(),
-        families,
+        // Its prefix says it.
+        families: Families::Either,
         check: check.filter(|check| suits(check)).cloned(),
         port,
         ours,

@@ -24,6 +24,7 @@ use crate::dataplane::{Event, LinkError};
 use crate::store::StoreError;
 
 mod health;
+mod sources;
 
 /// What happened, in order, and how the scripted parts shall behave.
 #[derive(Default)]
@@ -185,6 +186,7 @@ struct Bench {
     wake: Arc<tokio::sync::Notify>,
     handle: ManagerHandle,
     checker: crate::checks::Checker,
+    asked: crate::sources::Asked,
     _stop: oneshot::Sender<()>,
     _task: JoinHandle<()>,
 }
@@ -205,13 +207,14 @@ impl Bench {
 
     fn build(store: bool, state: State, memory: Option<crate::checks::memory::Memory>) -> Bench {
         let (checks, checker) = crate::checks::Checks::pair();
+        let (sources, asked) = crate::sources::Sources::pair();
         let world = Shared::default();
         let wake = Arc::new(tokio::sync::Notify::new());
         let (manager, handle) = Manager::new(Start {
             store: store.then(|| Arc::new(MemoryStore(world.clone())) as Arc<dyn Store>),
             state,
             checks,
-            sources: crate::sources::Sources::pair().0,
+            sources,
             memory,
             vrrp: ilb_vrrp::Driver::simulated(),
             notice: match store {
@@ -240,6 +243,7 @@ impl Bench {
             wake,
             handle,
             checker,
+            asked,
             _stop: stop,
             _task: task,
         }

@@ -1,8 +1,8 @@
 //! Asks: a task for each group, that waits for its time, asks name servers or tests the addresses of a subnet, and tells what
 //! it has heard.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,6 +185,7 @@ async fn search(question: &Question, tools: &Tools, teller: &Teller) -> Heard {
         return Heard::Failed("there is no way to test addresses".to_owned());
     };
     let plan = Arc::new(Plan::new(check.clone()));
+    let local = local_addresses();
     let mut probes = JoinSet::new();
     let mut found = Vec::new();
     let mut unknown = None;
@@ -200,7 +201,7 @@ async fn search(question: &Question, tools: &Tools, teller: &Teller) -> Heard {
                     left = false;
                     continue;
                 };
-                if question.ours.contains(&address) || is_local(address) {
+                if question.ours.contains(&address) || local.contains(&address) {
                     continue;
                 }
                 // Others that would be refused anyway are none of our business.
@@ -273,7 +274,19 @@ fn target(check: Arc<HealthCheck>, address: IpAddr, ports: Ports, name: String) 
     }
 }
 
-/// Whether an address is this machine's own: only then it can be bound.
-fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+/// This machine's own addresses. If they cannot be had, none: `except` can name them.
+fn local_addresses() -> BTreeSet<IpAddr> {
+    let all = match nix::ifaddrs::getifaddrs() {
+        Ok(all) => all,
+        Err(error) => {
+            tracing::warn!("cannot read the addresses of this machine: {error}");
+            return BTreeSet::new();
+        }
+    };
+    all.filter_map(|item| {
+        let address = item.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    })
+    .collect()
 }

@@ -58,8 +58,6 @@ pub struct Step {
     pub candidates: Vec<Found>,
     /// When to ask again; `None` if that is going on.
     pub again: Option<Duration>,
-    /// Whether a problem has begun or ended.
-    pub turned: bool,
 }
 
 impl Follower {
@@ -72,8 +70,7 @@ impl Follower {
         heard: Heard,
         now: u64,
     ) -> Step {
-        let well = self.problem.is_empty();
-        let mut step = match heard {
+        let step = match heard {
             Heard::Failed(why) => self.fail(source, why),
             Heard::Some(found) => {
                 let usable = self.usable(source, family, found);
@@ -100,7 +97,6 @@ impl Follower {
                 }
             }
         };
-        step.turned = well != self.problem.is_empty();
         if !step.add.is_empty() || !step.remove.is_empty() {
             self.last_change = now;
         }

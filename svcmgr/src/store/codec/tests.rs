@@ -4,6 +4,7 @@ use crate::history::{Entry, History, Undo};
 use crate::pending::Pending;
 use crate::retired::Retired;
 use libilb::model::{HealthCheckSettings, RuleSettings};
+use libilb::source::SourceSettings;
 
 /// A state with something in every tree.
 pub fn full_state() -> State {
@@ -35,6 +36,12 @@ pub fn full_state() -> State {
             "far",
             &["192.0.2.31,weight=0,max-conn=9,min-conn=3,tier=sorry"],
         )
+        .unwrap();
+    let mut source = SourceSettings::default();
+    let said = "dns=app.example.com,port=8080,approve=ask,hold=9,except=192.0.2.1";
+    source.parse(said).unwrap();
+    before
+        .create_group_from("named", &["app=192.0.2.41:8080,found=yes"], &source)
         .unwrap();
     for (name, text) in [
         (
