@@ -369,6 +369,7 @@ impl World {
                 input.pick(&[64, 2, 255])
             },
             udp_checksum: !input.once_in(8),
+            is_reply: Some(false),
         }
     }
 
@@ -417,7 +418,10 @@ impl World {
         if !rule.topology.has_reverse() {
             return None;
         }
-        let build = self.build(input, server, seen_client, key.protocol);
+        let build = Build {
+            is_reply: Some(true),
+            ..self.build(input, server, seen_client, key.protocol)
+        };
         Some(Sent {
             frame: build.frame(),
             meaning: Meaning::Server(build),

@@ -237,6 +237,8 @@ pub struct Build {
     pub payload: Vec<u8>,
     pub ttl: u8,
     pub udp_checksum: bool,
+    /// Of ICMP, whether it is a reply; none: it is one if the destination has a port. An identifier may be 0, too.
+    pub is_reply: Option<bool>,
 }
 
 pub fn segment(src: (IpAddr, u16), dst: (IpAddr, u16), flags: u8) -> Build {
@@ -248,6 +250,7 @@ pub fn segment(src: (IpAddr, u16), dst: (IpAddr, u16), flags: u8) -> Build {
         payload: b"hello".to_vec(),
         ttl: 64,
         udp_checksum: true,
+        is_reply: None,
     }
 }
 
@@ -267,7 +270,12 @@ pub fn datagram(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Build {
 }
 
 impl Build {
-    /// Transport header and payload. Of ICMP, an echo request if the destination has no port, a reply otherwise.
+    /// Of ICMP, whether it is a reply.
+    pub fn is_reply(&self) -> bool {
+        self.is_reply.unwrap_or(self.dst.1 != 0)
+    }
+
+    /// Transport header and payload; of ICMP, an echo request or a reply.
     pub fn transport(&self) -> Vec<u8> {
         if matches!(self.protocol, 1 | 58) {
             return self.echo();
@@ -319,11 +327,11 @@ impl Build {
     }
 
     fn echo(&self) -> Vec<u8> {
-        let (kind, id) = match (self.protocol, self.dst.1) {
-            (1, 0) => (8, self.src.1),
-            (1, id) => (0, id),
-            (_, 0) => (128, self.src.1),
-            (_, id) => (129, id),
+        let (kind, id) = match (self.protocol, self.is_reply()) {
+            (1, false) => (8, self.src.1),
+            (1, true) => (0, self.dst.1),
+            (_, false) => (128, self.src.1),
+            (_, true) => (129, self.dst.1),
         };
         let mut bytes = vec![kind, 0, 0, 0];
         bytes.extend(id.to_be_bytes());

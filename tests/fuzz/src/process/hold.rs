@@ -189,6 +189,7 @@ impl World {
             src,
             dst,
             ttl: build.ttl - u8::from(hop),
+            is_reply: Some(build.is_reply()),
             ..build.clone()
         };
         let frame = match piece {
@@ -332,6 +333,7 @@ impl World {
                 src: key.vip,
                 dst: key.client,
                 ttl: build.ttl - 1,
+                is_reply: Some(build.is_reply()),
                 ..build.clone()
             };
             arrives(key.client.0, FRONT, &expected.frame(), verdict, out);
