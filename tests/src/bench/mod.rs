@@ -3,6 +3,7 @@
 
 pub mod follow;
 pub mod generator;
+pub mod health;
 pub mod logic;
 pub mod manager;
 pub mod rings;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, follow, logic, manager, rings, scale};
+use ilb_tests::bench::{Report, follow, health, logic, manager, rings, scale};
 use ilb_tests::lab::leftovers;
 
 /// A part of the measurements.
@@ -11,7 +11,15 @@ type Part = fn(&mut Report);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [with_logic, with_rings, with_scale, with_manager] = match words[..] {
+    // In this order: the logic first, while nothing else has been going on.
+    let all: [(&str, Part); 5] = [
+        ("logic", logic::run),
+        ("manager", manager::run),
+        ("health", health::run),
+        ("rings", rings::run),
+        ("scale", scale::run),
+    ];
+    let wanted: Vec<(&str, Part)> = match words[..] {
         ["count-me", batches] => {
             return logic::count_me(batches.parse().expect("a number of batches"));
         }
@@ -19,27 +27,21 @@ fn main() {
             println!("{}\n", rings::machine());
             return follow::run(&mut Report::default());
         }
-        [] => [true; 4],
-        ["logic"] => [true, false, false, false],
-        ["rings"] => [false, true, false, false],
-        ["scale"] => [false, false, true, false],
-        ["manager"] => [false, false, false, true],
+        [] => all.into(),
+        [only] if all.iter().any(|(name, _)| *name == only) => {
+            all.into_iter().filter(|(name, _)| *name == only).collect()
+        }
         _ => {
-            eprintln!("usage: ilb-bench [logic | rings | scale | manager | follow]");
+            eprintln!(
+                "usage: ilb-bench [{} | follow]",
+                all.map(|(name, _)| name).join(" | ")
+            );
             std::process::exit(2);
         }
     };
     let mut report = Report::default();
     println!("{}\n", rings::machine());
-    if with_logic {
-        logic::run(&mut report);
-    }
-    let in_the_lab: [(bool, Part); 3] = [
-        (with_manager, manager::run),
-        (with_rings, rings::run),
-        (with_scale, scale::run),
-    ];
-    for (_, run) in in_the_lab.iter().filter(|(wanted, _)| *wanted) {
+    for (_, run) in &wanted {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut report)));
         leftovers::remove_mine();
         if outcome.is_err() {
@@ -47,7 +49,7 @@ fn main() {
         }
     }
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    let path = target.join(if with_logic && with_rings && with_scale && with_manager {
+    let path = target.join(if wanted.len() == all.len() {
         "bench.json"
     } else {
         "bench-part.json"
