@@ -16,7 +16,7 @@ use crate::addresses::{AddressError, Addresses, KernelAddresses, Mark, Simulated
 use crate::args::Args;
 use crate::checks::memory::Memory;
 use crate::checks::{self, Checks};
-use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane};
+use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane, pulse};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
 use crate::metrics;
@@ -109,6 +109,8 @@ pub fn run(args: &Args) -> Result<(), RunError> {
             let link = SocketDataPlane::start(&settings.control_socket());
             let checks = checks::start().map_err(system("start the health checks"))?;
             let vrrp = Driver::start().map_err(system("start VRRP"))?;
+            let (speaker, path) = (vrrp.speaker(), settings.control_socket());
+            tokio::spawn(async move { pulse::watch(&path, speaker).await });
             serve(&settings, reload, link, addresses, checks, vrrp).await
         }
     });

@@ -184,6 +184,22 @@ fn of_rule(
         .iter()
         .any(|server| server.tier != first)
         .then_some(())?;
+    let members = members(configuration, rule, vigours);
+    Some(level(demands(rule), &members, before))
+}
+
+/// What a rule demands.
+pub fn demands(rule: &Rule) -> Demands {
+    Demands {
+        quorum: rule.quorum.max(1),
+        hysteresis: rule.hysteresis,
+    }
+}
+
+/// The servers of a rule.
+pub fn members(configuration: &Configuration, rule: &Rule, vigours: &Vigours) -> Vec<Member> {
+    let group = configuration.group_of(rule);
+    let servers = group.iter().flat_map(|group| &group.servers);
     let able = |number: ServerId, weight: u16| {
         let vigour = vigours.of(rule.number, number);
         let weight = match weight {
@@ -192,18 +208,12 @@ fn of_rule(
         };
         weight > 0 && !vigour.dead
     };
-    let members: Vec<Member> = servers
-        .iter()
+    servers
         .map(|server| Member {
             tier: Tier::of(server.tier),
             able: server.enabled && able(server.number, server.weight),
         })
-        .collect();
-    let demands = Demands {
-        quorum: rule.quorum.max(1),
-        hysteresis: rule.hysteresis,
-    };
-    Some(level(demands, &members, before))
+        .collect()
 }
 
 #[cfg(test)]

@@ -112,10 +112,18 @@ pub struct VrrpInstance {
     pub sync_group: Option<String>,
     /// Program that is told of changes: it gets `INSTANCE`, the name, the state and the priority.
     pub notify: Option<String>,
-    /// How many times the addresses are announced after a takeover, a second apart.
+    /// How many times the addresses are announced after a takeover, the first three within a tenth of a second.
     pub announcements: u8,
+    /// Time between the later ones.
+    #[serde(default = "announce_delay")]
+    pub announce_delay: Time,
     /// Time between announcements while it is active; 0 for none.
     pub announce_interval: Time,
+}
+
+/// A second, as it was before it could be said.
+fn announce_delay() -> Time {
+    Time::from_millis(1000)
 }
 
 impl VrrpInstance {

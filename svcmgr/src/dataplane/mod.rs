@@ -1,5 +1,6 @@
 //! The fast path as the manager sees it: something that answers requests and may come and go.
 
+pub mod pulse;
 mod simulated;
 mod socket;
 

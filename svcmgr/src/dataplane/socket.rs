@@ -118,7 +118,7 @@ async fn connect(path: &Path, calls: &mut mpsc::Receiver<Call>) -> Option<(UnixS
     }
 }
 
-async fn greet(path: &Path) -> Result<(UnixStream, Hello), LinkError> {
+pub(super) async fn greet(path: &Path) -> Result<(UnixStream, Hello), LinkError> {
     let mut stream = UnixStream::connect(path)
         .await
         .map_err(|_| LinkError::Absent(path.display().to_string()))?;

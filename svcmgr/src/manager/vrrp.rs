@@ -1,12 +1,16 @@
 //! What the manager has to do with VRRP: it says which instances there are and whether the fast path forwards, and shows where
 //! they stand. Everything else is ilb-vrrp's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ilb_vrrp::{Driver, Order, Report};
 use libilb::map::Map;
-use libilb::model::key;
-use libilb::vrrp::{VrrpInstance, VrrpStatus};
+use libilb::model::{Configuration, Rule, key};
+use libilb::vrrp::{Probe, VrrpInstance, VrrpStatus};
+
+use crate::tiers::{self, Demands, Tier};
+use crate::vigour::Vigours;
 
 /// See the module.
 pub struct Failover {
@@ -14,6 +18,8 @@ pub struct Failover {
     /// What the driver was told last; at first nothing.
     instances: Option<Map<String, Arc<VrrpInstance>>>,
     forwards: Option<bool>,
+    /// The rules that are tracked, by key of their names: why one has not the servers that it needs.
+    rules: BTreeMap<String, Option<String>>,
     standing: Map<String, VrrpStatus>,
 }
 
@@ -24,15 +30,22 @@ impl Failover {
             driver,
             instances: None,
             forwards: None,
+            rules: BTreeMap::new(),
             standing: Map::default(),
         }
     }
 
     /// Says what has changed.
-    pub fn drive(&mut self, instances: &Map<String, Arc<VrrpInstance>>, forwards: bool) {
+    pub fn drive(&mut self, configuration: &Configuration, vigours: &Vigours, forwards: bool) {
+        let instances = &configuration.vrrp;
         if self.forwards != Some(forwards) {
             self.forwards = Some(forwards);
             self.driver.order(Order::Fastpath(forwards));
+        }
+        let rules = self.tracked(configuration, vigours);
+        if self.rules != rules {
+            self.rules.clone_from(&rules);
+            self.driver.order(Order::Rules(rules));
         }
         let told = self.instances.as_ref();
         // Most often they are the very same; comparing is only for what was made anew.
@@ -51,6 +64,27 @@ impl Failover {
             self.standing.remove(&name);
         }
         self.instances = Some(instances.clone());
+    }
+
+    fn tracked(
+        &self,
+        configuration: &Configuration,
+        vigours: &Vigours,
+    ) -> BTreeMap<String, Option<String>> {
+        let tracks = configuration.vrrp.values().flat_map(|it| &it.track);
+        let mut found = BTreeMap::new();
+        for track in tracks {
+            let Probe::Rule(name) = &track.probe else {
+                continue;
+            };
+            let key = key(name);
+            if let Some(rule) = configuration.rule(name) {
+                let was_well = self.rules.get(&key).is_none_or(Option::is_none);
+                let why = need(configuration, rule, vigours, was_well);
+                found.insert(key, why);
+            }
+        }
+        found
     }
 
     /// Takes note of the next change. May be dropped and called again.
@@ -80,5 +114,99 @@ impl Failover {
     /// Gives up everything, and returns when the network knows.
     pub async fn stop(&self) {
         self.driver.stop().await;
+    }
+}
+
+/// Why a rule has not the servers that it needs, if it has not: its quorum, of those that are no sorry servers. As with tiers
+/// it is lost later and found again later by the hysteresis.
+fn need(
+    configuration: &Configuration,
+    rule: &Rule,
+    vigours: &Vigours,
+    was_well: bool,
+) -> Option<String> {
+    if !rule.enabled {
+        return Some(format!("rule {} is disabled", rule.name));
+    }
+    let members = tiers::members(configuration, rule, vigours);
+    let regular = members.iter().filter(|it| it.tier != Tier::Sorry);
+    let (all, able) = regular.fold((0, 0), |(all, able), member| {
+        (all + 1, able + u32::from(member.able))
+    });
+    let enough = enough(tiers::demands(rule), all, was_well);
+    (able < enough).then(|| {
+        format!(
+            "rule {} has {able} of {all} servers and needs {enough}",
+            rule.name
+        )
+    })
+}
+
+fn enough(demands: Demands, all: u32, was_well: bool) -> u32 {
+    match was_well {
+        true => demands.quorum.saturating_sub(demands.hysteresis).max(1),
+        // More than there are cannot be asked for.
+        false => (demands.quorum + demands.hysteresis).min(all.max(demands.quorum)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_lost_and_found_with_its_hysteresis() {
+        for (quorum, hysteresis, all, was_well, expected) in [
+            (1, 0, 3, true, 1),
+            (1, 0, 3, false, 1),
+            (2, 1, 4, true, 1),
+            (2, 1, 4, false, 3),
+            // All that there are do.
+            (3, 2, 3, false, 3),
+            // One that never can be is not lowered.
+            (5, 0, 3, false, 5),
+        ] {
+            let demands = Demands { quorum, hysteresis };
+            assert_eq!(
+                enough(demands, all, was_well),
+                expected,
+                "{demands:?} of {all}, {was_well}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_without_servers_or_disabled_is_not_well() {
+        let mut configuration = Configuration::default();
+        configuration
+            .create_group("web", &["192.0.2.1", "192.0.2.2,tier=sorry"])
+            .unwrap();
+        let settings = libilb::model::RuleSettings {
+            vip: "198.51.100.1".into(),
+            port: "80".into(),
+            algorithm: "rr".into(),
+            topology: "n".into(),
+            proxy_src: vec!["198.51.100.2".into()],
+            servergroup: "web".into(),
+            enabled: true,
+            ..libilb::model::RuleSettings::default()
+        };
+        configuration.create_rule("www", &settings).unwrap();
+        let vigours = Vigours::default();
+        let mut why = |change: &dyn Fn(&mut Configuration)| {
+            change(&mut configuration);
+            let rule = configuration.rule("www").unwrap().clone();
+            need(&configuration, &rule, &vigours, true)
+        };
+        assert_eq!(why(&|_| ()), None);
+        let disabled = why(&|it| drop(it.enable_servers(&["_web.0"], false).unwrap()));
+        let expected = "rule www has 0 of 1 servers and needs 1";
+        assert_eq!(
+            disabled.as_deref(),
+            Some(expected),
+            "a sorry server is none"
+        );
+        let off = why(&|it| drop(it.enable_rules(&["www"], false).unwrap()));
+        assert_eq!(off.as_deref(), Some("rule www is disabled"));
     }
 }

@@ -216,8 +216,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
         let forwards = self.link.peer.is_some() && (self.link.applied > 0 || self.in_step());
         if self.known {
-            let instances = &self.state.configuration.vrrp;
-            self.vrrp.drive(instances, forwards);
+            let configuration = &self.state.configuration;
+            let vigours = &self.surroundings.vigours;
+            self.vrrp.drive(configuration, vigours, forwards);
         }
         let after = Arc::new(self.look());
         let before = self.view.borrow().clone();

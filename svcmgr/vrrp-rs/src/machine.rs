@@ -15,6 +15,7 @@
 //! - *Preemption with delay*, as keepalived has it: a Backup with the higher priority waits before it takes over.
 //! - *Resign*: an Active gives up as if it shut down, but stays Backup.
 //! - *Takeover*: a Backup becomes Active because another router of its sync group has.
+//! - *Announced again*: an Active that hears another one tells the network once more whose the addresses are.
 //! - *A late sleeper*: an Active whose timer was not served for so long that others must have taken over (the process was
 //!   stopped, the machine suspended) goes to Backup and listens before it says anything, so that it takes nothing
 //!   away from those who stood in for it.
@@ -169,6 +170,9 @@ pub enum Action {
     /// Take the addresses, then tell the network: gratuitous ARP (RFC 9568 section 6.4.1) or unsolicited neighbour
     /// advertisements (section 6.4.2).
     Take,
+    /// Tell the network again whose the addresses are: another router was Active with them, too, and whoever it has told may
+    /// believe it. It may come with each of that router's advertisements.
+    Announce,
     /// Give the addresses back.
     Release,
     /// The state is another one.
@@ -443,7 +447,10 @@ impl Machine {
                     self.reason = Why::Preempts;
                 }
             }
-            State::Active if heard.priority == GIVES_UP => self.advertise(now, actions),
+            State::Active if heard.priority == GIVES_UP => {
+                self.advertise(now, actions);
+                actions.push(Action::Announce);
+            }
             State::Active => {
                 let higher = (heard.priority, from) > (self.config.priority, self.config.source);
                 if higher {
@@ -456,6 +463,7 @@ impl Machine {
                 } else {
                     // RFC 9568 section 6.4.3: so that the other one learns at once.
                     self.advertise(now, actions);
+                    actions.push(Action::Announce);
                 }
             }
         }

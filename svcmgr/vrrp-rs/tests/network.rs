@@ -101,6 +101,7 @@ impl World {
                 }
                 Action::Take => self.nodes[node].holds = true,
                 Action::Release => self.nodes[node].holds = false,
+                Action::Announce => assert!(self.nodes[node].holds),
                 Action::Changed { .. } | Action::Refused(_) | Action::OtherAddresses => {}
             }
         }

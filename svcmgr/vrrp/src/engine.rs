@@ -107,12 +107,20 @@ impl Engine {
                         self.world.fastpath = forwards;
                         self.settle().await;
                     }
+                    Some(Order::Pulse(answers)) => {
+                        self.world.hangs = !answers;
+                        self.settle().await;
+                    }
+                    Some(Order::Rules(rules)) => {
+                        self.world.rules = rules;
+                        self.settle().await;
+                    }
                     Some(Order::Report(reply)) => {
                         // Who asked may have gone away.
                         let _ = reply.send(self.report());
                     }
                     Some(Order::Stop(reply)) => {
-                        self.configure(Vec::new()).await;
+                        self.leave().await;
                         let _ = reply.send(());
                         return;
                     }
@@ -129,17 +137,43 @@ impl Engine {
                     self.world.findings.insert(probe, finding);
                     self.settle().await;
                 }
-                Some((name, opened, packet)) = self.packets.recv() => {
+                Some(received) = self.packets.recv() => {
                     self.tick().await;
-                    let now = self.now();
-                    if let Some(router) = self.routers.get_mut(&key(&name)) {
-                        router.receive(now, opened, &packet, &self.holder).await;
-                    }
+                    self.receive(received).await;
                 }
             }
             self.tick().await;
             self.synchronise().await;
             self.tell();
+        }
+    }
+
+    /// Gives up everything, in order, and returns when nothing is here any more.
+    async fn leave(&mut self) {
+        let now = self.now();
+        for router in self.routers.values_mut() {
+            router.hand_over(now, &self.holder).await;
+            router.rest(VrrpState::Disabled, "the manager stops");
+        }
+        self.tell();
+        while self.routers.values().any(Router::lingers) {
+            let deadline = self.routers.values().filter_map(Router::deadline).min();
+            let sleep = sleep_until((self.began + deadline.unwrap_or_default()).into());
+            tokio::select! {
+                () = sleep => {}
+                Some(received) = self.packets.recv() => self.receive(received).await,
+            }
+            let now = self.now();
+            for router in self.routers.values_mut() {
+                router.tick(now, &self.holder).await;
+            }
+        }
+    }
+
+    async fn receive(&mut self, (name, opened, packet): Received) {
+        let now = self.now();
+        if let Some(router) = self.routers.get_mut(&key(&name)) {
+            router.receive(now, opened, &packet, &self.holder).await;
         }
     }
 
@@ -214,7 +248,7 @@ impl Engine {
             .collect();
         for (name, router) in &mut self.routers {
             let Some(verdict) = verdicts.get(name) else {
-                router.stop(now, &self.holder).await;
+                router.hand_over(now, &self.holder).await;
                 router.rest(VrrpState::Disabled, "enabled = no");
                 continue;
             };

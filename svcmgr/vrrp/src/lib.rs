@@ -21,15 +21,17 @@ mod holder;
 mod interfaces;
 mod notify;
 mod router;
+mod schedule;
 mod simulated;
 mod socket;
 mod track;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use libilb::vrrp::{VrrpCounters, VrrpInstance, VrrpStatus};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use holder::{ADDRESS_PROTOCOL, sweep};
 
@@ -40,6 +42,10 @@ pub enum Order {
     Configure(Vec<Arc<VrrpInstance>>),
     /// Whether the fast path is there and has something to forward by.
     Fastpath(bool),
+    /// Whether the fast path answers, as far as it is there.
+    Pulse(bool),
+    /// How the rules are that are tracked, by key of their names: why one is not well. A rule that is not there does not exist.
+    Rules(BTreeMap<String, Option<String>>),
     /// Say everything that is known.
     Report(oneshot::Sender<Vec<Report>>),
     /// Give up everything, say so to the network, and end.
@@ -71,6 +77,26 @@ pub struct Report {
 pub struct Driver {
     orders: mpsc::UnboundedSender<Order>,
     news: mpsc::UnboundedReceiver<News>,
+    any: watch::Sender<bool>,
+}
+
+/// For somebody else who has something to say, while there are instances.
+#[derive(Debug)]
+pub struct Speaker {
+    orders: mpsc::UnboundedSender<Order>,
+    any: watch::Receiver<bool>,
+}
+
+impl Speaker {
+    /// Returns while there are instances; false when there never will be any again. May be dropped and called again.
+    pub async fn wanted(&mut self) -> bool {
+        self.any.wait_for(|any| *any).await.is_ok()
+    }
+
+    /// Says something. At the end of the program there may be nobody any more.
+    pub fn order(&self, order: Order) {
+        drop(self.orders.send(order));
+    }
 }
 
 /// The other end.
@@ -90,6 +116,7 @@ impl Driver {
         let driver = Driver {
             orders: order_sender,
             news,
+            any: watch::Sender::new(false),
         };
         let server = Server {
             orders,
@@ -115,8 +142,19 @@ impl Driver {
         driver
     }
 
+    /// For somebody else.
+    pub fn speaker(&self) -> Speaker {
+        Speaker {
+            orders: self.orders.clone(),
+            any: self.any.subscribe(),
+        }
+    }
+
     /// Says something. At the end of the program there may be nobody any more.
     pub fn order(&self, order: Order) {
+        if let Order::Configure(instances) = &order {
+            self.any.send_replace(!instances.is_empty());
+        }
         drop(self.orders.send(order));
     }
 
@@ -135,7 +173,7 @@ impl Driver {
         answer.await.unwrap_or_default()
     }
 
-    /// Gives up everything and returns when the network has been told.
+    /// Gives up everything and returns when another node has taken over, or had the time to.
     pub async fn stop(&self) {
         let (reply, answer) = oneshot::channel();
         self.order(Order::Stop(reply));

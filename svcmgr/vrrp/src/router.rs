@@ -14,10 +14,13 @@ use vrrp_rs::{Action, ChecksumForm, DecodeError, Event, Interval, Machine, Refus
 use crate::announcer::announce;
 use crate::holder::Holder;
 use crate::interfaces::Interface;
+use crate::schedule::Schedule;
 use crate::socket::{Packet, VrrpSocket};
 
-/// Time between the first announcements.
-const BETWEEN_ANNOUNCEMENTS: Duration = Duration::from_secs(1);
+/// How long addresses that were given up in order stay here at most, until another node has taken over.
+const LINGER: Duration = Duration::from_secs(2);
+/// What a node needs to take over, beyond what it waits.
+const TAKING_OVER: Duration = Duration::from_millis(200);
 
 /// What a router's reader task hands on: which router, by its name and how many times it was opened.
 pub type Received = (Arc<str>, u64, Packet);
@@ -43,20 +46,15 @@ struct Open {
     interface: Interface,
     /// The addresses that we put up.
     held: Vec<IpAddr>,
-    announcements: Option<Announcements>,
+    announcements: Schedule,
+    /// Until when addresses stay that were given up.
+    lingers: Option<Duration>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.reader.abort();
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Announcements {
-    /// How many are to come a second apart.
-    left: u8,
-    next: Duration,
 }
 
 /// How an instance takes part: what its sync group makes of what it would do by itself.
@@ -98,20 +96,25 @@ impl Router {
         wire(&self.instance) != wire(instance)
     }
 
-    /// The state of the machine, if there is one.
+    /// The state of the machine, if it takes part.
     pub fn state(&self) -> Option<State> {
-        self.open.as_ref().map(|open| open.machine.state())
+        let state = self.open.as_ref().map(|open| open.machine.state());
+        state.filter(|state| *state != State::Initialize)
+    }
+
+    /// Whether it still has addresses that it has given up, for another node to take over.
+    pub fn lingers(&self) -> bool {
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.lingers.is_some())
     }
 
     /// When something has to be done.
     pub fn deadline(&self) -> Option<Duration> {
         let open = self.open.as_ref()?;
-        let announcement = open.announcements.map(|it| it.next);
-        open.machine
-            .deadline()
-            .into_iter()
-            .chain(announcement)
-            .min()
+        let others = [open.announcements.deadline(), open.lingers];
+        let others = others.into_iter().flatten();
+        open.machine.deadline().into_iter().chain(others).min()
     }
 
     /// Whether it stands on an interface as this one is, with this source.
@@ -136,6 +139,7 @@ impl Router {
         holder: &Holder,
         packets: &mpsc::Sender<Received>,
     ) -> io::Result<()> {
+        self.close(holder).await;
         let instance = &self.instance;
         let machine = Machine::new(config(instance, source, part)).map_err(io::Error::other)?;
         let multicast = instance.peers.is_empty();
@@ -153,7 +157,8 @@ impl Router {
             reader: reader.abort_handle(),
             interface: interface.clone(),
             held: Vec::new(),
-            announcements: None,
+            announcements: Schedule::default(),
+            lingers: None,
         });
         self.handle(now, Event::Startup, holder).await;
         Ok(())
@@ -162,6 +167,19 @@ impl Router {
     /// Gives up, says so to the network, and takes no part any more.
     pub async fn stop(&mut self, now: Duration, holder: &Holder) {
         self.handle(now, Event::Shutdown, holder).await;
+        self.close(holder).await;
+    }
+
+    /// The same, but it has the addresses until another node has taken over, or had the time to: there is never none that has them.
+    pub async fn hand_over(&mut self, now: Duration, holder: &Holder) {
+        self.handle(now, Event::Shutdown, holder).await;
+        if !self.lingers() {
+            self.close(holder).await;
+        }
+    }
+
+    async fn close(&mut self, holder: &Holder) {
+        self.release(holder).await;
         self.open = None;
     }
 
@@ -195,12 +213,26 @@ impl Router {
         let Some(open) = &mut self.open else {
             return;
         };
-        let announce = due(open.announcements.map(|it| it.next));
+        let lingers = due(open.lingers);
+        let announce = open.announcements.is_due(now);
         if due(open.machine.deadline()) {
             self.handle(now, Event::Timer, holder).await;
         }
         if announce {
-            self.announce(now);
+            self.announce();
+        }
+        if lingers {
+            self.leave(holder).await;
+        }
+    }
+
+    /// Another node has what was given up, or does not want it.
+    async fn leave(&mut self, holder: &Holder) {
+        match self.state() {
+            // It became active again meanwhile.
+            Some(State::Active) => {}
+            Some(State::Backup | State::Initialize) => self.release(holder).await,
+            None => self.close(holder).await,
         }
     }
 
@@ -254,6 +286,12 @@ impl Router {
                     return self.refuse(refusal_label(refusal), packet, &refusal.to_string());
                 }
                 self.counters.received += 1;
+                if self.lingers() && advertisement.priority > 0 {
+                    self.leave(holder).await;
+                }
+                if self.state().is_none() {
+                    return;
+                }
                 self.status.active_node = match self.status.state {
                     VrrpState::Active => String::new(),
                     _ if advertisement.priority == 0 => String::new(),
@@ -280,12 +318,20 @@ impl Router {
         event: Event<'_>,
         holder: &Holder,
     ) -> Option<Refusal> {
+        // What is given up in order stays until somebody has it. Who is dead tells nobody, and who has heard another one knows.
+        let in_order = matches!(event, Event::Resign | Event::Shutdown);
         let actions = self.open.as_mut()?.machine.handle(now, event);
         let mut refused = None;
         for action in actions {
             match action {
                 Action::Send { priority } => self.send(priority),
                 Action::Take => self.take(now, holder).await,
+                Action::Announce => {
+                    if let Some(open) = &mut self.open {
+                        open.announcements.contest(now);
+                    }
+                }
+                Action::Release if in_order => self.linger(now),
                 Action::Release => self.release(holder).await,
                 Action::Changed { to, why, .. } => self.changed(to, why),
                 Action::Refused(refusal) => refused = Some(refusal),
@@ -370,7 +416,11 @@ impl Router {
         let Some(open) = &mut self.open else {
             return;
         };
+        open.lingers = None;
         for address in &self.instance.addresses {
+            if open.held.contains(address) {
+                continue;
+            }
             match holder.add(interface, open.interface.index, *address).await {
                 Ok(true) => open.held.push(*address),
                 Ok(false) => tracing::info!(
@@ -381,20 +431,20 @@ impl Router {
                 ),
             }
         }
-        open.announcements = Some(Announcements {
-            left: self.instance.announcements,
-            next: now,
-        });
-        self.announce(now);
+        let instance = &self.instance;
+        open.announcements = Schedule::begin(
+            now,
+            instance.announcements,
+            instance.announce_delay.duration(),
+            instance.announce_interval.duration(),
+        );
+        open.announcements.is_due(now);
+        self.announce();
     }
 
-    fn announce(&mut self, now: Duration) {
+    fn announce(&mut self) {
         let (name, interface) = (&self.instance.name, &self.instance.interface);
-        let again = self.instance.announce_interval.duration();
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        let Some(announcements) = &mut open.announcements else {
+        let Some(open) = &self.open else {
             return;
         };
         let addresses = &self.instance.addresses;
@@ -406,21 +456,28 @@ impl Router {
                 ),
             }
         }
-        announcements.left = announcements.left.saturating_sub(1);
-        if announcements.left > 0 {
-            announcements.next = now + BETWEEN_ANNOUNCEMENTS;
-        } else if again > Duration::ZERO {
-            announcements.next = now + again;
-        } else {
-            open.announcements = None;
-        }
+    }
+
+    /// The addresses are given up, but stay until somebody else has them.
+    fn linger(&mut self, now: Duration) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        open.announcements = Schedule::default();
+        // Who hears that we gave up waits by its skew time, of version 3 a part of the interval (RFC 9568 section 6.1).
+        let longest = match self.instance.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => Duration::from_millis(10) * u32::from(self.instance.interval),
+        };
+        open.lingers = Some(now + (longest + TAKING_OVER).min(LINGER));
     }
 
     async fn release(&mut self, holder: &Holder) {
         let Some(open) = &mut self.open else {
             return;
         };
-        open.announcements = None;
+        open.announcements = Schedule::default();
+        open.lingers = None;
         for address in std::mem::take(&mut open.held) {
             if let Err(error) = holder.remove(open.interface.index, address).await {
                 tracing::error!(

@@ -31,7 +31,7 @@ pub async fn play(mut server: Server) {
                     }));
                 }
             }
-            Order::Fastpath(_) => {}
+            Order::Fastpath(_) | Order::Pulse(_) | Order::Rules(_) => {}
             // Who asked may have gone away.
             Order::Report(reply) => drop(reply.send(reports.clone())),
             Order::Stop(reply) => {

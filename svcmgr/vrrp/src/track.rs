@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use libilb::model::key;
 use libilb::vrrp::{OWNER, Probe, VrrpInstance};
 use tokio::process::Command;
 use tokio::sync::mpsc;
@@ -38,6 +39,10 @@ pub struct World {
     pub interfaces: Interfaces,
     /// Whether the fast path forwards.
     pub fastpath: bool,
+    /// Whether it is there and does not answer.
+    pub hangs: bool,
+    /// The rules that are tracked, by key of their names: why one is not well.
+    pub rules: BTreeMap<String, Option<String>>,
     /// What scripts and files said last.
     pub findings: BTreeMap<Probe, Finding>,
 }
@@ -80,7 +85,7 @@ impl World {
                 Finding::Failed => false,
             };
             match (well, weight) {
-                (false, 0) => return Verdict::Unfit(failure(&track.probe)),
+                (false, 0) => return Verdict::Unfit(self.failure(&track.probe)),
                 (true, weight) if weight > 0 => sum += weight,
                 (false, weight) if weight < 0 => sum += weight,
                 _ => {}
@@ -95,7 +100,8 @@ impl World {
 
     fn find(&self, probe: &Probe) -> Finding {
         let well = match probe {
-            Probe::Fastpath => self.fastpath,
+            Probe::Fastpath => self.fastpath && !self.hangs,
+            Probe::Rule(name) => matches!(self.rules.get(&key(name)), Some(None)),
             Probe::Interface(name) => self.interfaces.get(name).is_some_and(|it| it.running),
             // Nothing is known yet.
             Probe::Script(_) => return self.found(probe, Finding::Failed),
@@ -107,14 +113,20 @@ impl World {
     fn found(&self, probe: &Probe, unknown: Finding) -> Finding {
         self.findings.get(probe).copied().unwrap_or(unknown)
     }
-}
 
-fn failure(probe: &Probe) -> String {
-    match probe {
-        Probe::Fastpath => "the fast path does not forward".to_owned(),
-        Probe::Interface(name) => format!("interface {name} is down"),
-        Probe::Script(path) => format!("script {path} fails"),
-        Probe::File(path) => format!("file {path} says so"),
+    /// What is wrong with something that is not well.
+    fn failure(&self, probe: &Probe) -> String {
+        match probe {
+            Probe::Fastpath if self.hangs => "the fast path does not answer".to_owned(),
+            Probe::Fastpath => "the fast path does not forward".to_owned(),
+            Probe::Rule(name) => match self.rules.get(&key(name)) {
+                Some(Some(why)) => why.clone(),
+                Some(None) | None => format!("there is no rule {name}"),
+            },
+            Probe::Interface(name) => format!("interface {name} is down"),
+            Probe::Script(path) => format!("script {path} fails"),
+            Probe::File(path) => format!("file {path} says so"),
+        }
     }
 }
 
@@ -170,7 +182,7 @@ async fn look(probe: Probe, sender: mpsc::Sender<(Probe, Finding)>) {
         let finding = match &probe {
             Probe::Script(path) => run(path).await,
             Probe::File(path) => read(path).await,
-            Probe::Fastpath | Probe::Interface(_) => return,
+            Probe::Fastpath | Probe::Rule(_) | Probe::Interface(_) => return,
         };
         if last != Some(finding) {
             last = Some(finding);
@@ -234,6 +246,12 @@ mod tests {
         World {
             interfaces: up.iter().map(interface).collect(),
             fastpath,
+            hangs: false,
+            rules: [
+                ("www".to_owned(), None),
+                ("dns".to_owned(), Some("0 of 2 servers".to_owned())),
+            ]
+            .into(),
             findings: findings.iter().map(finding).collect(),
         }
     }
@@ -260,6 +278,30 @@ mod tests {
             ("fastpath:-253", 100, world(false, &["eth0"], &[]), fit(1)),
             ("fastpath:253", 100, world(true, &["eth0"], &[]), fit(254)),
             ("fastpath:-30", 255, world(false, &["eth0"], &[]), fit(255)),
+            ("rule:WWW", 100, world(true, &["eth0"], &[]), fit(100)),
+            ("rule:www:20", 100, world(true, &["eth0"], &[]), fit(120)),
+            ("rule:dns:-60", 100, world(true, &["eth0"], &[]), fit(40)),
+            (
+                "rule:dns",
+                100,
+                world(true, &["eth0"], &[]),
+                Err("0 of 2 servers"),
+            ),
+            (
+                "rule:nfs",
+                100,
+                world(true, &["eth0"], &[]),
+                Err("there is no rule nfs"),
+            ),
+            (
+                "fastpath",
+                100,
+                World {
+                    hangs: true,
+                    ..world(true, &["eth0"], &[])
+                },
+                Err("the fast path does not answer"),
+            ),
             (
                 "interface:eth1",
                 100,

@@ -113,6 +113,7 @@ fn live(bytes: &mut Bytes) {
             match action {
                 Action::Take => assert!(!std::mem::replace(&mut holds, true)),
                 Action::Release => assert!(std::mem::replace(&mut holds, false)),
+                Action::Announce => assert!(holds),
                 Action::Send { priority } => {
                     // Only who has the addresses speaks, or who has just given them up.
                     let active = before == State::Active || machine.state() == State::Active;

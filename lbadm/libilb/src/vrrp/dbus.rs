@@ -27,6 +27,7 @@ pub const VRRP_SETTINGS: &[(&str, &str)] = &[
     ("sync-group", "s"),
     ("notify", "s"),
     ("announcements", "u"),
+    ("announce-delay", "s"),
     ("announce-interval", "s"),
     ("enabled", "b"),
 ];

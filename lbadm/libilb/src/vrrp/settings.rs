@@ -30,6 +30,7 @@ pub enum Field {
     SyncGroup,
     Notify,
     Announcements,
+    AnnounceDelay,
     AnnounceInterval,
     Enabled,
 }
@@ -55,6 +56,7 @@ pub const FIELDS: &[Word<Field>] = &[
     (Field::SyncGroup, "sync-group", &[]),
     (Field::Notify, "notify", &[]),
     (Field::Announcements, "announcements", &["garp-repeat"]),
+    (Field::AnnounceDelay, "announce-delay", &["garp-delay"]),
     (
         Field::AnnounceInterval,
         "announce-interval",
@@ -219,6 +221,7 @@ impl VrrpInstance {
             sync_group: None,
             notify: None,
             announcements: 5,
+            announce_delay: super::announce_delay(),
             announce_interval: Time::ZERO,
         }
     }
@@ -333,6 +336,14 @@ fn read(instance: &mut VrrpInstance, field: Field, text: &str) -> Result<(), Mod
             instance.notify = Some(text.to_owned());
         }
         Field::Announcements => instance.announcements = number(name, text, 1, 60)?,
+        Field::AnnounceDelay => {
+            let time = Time::parse(name, text)?;
+            if time.millis() < 100 {
+                let allowed = "use 0.1 s and more";
+                return Err(ModelError::invalid(name, text, "is too short", allowed));
+            }
+            instance.announce_delay = time;
+        }
         Field::AnnounceInterval => {
             let time = Time::parse(name, text)?;
             if time != Time::ZERO && time.millis() < 1000 {
@@ -369,6 +380,7 @@ fn write(instance: &VrrpInstance, field: Field) -> String {
         Field::SyncGroup => instance.sync_group.clone().unwrap_or_default(),
         Field::Notify => instance.notify.clone().unwrap_or_default(),
         Field::Announcements => instance.announcements.to_string(),
+        Field::AnnounceDelay => instance.announce_delay.to_string(),
         Field::AnnounceInterval => instance.announce_interval.to_string(),
         Field::Enabled => yes(instance.enabled),
     }

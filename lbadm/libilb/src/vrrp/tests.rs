@@ -117,7 +117,7 @@ fn mistakes_name_field_value_and_what_is_allowed() {
         ),
         (
             "track=fastpth",
-            "track 'fastpth' is not known: use fastpath, interface, script or file; did you mean 'fastpath'?",
+            "track 'fastpth' is not known: use fastpath, rule, interface, script or file; did you mean 'fastpath'?",
         ),
         (
             "track=fastpath:254",

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::ModelError;
+use crate::error::{Item, ModelError};
+use crate::rule::check_name;
 use crate::words;
 
 /// What is looked at.
@@ -13,6 +14,8 @@ use crate::words;
 pub enum Probe {
     /// The local fast path: it is there and forwards.
     Fastpath,
+    /// A rule has the servers that it needs.
+    Rule(String),
     /// Another interface is up.
     Interface(String),
     /// A program, run every second, ends with 0.
@@ -21,7 +24,7 @@ pub enum Probe {
     File(String),
 }
 
-/// One thing that an instance depends on. Written `fastpath`, `interface:NAME`, `script:/PATH` or `file:/PATH`, and the weight
+/// One thing that an instance depends on. Written `fastpath`, `rule:NAME`, `interface:NAME`, `script:/PATH` or `file:/PATH`, and the weight
 /// behind one more colon.
 ///
 /// Without a weight (0) the instance gives up while it fails. With a positive weight its priority is so much higher while all is well,
@@ -36,8 +39,8 @@ pub struct Track {
 
 /// Largest weight, without its sign.
 const MAX_WEIGHT: i16 = 253;
-const SYNTAX: &str = "use fastpath, interface:NAME, script:/PATH or file:/PATH, each with :WEIGHT from -253 to 253 if you like";
-const KINDS: &[&str] = &["fastpath", "interface", "script", "file"];
+const SYNTAX: &str = "use fastpath, rule:NAME, interface:NAME, script:/PATH or file:/PATH, each with :WEIGHT from -253 to 253 if you like";
+const KINDS: &[&str] = &["fastpath", "rule", "interface", "script", "file"];
 
 impl Track {
     /// The local fast path, without a weight.
@@ -71,6 +74,10 @@ impl Track {
         };
         let probe = match kind.as_str() {
             "fastpath" => Probe::Fastpath,
+            "rule" => {
+                check_name(Item::Rule, what)?;
+                Probe::Rule(what.to_owned())
+            }
             "interface" => Probe::Interface(super::settings::interface("track", what)?),
             "script" => Probe::Script(absolute(what)?),
             "file" => Probe::File(absolute(what)?),
@@ -95,6 +102,7 @@ impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Probe::Fastpath => f.write_str("fastpath"),
+            Probe::Rule(name) => write!(f, "rule:{name}"),
             Probe::Interface(name) => write!(f, "interface:{name}"),
             Probe::Script(path) => write!(f, "script:{path}"),
             Probe::File(path) => write!(f, "file:{path}"),

@@ -258,7 +258,8 @@ fn what_an_active_one_hears() {
                 assert_eq!(actions, [Action::Release, left], "{what}");
                 assert_eq!(machine.deadline(), Some(now + machine.down_interval()));
             } else {
-                assert_eq!(actions, [send(100)], "{what}: answered at once");
+                let expected = [send(100), Action::Announce];
+                assert_eq!(actions, expected, "{what}: answered at once");
                 assert_eq!(machine.deadline(), Some(now + SECOND), "{what}");
                 assert_eq!(machine.state(), State::Active);
             }

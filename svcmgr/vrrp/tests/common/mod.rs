@@ -1,5 +1,7 @@
 //! Network namespaces without names, each a thread: they are gone with it, whatever happens.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -54,13 +56,22 @@ impl Net {
     }
 
     pub fn ip(&self, lines: &[&str]) -> String {
+        let lines: Vec<String> = lines.iter().map(|line| format!("ip {line}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        self.run(&lines)
+    }
+
+    /// Runs commands, each of words with a space between.
+    pub fn run(&self, lines: &[&str]) -> String {
         let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         self.enter(move || {
             let mut all = String::new();
             for line in lines {
-                let output = Command::new("ip").args(line.split(' ')).output().unwrap();
+                let mut words = line.split(' ');
+                let mut command = Command::new(words.next().unwrap_or_default());
+                let output = command.args(words).output().unwrap();
                 let error = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "ip {line}: {error}");
+                assert!(output.status.success(), "{line}: {error}");
                 all.push_str(&String::from_utf8_lossy(&output.stdout));
             }
             all

@@ -184,6 +184,9 @@ impl Reader<'_> {
             "preempt_delay" => plain(Field::PreemptDelay, value)?,
             "unicast_src_ip" | "mcast_src_ip" => plain(Field::Source, value)?,
             "garp_master_repeat" => plain(Field::Announcements, value)?,
+            // No later ones there; here they cannot hurt.
+            "garp_master_delay" if value == "0" => taken(),
+            "garp_master_delay" => plain(Field::AnnounceDelay, value)?,
             "garp_master_refresh" => plain(Field::AnnounceInterval, value)?,
             "version" => {
                 said.version = Some(value.to_string());
