@@ -173,6 +173,13 @@ pub enum Request {
         /// What shall be different.
         settings: VrrpSettings,
     },
+    /// `enable-vrrp`, `disable-vrrp`; all if none is named.
+    EnableVrrp {
+        /// Their names.
+        names: Vec<String>,
+        /// Or disable.
+        enabled: bool,
+    },
     /// `delete-vrrp`.
     DeleteVrrp(Vec<String>),
 }
@@ -324,6 +331,10 @@ async fn send(
         Request::ModifyVrrp { name, settings } => {
             let changed = client.modify_vrrp(&name, &settings).await?;
             ("modified", changed.then_some(name).into_iter().collect())
+        }
+        Request::EnableVrrp { names, enabled } => {
+            let changed = client.enable_vrrp(&refs(&names), enabled).await?;
+            (if enabled { "enabled" } else { "disabled" }, changed)
         }
         Request::DeleteVrrp(names) => ("deleted", client.delete_vrrp(&refs(&names)).await?),
     })

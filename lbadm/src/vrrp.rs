@@ -1,4 +1,4 @@
-//! `create-vrrp`, `modify-vrrp`, `delete-vrrp`, `show-vrrp`.
+//! `create-vrrp`, `modify-vrrp`, `enable-vrrp`, `disable-vrrp`, `delete-vrrp`, `show-vrrp`.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,9 +22,15 @@ pub fn understand(command: VrrpCommand) -> Result<Action, Error> {
     match command {
         VrrpCommand::CreateVrrp(args) => create(args),
         VrrpCommand::ModifyVrrp(args) => modify(args),
+        VrrpCommand::EnableVrrp(args) => Ok(enable(args.names, true)),
+        VrrpCommand::DisableVrrp(args) => Ok(enable(args.names, false)),
         VrrpCommand::DeleteVrrp(args) => Ok(Action::Change(Request::DeleteVrrp(args.names))),
         VrrpCommand::ShowVrrp(args) => show(args),
     }
+}
+
+fn enable(names: Vec<String>, enabled: bool) -> Action {
+    Action::Change(Request::EnableVrrp { names, enabled })
 }
 
 fn create(args: CreateVrrp) -> Result<Action, Error> {

@@ -40,6 +40,8 @@ const STATE: &[&str] = &[
     "DisableRules",
     "EnableServers",
     "DisableServers",
+    "EnableVrrp",
+    "DisableVrrp",
 ];
 
 fn project(path: &str) -> PathBuf {

@@ -449,6 +449,18 @@ impl Client {
         Ok(self.manager.modify_vrrp(name, settings).await?)
     }
 
+    /// Enables or disables VRRP instances, all if none is named. Returns those that changed.
+    pub async fn enable_vrrp(
+        &self,
+        names: &[&str],
+        enabled: bool,
+    ) -> Result<Vec<String>, ClientError> {
+        Ok(match enabled {
+            true => self.manager.enable_vrrp(names).await?,
+            false => self.manager.disable_vrrp(names).await?,
+        })
+    }
+
     /// Deletes VRRP instances.
     pub async fn delete_vrrp(&self, names: &[&str]) -> Result<Vec<String>, ClientError> {
         Ok(self.manager.delete_vrrp(names).await?)

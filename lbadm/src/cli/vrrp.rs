@@ -1,4 +1,4 @@
-//! `create-vrrp`, `modify-vrrp`, `delete-vrrp`, `show-vrrp`.
+//! `create-vrrp`, `modify-vrrp`, `enable-vrrp`, `disable-vrrp`, `delete-vrrp`, `show-vrrp`.
 
 use clap::{Args, Subcommand};
 
@@ -20,15 +20,33 @@ lbadm create-vrrp -i interface=,vrid=,addresses=[,priority=][,interval=]... NAME
         after_help = "\
 'lbadm help create-vrrp' explains the keys; what is not given stays, and a key
 without value has its default again. With another priority, preempt,
-preempt-delay, track, sync-group, notify or announcements the instance stays
-where it is; anything else gives the addresses up and begins anew.
+preempt-delay, track, sync-group, notify, announcements or announce-* the
+instance stays where it is; anything else gives the addresses up and begins
+anew.
 
 Examples:
   lbadm modify-vrrp -i priority=50 outer
-  lbadm modify-vrrp -i enabled=no outer
+  lbadm modify-vrrp -i preempt=no outer
   lbadm modify-vrrp -i track=fastpath,interface:eth1:-60 outer"
     )]
     ModifyVrrp(CreateVrrp),
+    /// Let VRRP instances take part
+    #[command(after_help = "\
+Examples:
+  lbadm enable-vrrp outer
+  lbadm enable-vrrp")]
+    EnableVrrp(SomeInstances),
+    /// Hand the addresses of VRRP instances over to another node
+    #[command(after_help = "\
+Without a name all instances of this node, as for maintenance. Another node is
+told and takes over; the addresses stay here until it has, so that no packet
+finds nobody. If there is no other node, they go after one interval, or two
+seconds at most. It stays so over restarts, until enable-vrrp.
+
+Examples:
+  lbadm disable-vrrp
+  lbadm disable-vrrp outer")]
+    DisableVrrp(SomeInstances),
     /// Delete VRRP instances; their addresses are given up
     #[command(after_help = "\
 Rules that have one of the addresses put it up by themselves again.
@@ -72,6 +90,14 @@ pub struct InstanceNames {
     pub names: Vec<String>,
 }
 
+/// `enable-vrrp`, `disable-vrrp`.
+#[derive(Debug, Args)]
+pub struct SomeInstances {
+    /// Names of VRRP instances; all if none is given
+    #[arg(value_name = "INSTANCE")]
+    pub names: Vec<String>,
+}
+
 /// `show-vrrp`.
 #[derive(Debug, Args)]
 pub struct ShowVrrp {
@@ -101,14 +127,15 @@ Keys; lists are separated by commas:
      checksum=pseudo-header|message
                               of version 3 over IPv4: as keepalived sends it by
                               default, or as RFC 9568 has it; ilb takes both
-     track=WHAT[:WEIGHT],...  fastpath, interface:NAME, script:/PATH (run each
-                              second), file:/PATH (holds a number), or none;
-                              fastpath
+     track=WHAT[:WEIGHT],...  fastpath, rule:NAME (has its quorum of servers),
+                              interface:NAME, script:/PATH (run each second),
+                              file:/PATH (holds a number), or none; fastpath
      sync-group=NAME          instances of one group are active together
      notify=/PATH             program that is told of changes; it gets INSTANCE,
                               the name, MASTER, BACKUP, FAULT or STOP, and the
                               priority
-     announcements=N          after a takeover, a second apart; 5
+     announcements=N          after a takeover, the first three within 0.1 s; 5
+     announce-delay=SECONDS   between the later ones; 1
      announce-interval=SECONDS
                               and again and again; 0 is never
      enabled=yes|no           take part; yes

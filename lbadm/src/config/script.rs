@@ -219,6 +219,17 @@ fn perform(
             configuration.modify_vrrp(&name, &settings)?;
             format!("VRRP instance {name} is changed")
         }
+        Request::EnableVrrp {
+            names: which,
+            enabled,
+        } => {
+            let changed = configuration.enable_vrrp(&which, enabled)?;
+            let word = if enabled { "enabled" } else { "disabled" };
+            format!(
+                "{word} {}",
+                names(changed.iter().map(|v| v.name.clone()).collect())
+            )
+        }
         Request::DeleteVrrp(which) => {
             let deleted = configuration.delete_vrrp(&which)?;
             format!(

@@ -182,6 +182,7 @@ fn called(request: &Request) -> String {
             format!("ModifyVrrp {name:?}"),
             libilb::vrrp::settings_to_dbus(s),
         ),
+        Request::EnableVrrp { names, enabled } => format!("{}Vrrp {names:?}\n", on(*enabled)),
         Request::DeleteVrrp(names) => format!("DeleteVrrp {names:?}\n"),
         Request::DeleteRules(names) => format!("DeleteRules {names:?}\n"),
         Request::DeleteAllRules => "DeleteAllRules\n".to_string(),

@@ -380,6 +380,33 @@ impl ManagerObject {
         Ok(!self.handle.change(author, change).await?.is_empty())
     }
 
+    /// Enables VRRP instances, all if none is named, and returns those that were disabled.
+    #[zbus(out_args("changed"))]
+    async fn enable_vrrp(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = true;
+        self.change_state(connection, &header, Change::EnableVrrp { names, enabled })
+            .await
+    }
+
+    /// Disables VRRP instances, all if none is named, and returns those that were enabled. Another node takes over; the addresses stay
+    /// here until it has.
+    #[zbus(out_args("changed"))]
+    async fn disable_vrrp(
+        &self,
+        names: Vec<String>,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let enabled = false;
+        self.change_state(connection, &header, Change::EnableVrrp { names, enabled })
+            .await
+    }
+
     /// Deletes VRRP instances, all of them or none, and returns their names. Their addresses are given up.
     #[zbus(out_args("deleted"))]
     async fn delete_vrrp(

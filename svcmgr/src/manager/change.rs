@@ -109,6 +109,13 @@ pub enum Change {
         /// What shall be different.
         settings: VrrpSettings,
     },
+    /// See [`Configuration::enable_vrrp`].
+    EnableVrrp {
+        /// None means all.
+        names: Vec<String>,
+        /// Or disable.
+        enabled: bool,
+    },
     /// See [`Configuration::delete_vrrp`].
     DeleteVrrp(Vec<String>),
 }
@@ -196,6 +203,11 @@ impl Change {
                 .iter()
                 .map(|instance| instance.name.clone())
                 .collect(),
+            Change::EnableVrrp { names, enabled } => configuration
+                .enable_vrrp(names, *enabled)?
+                .iter()
+                .map(|instance| instance.name.clone())
+                .collect(),
             Change::DeleteVrrp(names) => configuration
                 .delete_vrrp(names)?
                 .iter()
@@ -228,6 +240,8 @@ impl Change {
             Change::DeleteChecks(_) => "delete health checks",
             Change::CreateVrrp { .. } => "create VRRP instance",
             Change::ModifyVrrp { .. } => "modify VRRP instance",
+            Change::EnableVrrp { enabled: true, .. } => "enable VRRP instances",
+            Change::EnableVrrp { enabled: false, .. } => "disable VRRP instances",
             Change::DeleteVrrp(_) => "delete VRRP instances",
         }
     }

@@ -126,6 +126,14 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn modify_vrrp(&self, name: &str, settings: HashMap<&str, Variant<'_>>) -> zbus::Result<bool>;
 
+    /// Enables VRRP instances, all if none is named, and returns those that were disabled.
+    #[zbus(allow_interactive_auth)]
+    fn enable_vrrp(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
+    /// Disables VRRP instances, all if none is named, and returns those that were enabled.
+    #[zbus(allow_interactive_auth)]
+    fn disable_vrrp(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
+
     /// Deletes VRRP instances and returns their names.
     #[zbus(allow_interactive_auth)]
     fn delete_vrrp(&self, names: &[&str]) -> zbus::Result<Vec<String>>;

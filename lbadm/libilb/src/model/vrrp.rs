@@ -70,6 +70,38 @@ impl Configuration {
         Ok(Some(new))
     }
 
+    /// Enables or disables VRRP instances, all if none is named, and returns those that were not so before.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with every name that does not exist.
+    pub fn enable_vrrp<S: AsRef<str>>(
+        &mut self,
+        names: &[S],
+        enabled: bool,
+    ) -> Result<Vec<Arc<VrrpInstance>>, ModelError> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let keys: Vec<String> = match names.is_empty() {
+            true => self.vrrp.keys().cloned().collect(),
+            false => {
+                self.expect_instances(&names)?;
+                names.iter().map(|name| key(name)).collect()
+            }
+        };
+        let mut changed = Vec::new();
+        for key in keys {
+            let Some(old) = self.vrrp.get(&key).filter(|old| old.enabled != enabled) else {
+                continue;
+            };
+            let new = Arc::new(VrrpInstance {
+                enabled,
+                ..VrrpInstance::clone(old)
+            });
+            self.vrrp.insert(key, new.clone());
+            changed.push(new);
+        }
+        Ok(changed)
+    }
+
     /// Deletes VRRP instances. A name given twice counts once.
     ///
     /// # Errors
@@ -79,18 +111,22 @@ impl Configuration {
         names: &[S],
     ) -> Result<Vec<Arc<VrrpInstance>>, ModelError> {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-        let missing: Vec<&str> = names
-            .iter()
-            .copied()
-            .filter(|name| self.instance(name).is_none())
-            .collect();
-        if !missing.is_empty() {
-            return Err(self.vrrp_not_found(&missing));
-        }
+        self.expect_instances(&names)?;
         Ok(names
             .iter()
             .filter_map(|name| self.vrrp.remove(&key(name)))
             .collect())
+    }
+
+    fn expect_instances(&self, names: &[&str]) -> Result<(), ModelError> {
+        let missing = names.iter().copied();
+        let missing: Vec<&str> = missing
+            .filter(|name| self.instance(name).is_none())
+            .collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(self.vrrp_not_found(&missing)),
+        }
     }
 
     pub(crate) fn vrrp_not_found(&self, names: &[&str]) -> ModelError {
