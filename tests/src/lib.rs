@@ -21,6 +21,7 @@ pub mod lab;
 pub mod load;
 pub mod machine;
 pub mod noise;
+pub mod pair;
 pub mod raw;
 pub mod sctp;
 pub mod service;

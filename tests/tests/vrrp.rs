@@ -1,253 +1,211 @@
 //! Two nodes that share their addresses, with everything that ilb is made of: whatever happens to one, the other one answers.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use ilb_tests::lab::node::Node;
 use ilb_tests::lab::{Lab, Spec};
-use ilb_tests::service::Service;
-use ilb_tests::{Family, Topology, shell};
+use ilb_tests::pair::{Pair, Seen, Sharing};
+use ilb_tests::{Topology, shell};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const SHARING: Sharing = Sharing {
+    topology: Topology::Nat,
+    interval: "0.1",
+    priorities: [150, 100],
+    more: "",
+};
 
-/// Asks an echo service every few milliseconds, and remembers when answers came.
-struct Prober {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Instant>>,
+/// Something happens; `role` has everything afterwards, `other` nothing, and clients get answers again.
+#[track_caller]
+fn happens(pair: &Pair, given: &str, role: &str, other: &str, event: impl FnOnce()) -> Vec<Seen> {
+    let settled = || {
+        pair.has_all(given, role, other);
+        pair.answers(given);
+    };
+    let seen = pair.watched(event, settled);
+    for (seen, target) in seen.iter().zip(&pair.targets) {
+        let (gap, lost) = (seen.gap.as_millis(), seen.lost);
+        println!("{given}: {target} without an answer for {gap} ms, {lost} not answered");
+    }
+    seen
 }
 
-impl Prober {
-    fn start(lab: &Lab, target: SocketAddr) -> Prober {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (client, stopped) = (Arc::clone(lab.at("c1")), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            client.join_here();
-            let any = if target.is_ipv4() {
-                "0.0.0.0:0"
-            } else {
-                "[::]:0"
-            };
-            let socket = UdpSocket::bind(any).unwrap();
-            socket.connect(target).unwrap();
-            socket
-                .set_read_timeout(Some(Duration::from_millis(5)))
-                .unwrap();
-            let mut answers = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                // While nobody has the address there may be no way to send.
-                let _ = socket.send(b"?");
-                match socket.recv(&mut [0; 64]) {
-                    Ok(_) => answers.push(Instant::now()),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
-                }
-            }
-            answers
-        });
-        Prober { stop, thread }
-    }
-
-    /// The longest time without an answer after `event`.
-    fn finish(self, event: Instant) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        let answers = self.thread.join().unwrap();
-        let before = answers.iter().rposition(|at| *at <= event).unwrap_or(0);
-        let gaps = answers[before..].windows(2).map(|two| two[1] - two[0]);
-        gaps.max().expect("it answers again")
-    }
-}
-
-struct Pair {
-    lab: Lab,
-    targets: Vec<SocketAddr>,
-}
-
-impl Pair {
-    fn new() -> Pair {
-        let lab = Lab::new(Spec {
-            servers: 1,
-            pair: true,
-            ..Spec::default()
-        });
-        lab.node.start();
-        lab.second().start();
-        let mut targets = Vec::new();
-        let mut instances = Vec::new();
-        for (number, family) in Family::BOTH.into_iter().enumerate() {
-            let service = Service::echo(number as u8, Topology::Nat, family);
-            let vip = lab.vip(family, service.number);
-            let source = lab.proxy_source(family, service.number);
-            lab.udp_echo(family, &[], 7);
-            for node in [&lab.node, lab.second()] {
-                node.lbadm(&service.group_line(&lab));
-            }
-            targets.push(SocketAddr::new(vip, 7));
-            instances.push(format!(
-                "interface=eth0,vrid=51,addresses={vip} front{number}"
-            ));
-            instances.push(format!(
-                "interface=eth1,vrid=51,addresses={source} back{number}"
-            ));
-            // First the instances: then no node puts the addresses up for its rule.
-            for (node, priority) in [(&lab.node, 150), (lab.second(), 100)] {
-                for instance in &instances[2 * number..] {
-                    node.lbadm(&format!(
-                        "create-vrrp -i sync-group=pair,interval=0.1,priority={priority},{instance}"
-                    ));
-                }
-                node.lbadm(&service.rule_line(&lab));
-            }
-        }
-        Pair { lab, targets }
-    }
-
-    /// Whether a node has an address.
-    fn has(&self, role: &str, address: &SocketAddr) -> bool {
-        let all = self.lab.at(role).run("ip -o addr show");
-        all.contains(&format!(" {}/", address.ip()))
-    }
-
-    /// Waits until this node, and no other one that lives, has everything.
-    #[track_caller]
-    fn has_all(&self, given: &str, role: &str, other: &str) {
-        let settled = shell::wait_for(PATIENCE, || {
-            let all = |role: &str| self.targets.iter().all(|it| self.has(role, it));
-            let none = |role: &str| !self.targets.iter().any(|it| self.has(role, it));
-            (all(role) && (other.is_empty() || none(other))).then_some(())
-        });
-        if settled.is_none() {
-            panic!(
-                "{given}, then {role} has all addresses and {other} none:\n{}\n{}",
-                self.lab.at("lb").run("ip -br addr"),
-                self.lab.at("lb2").run("ip -br addr")
-            );
-        }
-    }
-
-    /// Something happens; `role` has everything afterwards, `other` nothing, and clients get answers again.
-    #[track_caller]
-    fn happens(&self, given: &str, role: &str, other: &str, event: impl FnOnce()) {
-        let probers: Vec<Prober> = self
-            .targets
-            .iter()
-            .map(|target| Prober::start(&self.lab, *target))
-            .collect();
-        std::thread::sleep(Duration::from_millis(300));
-        let began = Instant::now();
-        event();
-        self.has_all(given, role, other);
-        for target in &self.targets {
-            let asked = || ilb_tests::udp::ask(*target, 0, b"again").ok();
-            let answers = shell::wait_for(PATIENCE, || self.lab.at("c1").enter(asked));
-            assert!(answers.is_some(), "{given}, then {target} answers");
-        }
-        // What comes after the answer counts, too.
-        std::thread::sleep(Duration::from_millis(300));
-        for (prober, target) in probers.into_iter().zip(&self.targets) {
-            let gap = prober.finish(began);
-            println!(
-                "{given}: {target} without an answer for {} ms",
-                gap.as_millis()
-            );
-        }
-    }
-
-    fn state(&self, node: &Node, instance: &str) -> String {
-        let text = node.lbadm(&format!("show-vrrp -p -o state {instance}"));
-        text.trim().to_owned()
-    }
+fn signal(pid: u32, name: &str) {
+    shell::run_line(&format!("kill -s {name} {pid}")).ok();
 }
 
 #[test]
 fn whatever_happens_to_one_node_the_other_one_answers() {
-    let pair = Pair::new();
+    let pair = Pair::new(&SHARING);
     let lab = &pair.lab;
     pair.has_all("given two nodes, when both are up", "lb", "lb2");
-    for instance in ["front0", "back0", "front1", "back1"] {
-        assert_eq!(pair.state(&lab.node, instance), "active");
-        assert_eq!(pair.state(lab.second(), instance), "backup");
-    }
+    pair.stands("given two nodes", "lb", "active");
+    pair.stands("given two nodes", "lb2", "backup");
     let rule = lab.second().lbadm("show-rule -p -o rulename,status");
     assert!(rule.contains("rule0:"), "{rule}");
 
-    pair.happens(
-        "given a pair, when the active one is disabled",
-        "lb2",
-        "lb",
-        || {
-            lab.node.lbadm("modify-vrrp -i enabled=no front0");
-            for instance in ["back0", "front1", "back1"] {
-                lab.node
-                    .lbadm(&format!("modify-vrrp -i enabled=no {instance}"));
-            }
-        },
-    );
-    pair.happens(
-        "given a disabled node, when it is enabled",
-        "lb",
-        "lb2",
-        || {
-            for instance in ["front0", "back0", "front1", "back1"] {
-                lab.node
-                    .lbadm(&format!("modify-vrrp -i enabled=yes {instance}"));
-            }
-        },
-    );
-    pair.happens("given a pair, when the fast path dies", "lb2", "lb", || {
+    let given = "given a pair, when the active one is disabled";
+    happens(&pair, given, "lb2", "lb", || {
+        lab.node.lbadm("disable-vrrp");
+    });
+    pair.stands(given, "lb", "disabled");
+    let given = "given a disabled node, when it is enabled";
+    happens(&pair, given, "lb", "lb2", || {
+        lab.node.lbadm("enable-vrrp");
+    });
+    let given = "given a rule that is tracked, when it loses its servers";
+    for instance in &pair.instances {
+        lab.node.lbadm(&format!(
+            "modify-vrrp -i track=fastpath,rule:rule1:-60 {instance}"
+        ));
+    }
+    happens(&pair, given, "lb2", "lb", || {
+        lab.node.lbadm("disable-server _group1.0");
+    });
+    let given = "given a rule without servers, when it has them again";
+    happens(&pair, given, "lb", "lb2", || {
+        lab.node.lbadm("enable-server _group1.0");
+    });
+    let given = "given a pair, when the fast path dies";
+    happens(&pair, given, "lb2", "lb", || lab.node.kill_fastpath());
+    pair.stands(given, "lb", "fault");
+    let given = "given a dead fast path, when it comes back";
+    happens(&pair, given, "lb", "lb2", || lab.node.start_fastpath());
+    let given = "given a pair, when an interface goes down";
+    happens(&pair, given, "lb2", "lb", || {
+        lab.at("lb").run("ip link set eth1 down");
+    });
+    let given = "given an interface that is down, when it is up";
+    happens(&pair, given, "lb", "lb2", || {
+        lab.at("lb").ip(&[
+            "link set eth1 up".to_owned(),
+            "addr replace fd02::1/64 dev eth1 nodad".to_owned(),
+            "addr replace fe80::1/64 dev eth1 nodad".to_owned(),
+        ]);
+    });
+    // A dead manager cannot take its addresses away; the other one has announced that it has them.
+    let given = "given a pair, when everything is killed on the active one";
+    happens(&pair, given, "lb2", "", || {
+        lab.node.kill_manager();
         lab.node.kill_fastpath();
     });
-    assert_eq!(pair.state(&lab.node, "front0"), "fault");
-    pair.happens(
-        "given a dead fast path, when it comes back",
-        "lb",
-        "lb2",
-        || {
-            lab.node.start_fastpath();
-        },
-    );
-    pair.happens(
-        "given a pair, when an interface goes down",
-        "lb2",
-        "lb",
-        || {
-            lab.at("lb").run("ip link set eth1 down");
-        },
-    );
-    pair.happens(
-        "given an interface that is down, when it is up",
-        "lb",
-        "lb2",
-        || {
-            lab.at("lb").ip(&[
-                "link set eth1 up".to_owned(),
-                "addr replace fd02::1/64 dev eth1 nodad".to_owned(),
-                "addr replace fe80::1/64 dev eth1 nodad".to_owned(),
-            ]);
-        },
-    );
-    // A dead manager cannot take its addresses away; the other one has announced that it has them.
-    pair.happens(
-        "given a pair, when everything is killed on the active one",
-        "lb2",
-        "",
-        || {
-            lab.node.kill_manager();
-            lab.node.kill_fastpath();
-        },
-    );
-    pair.happens(
-        "given a killed node, when it comes back",
-        "lb",
-        "lb2",
-        || {
-            lab.node.start();
-        },
-    );
+    let given = "given a killed node, when it comes back";
+    happens(&pair, given, "lb", "lb2", || lab.node.start());
     lab.node.stop();
     pair.has_all("given a pair, when one is stopped", "lb2", "lb");
     lab.second().assert_alive();
+}
+
+#[test]
+fn who_does_not_run_gives_way_and_comes_back_in_order() {
+    let pair = Pair::new(&SHARING);
+    let lab = &pair.lab;
+    pair.has_all("given two nodes, when both are up", "lb", "lb2");
+
+    let manager = lab.node.manager_pid();
+    let given = "given a pair, when the manager of the active one is stopped by a signal";
+    happens(&pair, given, "lb2", "", || signal(manager, "STOP"));
+    let given = "given a stopped manager, when it goes on";
+    happens(&pair, given, "lb", "lb2", || signal(manager, "CONT"));
+    // It has not taken the addresses from the other one the moment it woke up, but listened first.
+    let log = lab.node.manager_log();
+    assert!(log.contains("it did not run for"), "{log}");
+
+    let fastpath = lab.node.fastpath_pid();
+    let given = "given a pair, when the fast path hangs";
+    happens(&pair, given, "lb2", "lb", || signal(fastpath, "STOP"));
+    pair.stands(given, "lb", "fault");
+    let reasons = lab.node.lbadm("show-vrrp -p -o reason");
+    assert!(
+        reasons.contains("the fast path does not answer"),
+        "{reasons}"
+    );
+    let given = "given a fast path that hangs, when it goes on";
+    happens(&pair, given, "lb", "lb2", || signal(fastpath, "CONT"));
+}
+
+#[test]
+fn a_planned_change_loses_no_packet() {
+    // Replies go past the nodes: what is on its way finds its client whoever is active.
+    let pair = Pair::new(&Sharing {
+        topology: Topology::Dsr,
+        ..SHARING
+    });
+    let lab = &pair.lab;
+    pair.has_all("given two nodes, when both are up", "lb", "lb2");
+    pair.answers("given two nodes");
+    for _ in 0..2 {
+        for (given, role, other, line) in [
+            (
+                "when the active one is disabled",
+                "lb2",
+                "lb",
+                "disable-vrrp",
+            ),
+            ("when it is enabled again", "lb", "lb2", "enable-vrrp"),
+        ] {
+            let seen = happens(&pair, given, role, other, || drop(lab.node.lbadm(line)));
+            for (seen, target) in seen.iter().zip(&pair.targets) {
+                assert!(seen.asked > 100, "{given}, {target}: {seen:?}");
+                assert_eq!(seen.lost, 0, "{given}, {target}: {seen:?}");
+            }
+        }
+    }
+}
+
+/// A small file system in memory, gone with this value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(path: &Path) -> SmallDisk {
+        std::fs::create_dir_all(path).unwrap();
+        shell::run_line(&format!(
+            "mount -t tmpfs -o size=24m small {}",
+            path.display()
+        ))
+        .ok();
+        SmallDisk(path.to_owned())
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        let megabyte = vec![1; 1 << 20];
+        while std::io::Write::write_all(&mut file, &megabyte).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        shell::run_line(&format!("umount -l {}", self.0.display()));
+    }
+}
+
+#[test]
+fn a_full_disk_takes_no_addresses_away_and_gives_them_up_as_ever() {
+    let lab = Lab::new(Spec {
+        servers: 1,
+        pair: true,
+        ..Spec::default()
+    });
+    let state = lab.node.settings().with_file_name("state");
+    let disk = SmallDisk::new(&state);
+    // The disk goes before the lab's folder, also when something fails.
+    let (disk, pair) = &(disk, Pair::within(lab, &SHARING));
+    pair.has_all("given two nodes, when both are up", "lb", "lb2");
+    disk.fill();
+    let refused = (0..64).any(|number| {
+        let name = format!("more{number}");
+        let words = [
+            "create-servergroup",
+            "-s",
+            "server=192.0.2.1-192.0.2.200",
+            &name,
+        ];
+        pair.node("lb").try_lbadm(&words).code != 0
+    });
+    assert!(
+        refused,
+        "given a full disk, when much is changed, then it is refused"
+    );
+    pair.stands("given a full disk", "lb", "active");
+    let given = "given a full disk on the active node, when it is stopped";
+    happens(pair, given, "lb2", "lb", || pair.node("lb").stop());
 }

@@ -1,6 +1,7 @@
 //! Benchmarks: what the logic of a packet costs, and how many packets go through real rings, next to what users run
 //! today. Nothing here decides whether a test passes; these machines are shared, so that ratios within one run count.
 
+pub mod failover;
 pub mod follow;
 pub mod generator;
 pub mod health;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, follow, health, logic, manager, rings, scale};
+use ilb_tests::bench::{Report, failover, follow, health, logic, manager, rings, scale};
 use ilb_tests::lab::leftovers;
 
 /// A part of the measurements.
@@ -27,13 +27,15 @@ fn main() {
             println!("{}\n", rings::machine());
             return follow::run(&mut Report::default());
         }
+        // They take a quarter of an hour: only who asks for them gets them.
+        ["failover"] => vec![("failover", failover::run)],
         [] => all.into(),
         [only] if all.iter().any(|(name, _)| *name == only) => {
             all.into_iter().filter(|(name, _)| *name == only).collect()
         }
         _ => {
             eprintln!(
-                "usage: ilb-bench [{} | follow]",
+                "usage: ilb-bench [{} | follow | failover]",
                 all.map(|(name, _)| name).join(" | ")
             );
             std::process::exit(2);

@@ -137,6 +137,15 @@ impl Node {
             .pid()
     }
 
+    /// Process id of the running manager.
+    #[track_caller]
+    pub fn manager_pid(&self) -> u32 {
+        lock(&self.manager)
+            .as_ref()
+            .expect("the manager is not running")
+            .pid()
+    }
+
     /// Panics with the log if one of the daemons that were started has ended by itself.
     #[track_caller]
     pub fn assert_alive(&self) {
