@@ -39,10 +39,14 @@ pub enum Key {
     Orphans,
     /// New flows a second.
     MaxNewFlows,
-    /// Servers that are enough.
+    /// Weight that is enough.
     Quorum,
-    /// Servers more or less for a change.
+    /// Weight more or less for a change.
     Hysteresis,
+    /// What to do when most servers look dead.
+    PanicMode,
+    /// From which percentage on.
+    PanicThreshold,
     /// Persistence mask.
     Pmask,
     /// Health check.
@@ -117,6 +121,8 @@ pub const METHOD: KeyList = KeyList {
         (Key::MaxNewFlows, "max-new-flows", &[]),
         (Key::Quorum, "quorum", &[]),
         (Key::Hysteresis, "hysteresis", &[]),
+        (Key::PanicMode, "panic-mode", &[]),
+        (Key::PanicThreshold, "panic-threshold", &[]),
     ],
 };
 /// How servers are checked.

@@ -3,7 +3,9 @@
 use libilb::describe::{Description, RuleDescription, Status};
 use libilb::error::Item;
 use libilb::healthcheck_use;
-use libilb::rule::{Flags, HealthCheckUse, Orphans, Protocol, Rule, RuleSettings, VipSettings};
+use libilb::rule::{
+    Flags, HealthCheckUse, Orphans, PanicMode, Protocol, Rule, RuleSettings, VipSettings,
+};
 
 use serde_json::{Value, json};
 
@@ -174,6 +176,10 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             Key::MaxNewFlows => settings.max_new_flows = Some(number("max-new-flows", &value)?),
             Key::Quorum => settings.quorum = Some(number("quorum", &value)?),
             Key::Hysteresis => settings.hysteresis = Some(number("hysteresis", &value)?),
+            Key::PanicMode => settings.panic_mode = Some(value),
+            Key::PanicThreshold => {
+                settings.panic_threshold = Some(number("panic-threshold", &value)?);
+            }
             Key::ConnDrain => settings.conn_drain = Some(seconds("conn-drain", &value)?),
             Key::NatTimeout => settings.nat_timeout = Some(seconds("nat-timeout", &value)?),
             Key::PersistTimeout => {
@@ -355,6 +361,25 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         extra("MAX-NEW-FLOWS", |r| r.rule.rule.max_new_flows.into()),
         extra("QUORUM", |r| r.rule.rule.quorum.into()),
         extra("HYSTERESIS", |r| r.rule.rule.hysteresis.into()),
+        extra("PANIC-MODE", |r| r.rule.rule.panic_mode.into()),
+        extra("PANIC-THRESHOLD", |r| {
+            u32::from(r.rule.rule.panic_threshold).into()
+        }),
+        extra("HAS-QUORUM", |r| {
+            r.rule.has_quorum.map(yes).unwrap_or_default()
+        }),
+        extra("SERVED-BY", |r| {
+            r.rule.served_by.as_deref().unwrap_or_default().into()
+        }),
+        extra("PANIC", |r| Cell {
+            text: r
+                .rule
+                .panic
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            tone: Tone::Notice,
+        }),
         extra("TIMEOUTS", |r| {
             let set = r.rule.rule.timeouts.iter();
             let all: Vec<String> = set
@@ -402,6 +427,7 @@ fn concerns(name: &str, rule: &Rule) -> bool {
         "MAX-NEW-FLOWS" => rule.max_new_flows > 0,
         "QUORUM" => rule.quorum > 1,
         "HYSTERESIS" => rule.hysteresis > 0,
+        "PANIC-MODE" | "PANIC-THRESHOLD" => rule.panic_mode != PanicMode::None,
         "TIMEOUTS" => !rule.timeouts.is_empty(),
         "HC-NAME" | "HC-PORT" => rule.health_check.is_some(),
         _ => true,
@@ -478,6 +504,11 @@ fn render(args: &ShowRule, node: &Description, style: Style) -> Result<String, E
         ));
     }
     for row in &rows {
+        if let Some(panic) = &row.rule.panic {
+            let line = format!("{}: {panic}", row.rule.rule.name);
+            out.push_str(&style.paint(Tone::Notice, &line));
+            out.push('\n');
+        }
         for problem in &row.rule.problems {
             let line = format!("{}: {problem}", row.rule.rule.name);
             out.push_str(&style.paint(Tone::Bad, &line));
@@ -496,6 +527,9 @@ fn full(rows: &[Row<'_>], style: Style) -> String {
                 .into_iter()
                 .filter(|c| concerns(c.name, &row.rule.rule))
                 .filter(|c| c.name != "PROBLEMS" || !row.rule.problems.is_empty())
+                .filter(|c| c.name != "HAS-QUORUM" || row.rule.has_quorum == Some(false))
+                .filter(|c| c.name != "SERVED-BY" || row.rule.served_by.is_some())
+                .filter(|c| c.name != "PANIC" || row.rule.panic.is_some())
                 .map(|c| {
                     let cell = (c.value)(row);
                     let note = match (c.name, cell.text.as_str()) {

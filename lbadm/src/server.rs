@@ -226,6 +226,10 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         }),
         column("RULENAME", true, |r| r.rule.rule.name.as_str().into()),
         column("STATUS", true, |r| match r.health() {
+            Some(health) if health.overruled.is_some() => Cell {
+                text: "panic".to_string(),
+                tone: Tone::Notice,
+            },
             Some(health) if health.state.is_down() => state_cell(health.state),
             _ if r.server.status == Status::Enabled && r.server.stands_by_in(&r.rule.rule.name) => {
                 Cell {

@@ -145,6 +145,16 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
                 advice(problem, &rule.rule.servergroup).unwrap_or_default(),
             ));
         }
+        all.extend(rule.panic.as_ref().map(|panic| {
+            Finding::warn(
+                format!("rule {}", rule.rule.name),
+                panic.to_string(),
+                format!(
+                    "see whether this node can reach its servers: 'lbadm show-hc-result {}' says how the tests fail",
+                    rule.rule.name
+                ),
+            )
+        }));
         all.extend(down(node, rule));
     }
     all.extend(node.groups.iter().filter_map(unfollowed));
@@ -181,7 +191,8 @@ fn down(node: &Description, rule: &RuleDescription) -> Option<Finding> {
         .collect();
     let down = tested.iter().filter(|(_, health)| health.state.is_down());
     let down: Vec<&(&str, &HealthSummary)> = down.collect();
-    if rule.deleted || down.is_empty() || tested.iter().all(|(_, health)| !health.up) {
+    let said = rule.panic.is_none() && tested.iter().all(|(_, health)| !health.up);
+    if rule.deleted || down.is_empty() || said {
         return None;
     }
     let mut named: Vec<String> = down

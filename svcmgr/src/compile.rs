@@ -13,8 +13,9 @@ use libilb::port;
 
 use crate::retired::RetiredRule;
 use crate::risen::Risen;
+use crate::standing::Standings;
 use crate::state::State;
-use crate::tiers::{Levels, Tier};
+use crate::tiers::Tier;
 use crate::vigour::Vigours;
 
 /// Parts into which a weight of 1 can be divided: shares are told in hundredths.
@@ -29,8 +30,8 @@ pub struct Surroundings {
     pub risen: Risen,
     /// What health checks have found out.
     pub vigours: Vigours,
-    /// Which tiers serve.
-    pub levels: Levels,
+    /// How rules stand with their servers.
+    pub standings: Standings,
 }
 
 /// The snapshot of a state: its enabled rules, and whatever is retired.
@@ -91,8 +92,8 @@ pub fn change(given: &Given, after: &State, surroundings: &Surroundings) -> Spec
     }
     let old = &given.surroundings.vigours;
     numbers.extend(surroundings.vigours.different(old));
-    let old = &given.surroundings.levels;
-    numbers.extend(surroundings.levels.different(old));
+    let old = &given.surroundings.standings;
+    numbers.extend(surroundings.standings.different(old));
     let (old, new) = (&before.retired, &after.retired);
     numbers.extend(new.rules.since(&old.rules).map(|rule| *rule.key));
     numbers.extend(new.servers.since(&old.servers).map(|server| server.key.0));
@@ -299,6 +300,7 @@ fn server(
 ) -> Option<ServerSpec> {
     let vigour = surroundings.vigours.of(rule.number, server.number);
     let risen = surroundings.risen.since(server.number);
+    let (standings, tier) = (&surroundings.standings, Tier::of(server.tier));
     Some(ServerSpec {
         id: server.number,
         name: server.id.clone(),
@@ -312,14 +314,14 @@ fn server(
         weight: match server.weight {
             0 => 0,
             // Its connections go on; others have their turn.
-            _ if !surroundings.levels.has(rule.number, Tier::of(server.tier)) => 0,
+            _ if !standings.has(rule.number, tier) => 0,
             weight => {
                 let weight = weight.saturating_mul(scale);
                 vigour.weight.map_or(weight, |found| found.apply(weight))
             }
         },
         accepting,
-        dead: vigour.dead,
+        dead: standings.dead(rule.number, tier, &vigour),
         max_connections: server.max_connections,
         min_connections: server.min_connections,
         up_since: match accepting && rule.slow_start > 0 {

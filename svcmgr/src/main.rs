@@ -16,12 +16,15 @@ mod dbus;
 mod history;
 mod manager;
 mod metrics;
+mod panicmode;
 mod pending;
+mod quorum;
 mod reload;
 mod retired;
 mod risen;
 mod run;
 mod sources;
+mod standing;
 mod state;
 mod store;
 #[cfg(test)]

@@ -1,18 +1,13 @@
 //! Which servers of a rule serve, out of those that could: the lowest tiers that are enough, or the sorry servers. Pure.
 //!
-//! A tier is enough if it has, together with those below it, as many able servers as the quorum says. A change waits for
-//! `hysteresis` servers more on the way up, and for as many fewer on the way down, so that one server that comes and goes
-//! does not move everything each time.
+//! A tier is enough if those of it and of all below it have the rule's quorum together.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use ilb_forwarder::spec::{RuleId, ServerId};
-use libilb::map::Map;
-use libilb::model::{Configuration, Rule};
 use libilb::server::SORRY;
 
-use crate::vigour::Vigours;
+use crate::quorum::Demands;
 
 /// Whom a server stands in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,21 +28,14 @@ impl Tier {
     }
 }
 
-/// What a rule demands of its servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demands {
-    /// Able servers that are enough, at least 1.
-    pub quorum: u32,
-    /// See the module; less than the quorum.
-    pub hysteresis: u32,
-}
-
 /// A server as far as this is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     /// Its tier.
     pub tier: Tier,
-    /// Whether it could take connections: enabled, with a weight, and not found dead.
+    /// What it counts for a quorum while it is able; more than 0.
+    pub weight: u32,
+    /// Whether it could take connections.
     pub able: bool,
 }
 
@@ -83,16 +71,17 @@ impl fmt::Display for Level {
 
 /// Who serves from now on, after what it was `before`.
 pub fn level(demands: Demands, members: &[Member], before: Option<Level>) -> Level {
-    // By tier: how many there are, and how many are able.
-    let mut tiers: BTreeMap<u8, (u32, u32)> = BTreeMap::new();
-    let mut sorry = false;
+    // By tier: the weight that there is, and that which is able.
+    let mut tiers: BTreeMap<u8, (u64, u64)> = BTreeMap::new();
+    let (mut sorry, mut willing) = (false, false);
     for member in members {
         match member.tier {
             Tier::Number(tier) => {
-                let counts = tiers.entry(tier).or_default();
-                *counts = (counts.0 + 1, counts.1 + u32::from(member.able));
+                let weight = u64::from(member.weight);
+                let sums = tiers.entry(tier).or_default();
+                *sums = (sums.0 + weight, sums.1 + weight * u64::from(member.able));
             }
-            Tier::Sorry => sorry |= member.able,
+            Tier::Sorry => (sorry, willing) = (true, willing || member.able),
         }
     }
     // A tier that is gone served as the one below it.
@@ -108,112 +97,17 @@ pub fn level(demands: Demands, members: &[Member], before: Option<Level>) -> Lev
     for (tier, (there, could)) in tiers {
         (all, able) = (all + there, able + could);
         let here = Level::UpTo(tier);
-        let enough = match before {
-            None => demands.quorum,
-            // It was enough until now.
-            Some(before) if before <= here => {
-                demands.quorum.saturating_sub(demands.hysteresis).max(1)
-            }
-            // More than there are cannot be asked for.
-            Some(_) => (demands.quorum + demands.hysteresis).min(all.max(demands.quorum)),
-        };
-        if able >= enough {
+        if demands.met(able, all, before.map(|before| before <= here)) {
             return here;
         }
         highest = Some(here);
     }
-    match (sorry, highest) {
-        (true, _) | (false, None) => Level::Sorry,
+    match highest {
         // What is left has to do.
-        (false, Some(highest)) => highest,
+        Some(highest) if !willing && (able > 0 || !sorry) => highest,
+        // Even if they look dead: there is nobody else.
+        _ => Level::Sorry,
     }
-}
-
-/// Who serves, of each rule for which that is a question. A clone shares everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Levels(Map<RuleId, Level>);
-
-impl Levels {
-    /// Whether a server of this tier serves in a rule.
-    pub fn has(&self, rule: RuleId, tier: Tier) -> bool {
-        self.0.get(&rule).is_none_or(|level| level.has(tier))
-    }
-
-    /// Who serves in a rule; none if all do.
-    pub fn of(&self, rule: RuleId) -> Option<Level> {
-        self.0.get(&rule).copied()
-    }
-
-    /// Finds out anew for a rule. True if it is otherwise now.
-    pub fn settle(
-        &mut self,
-        configuration: &Configuration,
-        number: RuleId,
-        vigours: &Vigours,
-    ) -> bool {
-        let before = self.of(number);
-        let after = configuration
-            .rules
-            .by_number(number)
-            .filter(|rule| rule.enabled)
-            .and_then(|rule| of_rule(configuration, rule, vigours, before));
-        match after {
-            Some(level) if before != after => drop(self.0.insert(number, level)),
-            None if before.is_some() => drop(self.0.remove(&number)),
-            _ => {}
-        }
-        before != after
-    }
-
-    /// The rules in which it was otherwise `before`.
-    pub fn different<'a>(&'a self, before: &'a Levels) -> impl Iterator<Item = RuleId> {
-        self.0.since(&before.0).map(|found| *found.key)
-    }
-}
-
-/// Who serves in a rule; none if its servers are all of one tier, so that there is nothing to choose.
-fn of_rule(
-    configuration: &Configuration,
-    rule: &Rule,
-    vigours: &Vigours,
-    before: Option<Level>,
-) -> Option<Level> {
-    let servers = &configuration.group_of(rule)?.servers;
-    let first = servers.first()?.tier;
-    servers
-        .iter()
-        .any(|server| server.tier != first)
-        .then_some(())?;
-    let members = members(configuration, rule, vigours);
-    Some(level(demands(rule), &members, before))
-}
-
-/// What a rule demands.
-pub fn demands(rule: &Rule) -> Demands {
-    Demands {
-        quorum: rule.quorum.max(1),
-        hysteresis: rule.hysteresis,
-    }
-}
-
-/// The servers of a rule.
-pub fn members(configuration: &Configuration, rule: &Rule, vigours: &Vigours) -> Vec<Member> {
-    let group = configuration.group_of(rule);
-    let servers = group.iter().flat_map(|group| &group.servers);
-    let able = |number: ServerId, weight: u16| {
-        let vigour = vigours.of(rule.number, number);
-        let weight = match weight {
-            0 => 0,
-            weight => vigour.weight.map_or(weight, |found| found.apply(weight)),
-        };
-        weight > 0 && !vigour.dead
-    };
-    servers
-        .map(|server| Member {
-            tier: Tier::of(server.tier),
-            able: server.enabled && able(server.number, server.weight),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -234,14 +128,28 @@ mod tests {
         Some(Level::Sorry),
     ];
 
-    /// Every group of up to four servers, under all demands, after everything that may have been.
+    /// Every group of up to four servers of weight 1, and of up to three of two weights, under all demands, after
+    /// everything that may have been.
     fn each(mut test: impl FnMut(Demands, &[Member], Option<Level>)) {
-        let kinds: Vec<Member> = TIERS
+        each_of(&[1], 4, &mut test);
+        each_of(&[1, 3], 3, &mut test);
+    }
+
+    fn each_of(
+        weights: &[u32],
+        most: usize,
+        test: &mut impl FnMut(Demands, &[Member], Option<Level>),
+    ) {
+        let kinds: Vec<Member> = weights
             .iter()
-            .flat_map(|tier| [true, false].map(|able| Member { tier: *tier, able }))
+            .flat_map(|&weight| {
+                TIERS
+                    .iter()
+                    .flat_map(move |&tier| [true, false].map(|able| Member { tier, weight, able }))
+            })
             .collect();
         let mut groups: Vec<Vec<Member>> = vec![vec![]];
-        for size in 0..4 {
+        for size in 0..most {
             let longer: Vec<Vec<Member>> = groups
                 .iter()
                 .filter(|group| group.len() == size)
@@ -261,8 +169,8 @@ mod tests {
     }
 
     fn able_up_to(members: &[Member], level: Level) -> u32 {
-        let count = |m: &&Member| matches!(m.tier, Tier::Number(_)) && level.has(m.tier) && m.able;
-        u32::try_from(members.iter().filter(count).count()).unwrap()
+        let counts = |m: &&Member| matches!(m.tier, Tier::Number(_)) && level.has(m.tier) && m.able;
+        members.iter().filter(counts).map(|m| m.weight).sum()
     }
 
     #[test]
@@ -305,17 +213,18 @@ mod tests {
             if after < before {
                 // Enough came back: quorum and hysteresis, or all that there are of a group that has no more.
                 let there = |m: &&Member| matches!(m.tier, Tier::Number(_)) && after.has(m.tier);
-                let all = u32::try_from(members.iter().filter(there).count()).unwrap();
+                let all: u32 = members.iter().filter(there).map(|m| m.weight).sum();
                 let able = able_up_to(members, after);
                 let left = !members.iter().any(|m| m.tier == Tier::Sorry && m.able);
                 let enough = able >= demands.quorum + demands.hysteresis
                     || able == all && able >= demands.quorum;
-                // Or there is nobody else.
+                // Or nobody of those who are sorry is left, but somebody of the others is; or there are none.
                 let highest = members.iter().filter_map(|m| match m.tier {
                     Tier::Number(tier) => Some(tier),
                     Tier::Sorry => None,
                 });
-                let last = highest.max().map(Level::UpTo) == Some(after) && left;
+                let others = able > 0 || !members.iter().any(|m| m.tier == Tier::Sorry);
+                let last = highest.max().map(Level::UpTo) == Some(after) && left && others;
                 assert!(enough || last, "{case}");
             }
             if after > before && members.iter().any(|m| before.has(m.tier)) {
@@ -330,7 +239,11 @@ mod tests {
 
     #[test]
     fn tiers_are_used_in_their_order() {
-        let member = |tier, able| Member { tier, able };
+        let member = |tier, able| Member {
+            tier,
+            weight: 1,
+            able,
+        };
         let number = Tier::Number;
         let (one, two) = (
             Demands {
@@ -371,6 +284,13 @@ mod tests {
             (
                 one,
                 [down, down, down, down, down],
+                Some(Level::UpTo(1)),
+                Level::Sorry,
+            ),
+            // Who is sorry and looks dead is taken only if nobody else is left.
+            (
+                two,
+                [up, down, down, down, down],
                 Some(Level::Sorry),
                 Level::UpTo(1),
             ),
@@ -424,76 +344,5 @@ mod tests {
                 "{demands:?} {able:?} {before:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_rule_follows_its_servers_and_what_is_found_out_about_them() {
-        use libilb::model::{RuleSettings, ServerSettings};
-
-        let mut c = Configuration::default();
-        c.create_group(
-            "web",
-            &["192.0.2.10", "192.0.2.11,tier=1", "192.0.2.12,tier=sorry"],
-        )
-        .unwrap();
-        let rule = RuleSettings {
-            enabled: true,
-            vip: "198.51.100.1".into(),
-            port: "80".into(),
-            algorithm: "rr".into(),
-            topology: "h".into(),
-            servergroup: "web".into(),
-            ..RuleSettings::default()
-        };
-        c.create_rule("www", &rule).unwrap();
-        let (mut levels, mut vigours) = (Levels::default(), Vigours::default());
-        let none = Levels::default();
-        // What is done, who serves then.
-        type Step = fn(&mut Configuration, &mut Vigours);
-        let steps: [(Step, Option<Level>); 7] = [
-            (|_, _| {}, Some(Level::UpTo(0))),
-            (
-                |_, v| assert!(v.learn((1, 1), true, None, 1)),
-                Some(Level::UpTo(1)),
-            ),
-            (
-                |c, _| drop(c.enable_servers(&["_web.1"], false)),
-                Some(Level::Sorry),
-            ),
-            (
-                |_, v| assert!(v.learn((1, 1), false, None, 2)),
-                Some(Level::UpTo(0)),
-            ),
-            (
-                |c, _| {
-                    let weight = ServerSettings {
-                        weight: Some(0),
-                        ..ServerSettings::default()
-                    };
-                    drop(c.modify_servers(&["_web.0"], &weight));
-                },
-                Some(Level::Sorry),
-            ),
-            (
-                |c, _| drop(c.remove_servers("web", &["_web.0", "_web.1"])),
-                None,
-            ),
-            (|c, _| drop(c.enable_rules(&["www"], false)), None),
-        ];
-        for (i, (step, expected)) in steps.into_iter().enumerate() {
-            step(&mut c, &mut vigours);
-            let before = levels.clone();
-            let different = levels.settle(&c, 1, &vigours);
-            assert_eq!(levels.of(1), expected, "step {i}");
-            assert_eq!(different, levels != before, "step {i}");
-            assert_eq!(
-                levels.different(&before).count(),
-                usize::from(different),
-                "step {i}"
-            );
-        }
-        assert_eq!(levels, none);
-        // Where nothing is to be chosen, all serve.
-        assert!(levels.has(1, Tier::Sorry) && levels.has(1, Tier::Number(0)));
     }
 }

@@ -15,6 +15,8 @@ pub struct Vigour {
     pub weight: Option<Weight>,
     /// When it came back, in seconds since boot; 0 for long ago or never away.
     pub up_since: u32,
+    /// When it was found dead, likewise; 0 if it is not, or was never proven to live.
+    pub down_since: u32,
 }
 
 /// See the module. A clone shares everything.
@@ -45,9 +47,23 @@ impl Vigours {
                 (_, true) => 0,
                 (false, false) => before.up_since,
             },
+            down_since: match (before.dead, dead) {
+                (false, true) => now.max(1),
+                (true, true) => before.down_since,
+                (_, false) => 0,
+            },
         };
         self.set(place, after);
         before != after
+    }
+
+    /// Takes a server for dead until it is proven to live.
+    pub fn doubt(&mut self, place: (RuleId, ServerId)) {
+        let dead = Vigour {
+            dead: true,
+            ..Vigour::default()
+        };
+        self.set(place, dead);
     }
 
     /// Forgets everything about the servers that `keep` does not want. True if that made a difference.
@@ -95,16 +111,17 @@ mod tests {
             let different = vigours.learn((1, 7), dead, weight, now);
             (different, vigours.of(1, 7))
         };
-        let of = |dead, weight, up_since| Vigour {
+        let of = |dead, weight, since| Vigour {
             dead,
             weight,
-            up_since,
+            up_since: if dead { 0 } else { since },
+            down_since: if dead { since } else { 0 },
         };
         // (given, then): whether it differs, what is known.
         for (given, then) in [
             ((false, None, 10), (false, of(false, None, 0))),
-            ((true, None, 11), (true, of(true, None, 0))),
-            ((true, None, 12), (false, of(true, None, 0))),
+            ((true, None, 11), (true, of(true, None, 11))),
+            ((true, None, 12), (false, of(true, None, 11))),
             ((false, None, 13), (true, of(false, None, 13))),
             ((false, None, 14), (false, of(false, None, 13))),
             (
@@ -113,13 +130,16 @@ mod tests {
             ),
             (
                 (true, Some(Weight::Set(3)), 16),
-                (true, of(true, Some(Weight::Set(3)), 0)),
+                (true, of(true, Some(Weight::Set(3)), 16)),
             ),
             ((false, None, 0), (true, of(false, None, 1))),
         ] {
             assert_eq!(learn(given.0, given.1, given.2), then, "{given:?}");
         }
         assert_eq!(vigours.of(2, 7), Vigour::default());
+        vigours.doubt((2, 7));
+        vigours.learn((2, 7), true, None, 20);
+        assert_eq!(vigours.of(2, 7), of(true, None, 0), "it was never alive");
     }
 
     #[test]

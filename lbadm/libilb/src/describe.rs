@@ -11,6 +11,7 @@ use crate::apply::Waiting;
 use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
+use crate::rule::PanicMode;
 use crate::servergroup::ServerGroup;
 use crate::source::SourceDescription;
 use crate::vrrp::{VrrpCounters, VrrpInstance, VrrpStatus};
@@ -259,9 +260,42 @@ pub struct RuleDescription {
     /// Connections that live now.
     #[serde(default)]
     pub connections: u64,
+    /// Whether its servers have its quorum, by what was found of them; none while it is not enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_quorum: Option<bool>,
+    /// Who serves, where that is a question: `tier 0`, `tiers 0 to 1` or `its sorry servers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// What holds because most of its servers look dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic: Option<PanicDescription>,
     /// What keeps it from doing its work, for a person, such as "the vip 192.0.2.1 is on no interface".
     #[serde(default)]
     pub problems: Vec<String>,
+}
+
+/// A panic mode that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PanicDescription {
+    /// Which one.
+    pub mode: PanicMode,
+    /// Servers that look alive.
+    pub alive: u32,
+    /// Of so many that ever did, without sorry servers.
+    pub servers: u32,
+    /// Below which percentage it holds.
+    pub threshold: u8,
+}
+
+/// Such as `1 of 4 servers look alive, fewer than 50 %: panic mode keep-last holds`.
+impl fmt::Display for PanicDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} servers look alive, fewer than {} %: panic mode {} holds",
+            self.alive, self.servers, self.threshold, self.mode
+        )
+    }
 }
 
 /// A server group with the state of its servers.
@@ -361,6 +395,16 @@ pub struct HealthSummary {
     /// Since when, in milliseconds since 1970, UTC; 0 if unknown.
     #[serde(default)]
     pub since: u64,
+    /// The panic mode by which it is used although it looks dead, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overruled: Option<PanicMode>,
+}
+
+impl HealthSummary {
+    /// Whether the server gets nothing because of this.
+    pub fn keeps_out(&self) -> bool {
+        !self.up && self.overruled.is_none()
+    }
 }
 
 /// A reason for a drop.

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::healthcheck::{HealthCheck, HealthCheckSettings};
 use crate::import::lines::quote;
 use crate::model::Configuration;
-use crate::rule::{Orphans, Rule};
+use crate::rule::{Orphans, PANIC_THRESHOLD, Rule};
 use crate::server::{GroupPlace, Server, ServerSettings, ServerSpec, Target};
 use crate::servergroup::ServerGroup;
 use crate::vrrp::{VrrpInstance, VrrpSettings};
@@ -201,6 +201,12 @@ fn method(rule: &Rule) -> String {
     }
     if rule.hysteresis != 0 {
         let _ = write!(text, ",hysteresis={}", rule.hysteresis);
+    }
+    if !rule.panic_mode.is_none() {
+        let _ = write!(text, ",panic-mode={}", rule.panic_mode);
+    }
+    if rule.panic_threshold != PANIC_THRESHOLD {
+        let _ = write!(text, ",panic-threshold={}", rule.panic_threshold);
     }
     if rule.max_new_flows != 0 {
         let _ = write!(text, ",max-new-flows={}", rule.max_new_flows);

@@ -13,11 +13,12 @@ use crate::algorithm::{self, ALGORITHMS};
 pub use crate::algorithm::{Algorithm, Flags};
 pub use crate::healthcheck::CheckPort;
 pub use crate::healthcheck_use::HealthCheckUse;
+pub use crate::panicmode::{PANIC_THRESHOLD, PanicMode};
 pub use crate::settings::RuleSettings;
 pub use crate::timeout::{Timeout, Timeouts};
 pub use crate::tunnel::{Tunnel, TunnelChecksum};
-use crate::vip;
 pub use crate::vip::{Prefix, Vip, VipSettings, Vips};
+use crate::{panicmode, vip};
 
 /// Most source addresses of a rule towards its servers; with [`Topology::Tun`] of each family.
 pub const MAX_PROXY_SRC: usize = 10;
@@ -70,12 +71,22 @@ pub struct Rule {
     /// New flows a second; 0 is no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_new_flows: u32,
-    /// Servers that are enough: with fewer, those of the next tier serve, too, and in the end the sorry servers. At least 1.
+    /// Weight of servers that is enough: with less, those of the next tier serve, too, and in the end the sorry servers. At
+    /// least 1.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub quorum: u32,
-    /// Servers above the quorum that it takes to leave higher tiers again, and below it to turn to them; less than it.
+    /// Weight above the quorum that it takes to have it again, and below it to lose it; less than it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hysteresis: u32,
+    /// What is done when most of its servers look dead at once.
+    #[serde(default, skip_serializing_if = "PanicMode::is_none")]
+    pub panic_mode: PanicMode,
+    /// Percentage of living servers below which that is so, 1 to 100.
+    #[serde(
+        default = "panicmode::threshold",
+        skip_serializing_if = "panicmode::is_usual"
+    )]
+    pub panic_threshold: u8,
     /// Name of the server group, spelled as the group is.
     pub servergroup: String,
     /// Seconds that connections may live on after the rule or their server was disabled or removed; 0 waits for the
@@ -108,16 +119,16 @@ fn is_one(value: &u32) -> bool {
     *value == 1
 }
 
-/// Most servers that can be enough.
-pub const MAX_QUORUM: u32 = 65_535;
+/// Largest weight that can be asked for, that of LVS and keepalived.
+pub const MAX_QUORUM: u32 = i32::MAX.unsigned_abs();
 
-/// Checks how many servers are enough.
+/// Checks which weight is enough.
 ///
 /// # Errors
 /// [`ModelError::Invalid`].
 pub(crate) fn check_quorum(quorum: u32, hysteresis: u32) -> Result<(), ModelError> {
     if !(1..=MAX_QUORUM).contains(&quorum) {
-        let allowed = format!("use a number of servers from 1 to {MAX_QUORUM}");
+        let allowed = format!("use a weight from 1 to {MAX_QUORUM}");
         return Err(ModelError::invalid(
             "quorum",
             quorum.to_string(),

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use crate::address::{self, Family, Purpose};
 use crate::error::{Item, ModelError};
 use crate::healthcheck_use;
+use crate::panicmode;
 use crate::rule::{
-    Algorithm, Flags, Orphans, PERSIST_TIMEOUT, Persistence, Rule, Timeouts, Topology, Tunnel,
-    VipSettings, Vips, check_name, check_rule,
+    Algorithm, Flags, Orphans, PANIC_THRESHOLD, PERSIST_TIMEOUT, PanicMode, Persistence, Rule,
+    Timeouts, Topology, Tunnel, VipSettings, Vips, check_name, check_rule,
 };
 
 /// What is said about a rule. [`RuleSettings::check`] makes a rule of it, [`RuleSettings::amend`] changes one.
@@ -64,6 +65,10 @@ pub struct RuleSettings {
     pub quorum: Option<u32>,
     /// See [`Rule::hysteresis`]; 0 by default.
     pub hysteresis: Option<u32>,
+    /// See [`PanicMode::parse`]; `none` by default.
+    pub panic_mode: Option<String>,
+    /// Percentage of living servers, 1 to 100; 50 by default.
+    pub panic_threshold: Option<u32>,
     /// Yes if not given.
     pub manage_addresses: Option<bool>,
     /// Name of an existing health check; `none` for no check.
@@ -154,6 +159,8 @@ impl RuleSettings {
             max_new_flows: 0,
             quorum: 1,
             hysteresis: 0,
+            panic_mode: PanicMode::None,
+            panic_threshold: PANIC_THRESHOLD,
             servergroup: self.servergroup.clone(),
             conn_drain: 0,
             nat_timeout: 0,
@@ -233,6 +240,12 @@ impl RuleSettings {
         self.change_persistence(rule)?;
         if let Some(orphans) = &self.orphans {
             rule.orphans = Orphans::parse(orphans)?;
+        }
+        if let Some(mode) = &self.panic_mode {
+            rule.panic_mode = PanicMode::parse(mode)?;
+        }
+        if let Some(percent) = self.panic_threshold {
+            rule.panic_threshold = panicmode::check_threshold(percent)?;
         }
         for (&state, &seconds) in &self.timeouts {
             match seconds {

@@ -1,6 +1,7 @@
 //! The words that values are made of, for whoever offers a choice.
 
 use crate::algorithm::ALGORITHMS;
+use crate::panicmode::PANIC_MODES;
 use crate::rule::{ORPHANS, PROTOCOLS, TOPOLOGIES};
 use crate::tunnel::CHECKSUMS;
 use crate::words::Word;
@@ -17,6 +18,7 @@ pub fn values(key: &str) -> Vec<&'static str> {
         "type" => names(TOPOLOGIES),
         "protocol" => names(PROTOCOLS),
         "orphans" => names(ORPHANS),
+        "panic-mode" => names(PANIC_MODES),
         "tunnel" => vec!["ipip", "gre", "gue"],
         "tunnel-checksum" => names(CHECKSUMS),
         "one-packet" | "manage-addresses" => vec!["yes", "no"],
@@ -30,7 +32,7 @@ pub fn values(key: &str) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use crate::algorithm::{Algorithm, Flags};
-    use crate::rule::{Orphans, Protocol, Topology};
+    use crate::rule::{Orphans, PanicMode, Protocol, Topology};
     use crate::tunnel::Tunnel;
 
     #[test]
@@ -46,6 +48,9 @@ mod tests {
         }
         for word in values("orphans") {
             assert!(Orphans::parse(word).is_ok(), "{word}");
+        }
+        for word in values("panic-mode") {
+            assert!(PanicMode::parse(word).is_ok(), "{word}");
         }
         for word in values("tunnel") {
             assert!(Tunnel::parse(Some(word), None, None).is_ok(), "{word}");

@@ -106,6 +106,8 @@ fn settings_survive_the_bus() {
         max_new_flows: Some(0),
         quorum: Some(3),
         hysteresis: Some(2),
+        panic_mode: Some("fail-open".into()),
+        panic_threshold: Some(30),
         health_check: Some("web".into()),
         health_check_port: Some("ANY".into()),
     };

@@ -62,7 +62,8 @@ lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
 proxy-src conn-drain nat-timeout manage-addresses connections problems clients
 flags tunnel pmask persist-timeout one-packet orphans slow-start max-new-flows
-quorum hysteresis timeouts hc-name hc-port.
+quorum hysteresis panic-mode panic-threshold has-quorum served-by panic
+timeouts hc-name hc-port.
 
 Examples:
   lbadm show-rule
@@ -109,7 +110,7 @@ pub struct ModifyRule {
     /// Which clients: client=[,manage-addresses=]
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub incoming: Vec<String>,
-    /// How it is balanced: lbalg=, flags=, pmask=, orphans=, quorum=, max-new-flows=
+    /// How it is balanced: lbalg=, flags=, pmask=, orphans=, quorum=, panic-mode=...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub method: Vec<String>,
     /// How servers are checked: hc-name=, hc-port=, or none
@@ -192,10 +193,14 @@ Keys:
      orphans=WHAT             connections whose server is dead or gone:
                               reschedule (default), reset or drop
      max-new-flows=N          new flows a second
-     quorum=N                 servers that are enough; with fewer, those of the
-                              next tier serve, too; 1
-     hysteresis=N             servers more than quorum that it takes to go back,
-                              and fewer that it takes to go on; 0
+     quorum=N                 weight of servers that is enough; with less, those
+                              of the next tier serve, too; 1
+     hysteresis=N             weight above quorum that it takes to go back, and
+                              below it to go on; 0
+     panic-mode=WHAT          when most servers look dead at once: none
+                              (default), keep-last uses those that lived before,
+                              fail-open all, sorry the sorry servers
+     panic-threshold=PERCENT  living servers below which that is so; 50
   -t conn-drain=SECONDS       how long connections may live on after disabling
                               or removal; not given: until they end
      nat-timeout=SECONDS      idle time after which a connection is forgotten;

@@ -64,8 +64,8 @@ Examples:
         after_help = "\
 Fields: serverid address port rulename status servergroup, and host weight
 connections (over all rules) max-conn min-conn tier health reason. STATUS is
-dead or unreach while the rule's health check says so, and standby while other
-tiers serve.
+dead or unreach while the rule's health check says so, panic if the rule's
+panic-mode uses it all the same, and standby while other tiers serve.
 
 Examples:
   lbadm show-server

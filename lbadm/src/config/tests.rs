@@ -158,6 +158,8 @@ prop_compose! {
             max_new_flows: most,
             quorum: orphans.map(|_| 3),
             hysteresis: orphans.map(|_| 2),
+            panic_mode: orphans.map(|_| "sorry".to_string()),
+            panic_threshold: orphans.map(|_| 75),
             manage_addresses: manage,
             ..RuleSettings::default()
         }

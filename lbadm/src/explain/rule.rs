@@ -1,6 +1,6 @@
 //! `explain rule`: why a rule gets and gives connections, or does not. Pure.
 
-use libilb::describe::{Description, Status};
+use libilb::describe::{Description, PanicDescription, Status};
 use libilb::error::Item;
 use libilb::stats::{Counter, Statistics};
 use serde::Serialize;
@@ -42,6 +42,14 @@ pub struct Explained {
     pub dropped: Vec<Dropped>,
     /// What keeps it from doing its work.
     pub problems: Vec<String>,
+    /// Whether its servers have its quorum, while it is enabled.
+    pub has_quorum: Option<bool>,
+    /// The quorum.
+    pub quorum: u32,
+    /// Who serves, where that is a question.
+    pub served_by: Option<String>,
+    /// What holds because most of its servers look dead.
+    pub panic: Option<PanicDescription>,
 }
 
 /// Dropped packets.
@@ -107,6 +115,10 @@ pub fn explain(name: &str, node: &Description, counted: &Statistics) -> Result<E
         servers: share::of(found, node, counted),
         dropped,
         problems: found.problems.clone(),
+        has_quorum: found.has_quorum,
+        quorum: rule.quorum,
+        served_by: found.served_by.clone(),
+        panic: found.panic.clone(),
     })
 }
 
@@ -143,6 +155,16 @@ pub fn render(said: &Explained, style: Style) -> String {
                 said.rule
             ),
         );
+    }
+    if let Some(served_by) = &said.served_by {
+        lines.add("served by", served_by);
+    }
+    if said.has_quorum == Some(false) {
+        let text = format!("lost: its servers do not have a weight of {}", said.quorum);
+        lines.add("quorum", style.paint(Tone::Notice, &text));
+    }
+    if let Some(panic) = &said.panic {
+        lines.add("panic", style.paint(Tone::Notice, &panic.to_string()));
     }
     for server in &said.servers {
         let (tone, text) = match &server.obstacle {

@@ -165,6 +165,9 @@ fn health_text(health: &HealthSummary) -> String {
     if !health.why.is_empty() {
         text.push_str(&format!(": {}", health.why));
     }
+    if let Some(mode) = health.overruled {
+        text.push_str(&format!("; used all the same, by panic mode {mode}"));
+    }
     text
 }
 

@@ -3,6 +3,7 @@
 use libilb::algorithm::Algorithm;
 use libilb::describe::{Description, HealthSummary, RuleDescription, ServerDescription};
 use libilb::health::HealthState;
+use libilb::server::tier_text;
 use libilb::stats::{Counter, Statistics};
 use serde::Serialize;
 
@@ -70,13 +71,18 @@ fn round(percent: f64) -> f64 {
 
 /// Why a server takes no new connections of a rule.
 pub fn obstacle(server: &ServerDescription, rule: &str) -> Option<String> {
-    own_obstacle(server).or_else(|| server.health_in(rule).and_then(down))
+    let health = || server.health_in(rule).and_then(down);
+    let standby = || {
+        let stands_by = server.stands_by_in(rule);
+        stands_by.then(|| format!("it stands by in tier {}", tier_text(server.server.tier)))
+    };
+    own_obstacle(server).or_else(health).or_else(standby)
 }
 
 /// What a health check says of a server that it found down; nothing if the server may be used.
 pub fn down(health: &HealthSummary) -> Option<String> {
     // One that is not tested is disabled, or its rule is; that is said by itself.
-    if health.up || health.state == HealthState::Disabled {
+    if !health.keeps_out() || health.state == HealthState::Disabled {
         return None;
     }
     let check = &health.check;

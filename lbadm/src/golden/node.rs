@@ -160,6 +160,9 @@ pub fn node() -> Description {
                     status,
                     deleted,
                     connections,
+                    has_quorum: None,
+                    served_by: None,
+                    panic: None,
                     problems,
                 },
             )
@@ -257,6 +260,7 @@ fn health(group: &ServerGroup, server: &Server) -> Vec<HealthSummary> {
             false => String::new(),
         },
         since: if first { 25_203_000 } else { 0 },
+        overruled: None,
     };
     (group.name == "far")
         .then_some(summary)

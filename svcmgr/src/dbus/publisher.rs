@@ -212,6 +212,30 @@ impl ObjectPublisher {
         Ok(())
     }
 
+    /// Rules that stand otherwise with their servers.
+    async fn standings(&self, before: &View, after: &View) -> zbus::Result<()> {
+        let rules = &after.state.configuration.rules;
+        for number in after.standings.since(&before.standings) {
+            let Some(rule) = rules.by_number(number) else {
+                continue;
+            };
+            let object = RuleObject::new(self.handle.clone(), rule.name.clone());
+            let emitter = &self.emitter(rule_path(&rule.name))?;
+            let now = |view: &View| view.standings.of(number).copied();
+            let (old, new) = (now(before), now(after));
+            if old.map(|s| s.quorum) != new.map(|s| s.quorum) {
+                object.has_quorum_changed(emitter).await?;
+            }
+            if old.map(|s| s.level) != new.map(|s| s.level) {
+                object.served_by_changed(emitter).await?;
+            }
+            if old.map(|s| s.panic) != new.map(|s| s.panic) {
+                object.panic_changed(emitter).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn manager(&self, before: &View, after: &View) -> zbus::Result<()> {
         let emitter = &self.emitter(ROOT_PATH)?;
         let manager = ManagerObject::new(self.handle.clone());
@@ -251,6 +275,7 @@ impl Publisher for ObjectPublisher {
             self.groups(old, new).await,
             self.servers(old, new).await,
             self.health(before, after).await,
+            self.standings(before, after).await,
             self.manager(before, after).await,
         ] {
             if let Err(error) = result {

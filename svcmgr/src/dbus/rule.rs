@@ -13,6 +13,7 @@ use super::error::MethodError;
 use crate::author::Author;
 use crate::manager::ManagerHandle;
 use crate::manager::change::Change;
+use crate::manager::describe;
 use crate::manager::error::ManagerError;
 
 /// See the module.
@@ -253,16 +254,50 @@ impl RuleObject {
         Ok(self.rule()?.max_new_flows)
     }
 
-    /// Servers that are enough for the lower tiers to serve alone.
+    /// Weight of servers that is enough for the lower tiers to serve alone.
     #[zbus(property)]
     async fn quorum(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.quorum)
     }
 
-    /// Servers above and below the quorum that it takes to change tiers.
+    /// Weight above the quorum that it takes to have it again, and below it to lose it.
     #[zbus(property)]
     async fn hysteresis(&self) -> fdo::Result<u32> {
         Ok(self.rule()?.hysteresis)
+    }
+
+    /// What is done when most of its servers look dead at once: `none`, `keep-last`, `fail-open` or `sorry`.
+    #[zbus(property)]
+    async fn panic_mode(&self) -> fdo::Result<String> {
+        Ok(self.rule()?.panic_mode.to_string())
+    }
+
+    /// Percentage of living servers below which that is so.
+    #[zbus(property)]
+    async fn panic_threshold(&self) -> fdo::Result<u32> {
+        Ok(self.rule()?.panic_threshold.into())
+    }
+
+    /// The panic mode that holds, with its reason; empty if none does.
+    #[zbus(property)]
+    async fn panic(&self) -> fdo::Result<String> {
+        let rule = self.rule()?;
+        let panic = describe::panic(&self.handle.view(), &rule);
+        Ok(panic.map(|panic| panic.to_string()).unwrap_or_default())
+    }
+
+    /// Whether its servers have its quorum, by what health checks have found; false while it is not enabled.
+    #[zbus(property)]
+    async fn has_quorum(&self) -> fdo::Result<bool> {
+        let rule = self.rule()?;
+        Ok(self.handle.view().has_quorum(&rule.name) == Some(true))
+    }
+
+    /// Who serves, where that is a question, such as `tier 0` or `its sorry servers`; otherwise empty.
+    #[zbus(property)]
+    async fn served_by(&self) -> fdo::Result<String> {
+        let rule = self.rule()?;
+        Ok(describe::served_by(&self.handle.view(), &rule).unwrap_or_default())
     }
 
     /// Idle seconds of every state.
@@ -303,6 +338,8 @@ impl RuleObject {
             before.max_new_flows != after.max_new_flows => max_new_flows_changed;
             before.quorum != after.quorum => quorum_changed;
             before.hysteresis != after.hysteresis => hysteresis_changed;
+            before.panic_mode != after.panic_mode => panic_mode_changed;
+            before.panic_threshold != after.panic_threshold => panic_threshold_changed;
             before.conn_drain != after.conn_drain => conn_drain_changed;
             before.idle_timeout() != after.idle_timeout() => nat_timeout_changed;
             Timeout::all().any(|state| before.timeout(state) != after.timeout(state))

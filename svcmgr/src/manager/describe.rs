@@ -8,10 +8,11 @@ use ilb_forwarder::spec::ServerId;
 use ilb_forwarder::verdict;
 use libilb::describe::{
     CheckDescription, Description, DropReason, Fastpath, GroupDescription, HealthSummary,
-    RuleDescription, ServerDescription, Status, VrrpDescription,
+    PanicDescription, RuleDescription, ServerDescription, Status, VrrpDescription,
 };
 use libilb::health::HealthState;
 use libilb::model::{Configuration, Rule, Server, ServerGroup, key};
+use libilb::rule::PanicMode;
 use libilb::vrrp::VrrpState;
 
 use super::statistics::Ledger;
@@ -37,6 +38,9 @@ pub fn describe(
         },
         deleted: false,
         connections: ledger.counters(rule.number, 0).connections_open,
+        has_quorum: view.standings.of(rule.number).map(|s| s.quorum),
+        served_by: served_by(view, rule),
+        panic: panic(view, rule),
         problems: problems(view, rule, present),
     });
     let deleted = retired
@@ -51,6 +55,9 @@ pub fn describe(
             status: Status::Draining,
             deleted: true,
             connections: ledger.counters(record.rule.number, 0).connections_open,
+            has_quorum: None,
+            served_by: None,
+            panic: None,
             problems: Vec::new(),
         });
     let connections = ledger.connections_of_servers();
@@ -152,7 +159,7 @@ fn group(
         .collect();
     let standby = |server: &Server| -> Vec<String> {
         let rules = configuration.rules_of(&group.name);
-        let others = rules.filter(|rule| !view.levels.has(rule.number, Tier::of(server.tier)));
+        let others = rules.filter(|rule| !view.standings.has(rule.number, Tier::of(server.tier)));
         others.map(|rule| rule.name.clone()).collect()
     };
     let there = group.servers.iter().map(|server| ServerDescription {
@@ -209,6 +216,42 @@ fn health(view: &View, rule: &Rule, server: &Server) -> Option<HealthSummary> {
         up: known.map_or(tested && !check.alpha, |news| news.up),
         why: known.map(|news| news.why.clone()).unwrap_or_default(),
         since: known.map_or(0, |news| news.since),
+        overruled: overruled(view, rule, server),
+    })
+}
+
+/// The panic mode by which a server is used although it looks dead.
+fn overruled(view: &View, rule: &Rule, server: &Server) -> Option<PanicMode> {
+    let panic = view.standings.of(rule.number)?.panic?;
+    let (tier, vigour) = (
+        Tier::of(server.tier),
+        view.vigours.of(rule.number, server.number),
+    );
+    let used = vigour.dead && !view.standings.dead(rule.number, tier, &vigour);
+    used.then_some(panic.mode)
+}
+
+/// Who serves a rule, where that is a question.
+pub fn served_by(view: &View, rule: &Rule) -> Option<String> {
+    Some(view.standings.of(rule.number)?.level?.to_string())
+}
+
+/// The panic mode of a rule that holds.
+pub fn panic(view: &View, rule: &Rule) -> Option<PanicDescription> {
+    let panic = view.standings.of(rule.number)?.panic?;
+    let group = view.state.configuration.group_of(rule)?;
+    let lived = group.servers.iter().filter(|server| {
+        let vigour = view.vigours.of(rule.number, server.number);
+        let counts = server.enabled && server.weight > 0 && Tier::of(server.tier) != Tier::Sorry;
+        counts && (!vigour.dead || vigour.down_since > 0)
+    });
+    let dead = |server: &&Server| view.vigours.of(rule.number, server.number).dead;
+    let count = |servers: usize| u32::try_from(servers).unwrap_or(u32::MAX);
+    Some(PanicDescription {
+        mode: panic.mode,
+        alive: count(lived.clone().filter(|server| !dead(server)).count()),
+        servers: count(lived.count()),
+        threshold: rule.panic_threshold,
     })
 }
 
@@ -252,7 +295,9 @@ fn problems(view: &View, rule: &Rule, present: Option<&BTreeSet<IpAddr>>) -> Vec
             "all enabled servers of server group '{}' have weight 0",
             rule.servergroup
         ));
-    } else if let Some(why) = all_down(view, rule, servers) {
+    } else if let Some(why) = all_down(view, rule, servers)
+        && panic(view, rule).is_none()
+    {
         problems.push(format!(
             "every enabled server of server group '{}' is down: {why}; 'lbadm show-hc-result {}' says more",
             rule.servergroup, rule.name

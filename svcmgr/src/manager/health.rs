@@ -11,8 +11,8 @@ use libilb::model::{Configuration, Rule, Server};
 use tokio::sync::oneshot;
 
 use super::error::ManagerError;
-use super::steps::boot_seconds;
-use super::{Manager, ManagerHandle};
+use super::steps::{boot_second, boot_seconds};
+use super::{Manager, ManagerHandle, standing};
 use crate::addresses::Addresses;
 use crate::checks::wanted::{self, Difference};
 use crate::checks::{News, Order};
@@ -66,13 +66,15 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             let known = self.book.of(id.rule, id.server).filter(|_| remembered);
             target.remembered = known.map(|news| news.state);
-            let dead = known.map_or(target.check.alpha, |news| !news.up);
-            let weight = known.and_then(|news| news.weight);
+            let (place, vigours) = ((id.rule, id.server), &mut self.surroundings.vigours);
+            match known {
+                Some(news) => drop(vigours.learn(place, !news.up, news.weight, now)),
+                None if target.check.alpha => vigours.doubt(place),
+                None => drop(vigours.learn(place, false, None, now)),
+            }
             if known.is_none() {
                 self.book.forget(id);
             }
-            let vigours = &mut self.surroundings.vigours;
-            vigours.learn((id.rule, id.server), dead, weight, now);
         }
         for id in &difference.gone {
             self.book.forget(*id);
@@ -143,27 +145,18 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
     }
 
-    /// Finds out which tiers of a rule serve now.
+    /// Finds out how a rule stands with its servers now.
     fn settle(&mut self, configuration: &Configuration, number: RuleId) {
         let Surroundings {
-            levels, vigours, ..
+            standings, vigours, ..
         } = &mut self.surroundings;
-        let before = levels.of(number);
-        if !levels.settle(configuration, number, vigours) {
+        let before = standings.of(number).copied();
+        if !standings.settle(configuration, number, vigours) {
             return;
         }
-        let name = configuration.rules.by_number(number).map(|rule| &rule.name);
-        if let (Some(name), Some(level)) = (name, levels.of(number)) {
-            match before {
-                // Nothing was chosen before.
-                None => tracing::debug!("rule {name} is served by {level}"),
-                Some(before) if level > before => {
-                    tracing::warn!(
-                        "rule {name} is served by {level} now: too few servers are able"
-                    );
-                }
-                Some(_) => tracing::info!("rule {name} is served by {level} again"),
-            }
+        let rule = configuration.rules.by_number(number);
+        if let (Some(rule), Some(before), Some(after)) = (rule, before, standings.of(number)) {
+            standing::announce(rule, &before, after);
         }
     }
 
@@ -175,8 +168,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         // Also of servers that only serve their last connections.
         for news in self.book.iter() {
             let place = (news.id.rule, news.id.server);
-            let (dead, weight) = (!news.up, news.weight);
-            self.surroundings.vigours.learn(place, dead, weight, 0);
+            let vigours = &mut self.surroundings.vigours;
+            match news.state {
+                HealthState::UnInit if !news.up => vigours.doubt(place),
+                _ => drop(vigours.learn(place, !news.up, news.weight, boot_second(news.since))),
+            }
         }
         let state = self.state.clone();
         let targets = self.follow_checks(&Configuration::default(), &state, true);
@@ -188,11 +184,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let given = self.link.given.as_ref();
         let differ = given.is_some_and(|given| {
             let Surroundings {
-                vigours, levels, ..
+                vigours, standings, ..
             } = &self.surroundings;
             let given = &given.surroundings;
             vigours.different(&given.vigours).next().is_some()
-                || levels.different(&given.levels).next().is_some()
+                || standings.different(&given.standings).next().is_some()
         });
         if differ && let Err(reason) = self.push().await {
             tracing::error!("the fast path refuses what health checks found: {reason}");

@@ -95,7 +95,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     surroundings: Surroundings {
                         vigours: self.unknown_vigours(),
                         // Nor is it known which tiers it believes to serve.
-                        levels: crate::tiers::Levels::default(),
+                        standings: crate::standing::Standings::default(),
                         ..self.surroundings.clone()
                     },
                     ..self.give()

@@ -35,6 +35,7 @@ mod recovery;
 mod restore;
 mod snapshot_writer;
 mod sources;
+mod standing;
 pub mod statistics;
 mod steps;
 #[cfg(test)]

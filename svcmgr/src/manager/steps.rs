@@ -403,6 +403,13 @@ pub(super) fn boot_seconds() -> u32 {
     u32::try_from(now.tv_sec).unwrap_or(u32::MAX)
 }
 
+/// The second since boot at which the Unix clock was at so many milliseconds; that after the boot if it was earlier.
+pub(super) fn boot_second(millis: u64) -> u32 {
+    let ago = (unix_now() * 1000).saturating_sub(millis) / 1000;
+    let ago = u32::try_from(ago).unwrap_or(u32::MAX);
+    boot_seconds().saturating_sub(ago).max(1)
+}
+
 /// Seconds of the Unix clock.
 pub(super) fn unix_now() -> u64 {
     SystemTime::now()

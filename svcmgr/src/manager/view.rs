@@ -8,8 +8,9 @@ use libilb::vrrp::VrrpStatus;
 
 use crate::checks::book::Book;
 use crate::sources::follow::Follower;
+use crate::standing::Standings;
 use crate::state::State;
-use crate::tiers::Levels;
+use crate::vigour::Vigours;
 
 /// One moment. A clone is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,10 +29,22 @@ pub struct View {
     pub drift: Arc<[describe::Drift]>,
     /// What health checks said last.
     pub book: Book,
-    /// Which tiers serve.
-    pub levels: Levels,
+    /// What the fast path is to believe of servers.
+    pub vigours: Vigours,
+    /// How rules stand with them.
+    pub standings: Standings,
     /// Where VRRP instances stand, by [`libilb::model::key`] of their names.
     pub vrrp: Map<String, VrrpStatus>,
     /// What is known of the sources of server groups, by the keys of these.
     pub followers: Map<String, Arc<Follower>>,
+}
+
+impl View {
+    /// Whether the servers of a rule have its quorum, by what health checks have found: what whoever decides between
+    /// nodes, such as VRRP, goes by. Hysteresis is in it, so that it may be followed as it is. `None` for a rule that does
+    /// not exist or is not enabled.
+    pub fn has_quorum(&self, rule: &str) -> Option<bool> {
+        let rule = self.state.configuration.rule(rule)?;
+        Some(self.standings.of(rule.number)?.quorum)
+    }
 }

@@ -9,7 +9,9 @@ use libilb::map::Map;
 use libilb::model::{Configuration, Rule, key};
 use libilb::vrrp::{Probe, VrrpInstance, VrrpStatus};
 
-use crate::tiers::{self, Demands, Tier};
+use crate::quorum::Demands;
+use crate::standing;
+use crate::tiers::Tier;
 use crate::vigour::Vigours;
 
 /// See the module.
@@ -128,15 +130,16 @@ fn need(
     if !rule.enabled {
         return Some(format!("rule {} is disabled", rule.name));
     }
-    let members = tiers::members(configuration, rule, vigours);
+    let members = standing::members(configuration, rule, vigours);
     let regular = members.iter().filter(|it| it.tier != Tier::Sorry);
     let (all, able) = regular.fold((0, 0), |(all, able), member| {
-        (all + 1, able + u32::from(member.able))
+        let weight = member.weight;
+        (all + weight, able + weight * u32::from(member.able))
     });
-    let enough = enough(tiers::demands(rule), all, was_well);
+    let enough = enough(standing::demands(rule), all, was_well);
     (able < enough).then(|| {
         format!(
-            "rule {} has {able} of {all} servers and needs {enough}",
+            "rule {} has a weight of {able} of {all} and needs {enough}",
             rule.name
         )
     })
@@ -200,7 +203,7 @@ mod tests {
         };
         assert_eq!(why(&|_| ()), None);
         let disabled = why(&|it| drop(it.enable_servers(&["_web.0"], false).unwrap()));
-        let expected = "rule www has 0 of 1 servers and needs 1";
+        let expected = "rule www has a weight of 0 of 0 and needs 1";
         assert_eq!(
             disabled.as_deref(),
             Some(expected),

@@ -242,7 +242,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             fastpath_generation: self.link.applied,
             drift: self.drift.all(),
             book: self.book.clone(),
-            levels: self.surroundings.levels.clone(),
+            vigours: self.surroundings.vigours.clone(),
+            standings: self.surroundings.standings.clone(),
             vrrp: self.vrrp.standing(),
             followers: self.followers.all.clone(),
         }

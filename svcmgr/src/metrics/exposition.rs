@@ -401,6 +401,22 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
             let count = servers(rule).iter().filter(usable).count() as u64;
             self.line(name, Kind::Gauge, &rule_labels(rule), count);
         }
+        let standing = |rule: &Rule| view.standings.of(rule.number);
+        let name = "ilb_rule_quorum";
+        let help =
+            "1 while the servers of the rule have its quorum, by what health checks have found.";
+        self.family(name, Kind::Gauge, help);
+        for rule in configuration.rules.values() {
+            let has = standing(rule).is_some_and(|standing| standing.quorum);
+            self.line(name, Kind::Gauge, &rule_labels(rule), has.into());
+        }
+        let name = "ilb_rule_panic";
+        let help = "1 while the rule's panic mode holds, because most of its servers look dead.";
+        self.family(name, Kind::Gauge, help);
+        for rule in configuration.rules.values() {
+            let holds = standing(rule).is_some_and(|standing| standing.panic.is_some());
+            self.line(name, Kind::Gauge, &rule_labels(rule), holds.into());
+        }
         let name = "ilb_rule_backends";
         let help =
             "Servers of the rule by what its health check says of them; none of them without one.";

@@ -44,6 +44,25 @@ events! {
         "Server @ILB_SERVER@ of rule @ILB_RULE@ is up"
         "As many tests in a row as the health check asks for have passed, so the rule gives the server new connections. With \
          `slow-start` its share grows slowly.";
+    PANIC_BEGAN = "panic-began" "70cf5bbe0b5c47258ad8b9de48790960"
+        ["ILB_RULE" "ILB_GROUP" "ILB_MODE"]
+        "Most servers of rule @ILB_RULE@ look dead at once: panic mode @ILB_MODE@ holds"
+        "Fewer servers look alive than `panic-threshold` of the rule asks for, so what health checks say is not followed: \
+         the rule's `panic-mode` says what is done. Look first whether this node can reach its servers: a cable, a switch, \
+         a firewall, a route. `lbadm show-hc-result` says how the tests fail.";
+    PANIC_OVER = "panic-over" "d008fc540bbc46f8a5e73b6c835dd7bc"
+        ["ILB_RULE" "ILB_GROUP" "ILB_MODE"]
+        "Enough servers of rule @ILB_RULE@ are alive: panic mode @ILB_MODE@ is over"
+        "From now on the rule's servers get connections by what health checks say of each.";
+    QUORUM_LOST = "quorum-lost" "5367419bfd0b4c999997f33e651e8fee"
+        ["ILB_RULE" "ILB_GROUP"]
+        "Rule @ILB_RULE@ has lost its quorum"
+        "The weight of its servers that are enabled and not found dead has fallen below `quorum` (less `hysteresis`). Sorry \
+         servers serve if the group has any, otherwise whoever is left.";
+    QUORUM_MET = "quorum-met" "f095bee0bc374f3b8aaedf9f34113d42"
+        ["ILB_RULE" "ILB_GROUP"]
+        "Rule @ILB_RULE@ has its quorum again"
+        "Enough of its servers are alive. Nothing is to be done.";
     CONFIGURATION_CHANGED = "configuration-changed" "917f2ddb6fb3478e942d7868be076241"
         ["ILB_GENERATION" "ILB_USER" "ILB_WHAT"]
         "The configuration was changed: generation @ILB_GENERATION@, by @ILB_USER@"

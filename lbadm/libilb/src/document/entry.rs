@@ -7,7 +7,9 @@ use crate::error::ModelError;
 use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
 use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
-use crate::rule::{Orphans, Persistence, Rule, Timeouts, Topology, Tunnel, Vip};
+use crate::rule::{
+    Orphans, PANIC_THRESHOLD, PanicMode, Persistence, Rule, Timeouts, Topology, Tunnel, Vip,
+};
 use crate::server::{GroupPlace, Server, ServerSpec, Target};
 use crate::source::SourceSettings;
 use crate::vip::Prefix;
@@ -62,6 +64,10 @@ pub struct RuleEntry {
     pub quorum: Option<u32>,
     /// See [`Rule::hysteresis`].
     pub hysteresis: Option<u32>,
+    /// See [`Rule::panic_mode`].
+    pub panic_mode: Option<PanicMode>,
+    /// See [`Rule::panic_threshold`].
+    pub panic_threshold: Option<u8>,
     /// Whether the manager puts the rule's addresses on an interface; yes by default.
     pub manage_addresses: Option<bool>,
 }
@@ -113,6 +119,8 @@ impl RuleEntry {
             max_new_flows: unless(rule.max_new_flows, 0),
             quorum: unless(rule.quorum, 1),
             hysteresis: unless(rule.hysteresis, 0),
+            panic_mode: unless(rule.panic_mode, PanicMode::None),
+            panic_threshold: unless(rule.panic_threshold, PANIC_THRESHOLD),
             manage_addresses: unless(rule.manage_addresses, true),
         }
     }
@@ -152,6 +160,8 @@ impl RuleEntry {
             max_new_flows: self.max_new_flows.or(before.max_new_flows),
             quorum: self.quorum.or(before.quorum),
             hysteresis: self.hysteresis.or(before.hysteresis),
+            panic_mode: self.panic_mode.or(before.panic_mode),
+            panic_threshold: self.panic_threshold.or(before.panic_threshold),
             manage_addresses: self.manage_addresses.or(before.manage_addresses),
         }
     }
@@ -235,6 +245,8 @@ impl RuleEntry {
             max_new_flows: self.max_new_flows.unwrap_or(0),
             quorum: self.quorum.unwrap_or(1),
             hysteresis: self.hysteresis.unwrap_or(0),
+            panic_mode: self.panic_mode.unwrap_or_default(),
+            panic_threshold: self.panic_threshold.unwrap_or(PANIC_THRESHOLD),
             servergroup: group.clone(),
             conn_drain: self.conn_drain.unwrap_or(0),
             nat_timeout: self.nat_timeout.unwrap_or(0),

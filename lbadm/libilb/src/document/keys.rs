@@ -110,6 +110,8 @@ pub(super) enum RuleKey {
     MaxNewFlows,
     Quorum,
     Hysteresis,
+    PanicMode,
+    PanicThreshold,
     ManageAddresses,
 }
 
@@ -150,5 +152,7 @@ pub(super) const RULE_KEYS: &[Word<RuleKey>] = &[
     (RuleKey::MaxNewFlows, "max-new-flows", &[]),
     (RuleKey::Quorum, "quorum", &[]),
     (RuleKey::Hysteresis, "hysteresis", &[]),
+    (RuleKey::PanicMode, "panic-mode", &[]),
+    (RuleKey::PanicThreshold, "panic-threshold", &[]),
     (RuleKey::ManageAddresses, "manage-addresses", &[]),
 ];

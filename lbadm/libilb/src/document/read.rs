@@ -342,14 +342,22 @@ impl Reader {
                     rule.max_new_flows = self.number(path, usual, node, 0..=u32::MAX, allowed);
                 }
                 RuleKey::Quorum => {
-                    let allowed = "servers that are enough";
+                    let allowed = "weight of servers that is enough";
                     rule.quorum =
                         self.number(path, usual, node, 1..=crate::rule::MAX_QUORUM, allowed);
                 }
                 RuleKey::Hysteresis => {
-                    let allowed = "servers; less than quorum";
+                    let allowed = "weight; less than quorum";
                     let most = crate::rule::MAX_QUORUM - 1;
                     rule.hysteresis = self.number(path, usual, node, 0..=most, allowed);
+                }
+                RuleKey::PanicMode => {
+                    rule.panic_mode = self.word(path, node, crate::rule::PanicMode::parse);
+                }
+                RuleKey::PanicThreshold => {
+                    let allowed = "percentage of living servers";
+                    let percent = self.number(path, usual, node, 1..=100, allowed);
+                    rule.panic_threshold = percent.and_then(|n| u8::try_from(n).ok());
                 }
                 RuleKey::Timeouts => rule.timeouts = self.timeouts(path, node),
             }

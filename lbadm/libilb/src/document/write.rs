@@ -128,6 +128,9 @@ pub(super) fn rule_fields(rule: &RuleEntry) -> Vec<(&'static str, Value)> {
     field("max-new-flows", number(rule.max_new_flows));
     field("quorum", number(rule.quorum));
     field("hysteresis", number(rule.hysteresis));
+    field("panic-mode", rule.panic_mode.map(|m| m.name().into()));
+    let percent = rule.panic_threshold.map(u32::from);
+    field("panic-threshold", number(percent));
     field("manage-addresses", flag(rule.manage_addresses));
     fields
 }

@@ -302,3 +302,48 @@ async fn a_restarted_manager_does_not_take_the_dead_for_alive() {
     bench.noted(1, HealthState::Alive).await;
     assert_eq!(bench.dead(), [false, false]);
 }
+
+#[tokio::test]
+async fn a_panic_mode_keeps_those_that_look_dead_at_once() {
+    let bench = Bench::with_check("test=tcp").await;
+    let panic_mode = |mode: &str| Change::ModifyRule {
+        name: "shop".into(),
+        settings: Box::new(RuleSettings {
+            panic_mode: Some(mode.into()),
+            ..RuleSettings::default()
+        }),
+    };
+    bench.change(panic_mode("keep-last")).await.unwrap();
+    assert_eq!(bench.handle.view().has_quorum("shop"), Some(true));
+    // Half of them is not fewer than half.
+    bench.tell(vec![news(1, HealthState::Dead)]);
+    bench.noted(1, HealthState::Dead).await;
+    assert_eq!(bench.dead(), [true, false]);
+    bench.tell(vec![news(2, HealthState::Dead)]);
+    bench.noted(2, HealthState::Dead).await;
+    assert_eq!(bench.dead(), [false, false]);
+    // By what was found there is no quorum, whoever asks for another node's sake.
+    assert_eq!(bench.handle.view().has_quorum("SHOP"), Some(false));
+    let description = bench.handle.describe().await.unwrap();
+    let rule = &description.rules[0];
+    let panic = rule.panic.as_ref().unwrap().to_string();
+    assert_eq!(
+        panic,
+        "0 of 2 servers look alive, fewer than 50 %: panic mode keep-last holds"
+    );
+    assert_eq!(rule.problems, Vec::<String>::new());
+    let health = description.groups[0].servers[1].health_in("shop").unwrap();
+    let overruled = Some(libilb::rule::PanicMode::KeepLast);
+    assert_eq!((health.up, health.overruled), (false, overruled));
+    assert!(!health.keeps_out());
+
+    bench.change(panic_mode("none")).await.unwrap();
+    assert_eq!(bench.dead(), [true, true]);
+    bench.change(panic_mode("fail-open")).await.unwrap();
+    assert_eq!(bench.dead(), [false, false]);
+    bench.tell(vec![news(2, HealthState::Alive)]);
+    bench.noted(2, HealthState::Alive).await;
+    assert_eq!(bench.dead(), [true, false]);
+    assert_eq!(bench.handle.view().has_quorum("shop"), Some(true));
+    assert_eq!(bench.handle.view().has_quorum("other"), None);
+}

@@ -92,6 +92,8 @@ pub fn full_state() -> State {
         max_new_flows: Some(7),
         quorum: Some(3),
         hysteresis: Some(1),
+        panic_mode: Some("keep-last".into()),
+        panic_threshold: Some(99),
         timeouts: [(libilb::rule::Timeout::FinWait, 3)].into(),
         ..settings("198.51.100.8", "far")
     };

@@ -80,6 +80,8 @@ fn configuration(seed: &Seed) -> Configuration {
             slow_start: Some(u32::from(*vip)),
             quorum: Some(1 + u32::from(*vip)),
             hysteresis: Some(u32::from(*vip)),
+            panic_mode: (*how == 1).then(|| "keep-last".into()),
+            panic_threshold: Some(1 + u32::from(*vip) % 100),
             timeouts: match how {
                 0 => [(Timeout::FinWait, 5)].into(),
                 _ => Default::default(),
