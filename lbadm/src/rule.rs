@@ -3,6 +3,7 @@
 use libilb::describe::{Description, RuleDescription, Status};
 use libilb::error::Item;
 use libilb::healthcheck_use;
+use libilb::notify::{NOTIFY_EVENTS, NotifyCommand, NotifyEvent, is_none};
 use libilb::rule::{
     Flags, HealthCheckUse, Orphans, PanicMode, Protocol, Rule, RuleSettings, VipSettings,
 };
@@ -52,6 +53,7 @@ fn create(args: CreateRule) -> Result<Action, Error> {
     pairs.extend(TIMERS.parse(&args.timers)?);
     pairs.extend(OUTGOING.parse(&args.outgoing)?);
     pairs.extend(HEALTH.parse(&args.health)?);
+    notify(&args.notify, &mut settings)?;
     set(pairs, &mut settings)?;
     if args.persistent {
         settings.pmask.get_or_insert_default();
@@ -106,12 +108,13 @@ fn modify(args: ModifyRule) -> Result<Action, Error> {
         given => pairs.extend(HEALTH.parse(given)?),
     }
     set(pairs, &mut settings)?;
+    notify(&args.notify, &mut settings)?;
     if args.persistent {
         settings.pmask.get_or_insert_default();
     }
     if settings == RuleSettings::default() {
         return Err(Error::Usage(
-            "what shall be changed? Give -m, -t, -h, -i or -p ('lbadm help modify-rule' explains it)"
+            "what shall be changed? Give -m, -t, -h, -n, -i or -p ('lbadm help modify-rule' explains it)"
                 .to_string(),
         ));
     }
@@ -119,6 +122,27 @@ fn modify(args: ModifyRule) -> Result<Action, Error> {
         name: args.name,
         settings: Box::new(settings),
     }))
+}
+
+/// Reads every `-n`. A command may have commas.
+fn notify(texts: &[String], settings: &mut RuleSettings) -> Result<(), Error> {
+    for text in texts {
+        let Some((word, command)) = text.split_once('=') else {
+            let events = libilb::words::all(NOTIFY_EVENTS);
+            return Err(Error::Usage(format!(
+                "-n: '{text}' is not EVENT=COMMAND: write it like down='/usr/local/bin/tell admin'; events are {events}"
+            )));
+        };
+        let event = NotifyEvent::parse(word.trim()).map_err(Error::from_command_line)?;
+        if !is_none(command) {
+            let read: Result<NotifyCommand, _> = command.parse();
+            read.map_err(Error::from_command_line)?;
+        }
+        if settings.notify.insert(event, command.to_string()).is_some() {
+            return Err(Error::Usage(format!("-n: event '{event}' is given twice")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads every `-i`. A vip begins with the option in which it is named; what is said without one belongs to the vip
@@ -365,6 +389,13 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         extra("PANIC-THRESHOLD", |r| {
             u32::from(r.rule.rule.panic_threshold).into()
         }),
+        extra("NOTIFY", |r| {
+            let set = r.rule.rule.notify.iter();
+            let all: Vec<String> = set
+                .map(|(event, command)| format!("{event}={command}"))
+                .collect();
+            all.join("; ").into()
+        }),
         extra("HAS-QUORUM", |r| {
             r.rule.has_quorum.map(yes).unwrap_or_default()
         }),
@@ -429,6 +460,7 @@ fn concerns(name: &str, rule: &Rule) -> bool {
         "HYSTERESIS" => rule.hysteresis > 0,
         "PANIC-MODE" | "PANIC-THRESHOLD" => rule.panic_mode != PanicMode::None,
         "TIMEOUTS" => !rule.timeouts.is_empty(),
+        "NOTIFY" => !rule.notify.is_empty(),
         "HC-NAME" | "HC-PORT" => rule.health_check.is_some(),
         _ => true,
     }

@@ -16,6 +16,7 @@ mod dbus;
 mod history;
 mod manager;
 mod metrics;
+mod notify;
 mod panicmode;
 mod pending;
 mod quorum;

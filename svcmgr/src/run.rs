@@ -85,6 +85,9 @@ pub fn run(args: &Args) -> Result<(), RunError> {
         return Ok(());
     }
     keep_capabilities_to_ourselves();
+    if let Err(error) = ilb_programs::adopt_orphans() {
+        tracing::warn!("programs that we start may leave processes behind: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -159,6 +162,7 @@ async fn serve<D: DataPlane, A: Addresses>(
     let place = Place::new(&settings.database(), &settings.snapshots(), &own);
     let content = open_store(Arc::new(place), &settings.snapshots()).await?;
     let (connection, gate) = dbus::connect().await?;
+    let notifier = crate::notify::start().map_err(system("start a thread for commands"))?;
     let (manager, handle) = Manager::new(Start {
         store: content.store,
         state: content.state,
@@ -172,6 +176,7 @@ async fn serve<D: DataPlane, A: Addresses>(
         checks,
         vrrp,
         sources: sources::start(),
+        notifier,
         memory: Some(Memory::new(&own.join("health.json"))),
         live: reload::live(settings),
         statistics: Some(settings.node.state_dir.join("statistics.json")),

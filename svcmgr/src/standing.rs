@@ -406,7 +406,7 @@ mod tests {
             assert_eq!(quorum, who.len() < 3, "{case}");
             // When they are found alive again it is over.
             let vigours = found(&[]);
-            assert!(standings.settle(&c, 1, &vigours));
+            standings.settle(&c, 1, &vigours);
             let standing = standings.of(1).unwrap();
             assert_eq!((standing.panic, standing.quorum), (None, true), "{case}");
             assert_eq!(

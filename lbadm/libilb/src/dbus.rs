@@ -9,7 +9,7 @@ use zbus::{OwnedVariant, Variant};
 
 pub use self::proxy::*;
 use crate::error::{ErrorKind, ModelError};
-use crate::rule::{RuleSettings, Timeout};
+use crate::rule::{NotifyEvent, RuleSettings, Timeout};
 use crate::server::{ServerKey, ServerSettings};
 use crate::source::{SOURCE_FIELDS, SourceSettings};
 use crate::words;
@@ -129,6 +129,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("hysteresis", "u"),
     ("panic-mode", "s"),
     ("panic-threshold", "u"),
+    ("notify", "a{ss}"),
     ("manage-addresses", "b"),
     ("health-check", "s"),
     ("health-check-port", "s"),
@@ -234,6 +235,14 @@ pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Varian
             .collect();
         map.insert("timeouts", Variant::from(timeouts));
     }
+    if !settings.notify.is_empty() {
+        let notify: HashMap<String, String> = settings
+            .notify
+            .iter()
+            .map(|(event, command)| (event.name().to_string(), command.clone()))
+            .collect();
+        map.insert("notify", Variant::from(notify));
+    }
     let number = |n: Option<u32>| n.map(Variant::from);
     let flag = |b: Option<bool>| b.map(Variant::from);
     let optional = [
@@ -333,6 +342,13 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
                 let map = map.and_then(|v| HashMap::<String, u32>::try_from(v).ok());
                 for (word, seconds) in map.ok_or_else(|| wrong_type(key, value))? {
                     settings.timeouts.insert(Timeout::parse(&word)?, seconds);
+                }
+            }
+            "notify" => {
+                let map = value.try_clone().ok();
+                let map = map.and_then(|v| HashMap::<String, String>::try_from(v).ok());
+                for (word, command) in map.ok_or_else(|| wrong_type(key, value))? {
+                    settings.notify.insert(NotifyEvent::parse(&word)?, command);
                 }
             }
             "one-packet" => settings.one_packet = Some(read(key, value)?),

@@ -153,6 +153,9 @@ fn rule(out: &mut String, rule: &Rule) {
         all.push(words(["-i", &format!("client={}", listed(&rule.clients))]));
     }
     all.push(words(["-m", &method(rule)]));
+    for (event, command) in &rule.notify {
+        all.push(words(["-n", &format!("{event}={command}")]));
+    }
     if let Some(used) = &rule.health_check {
         let port = used
             .port

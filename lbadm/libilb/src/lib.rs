@@ -100,6 +100,7 @@ pub mod history;
 pub mod import;
 pub mod map;
 pub mod model;
+pub mod notify;
 pub mod panicmode;
 pub mod port;
 pub mod rule;

@@ -13,6 +13,7 @@ use crate::algorithm::{self, ALGORITHMS};
 pub use crate::algorithm::{Algorithm, Flags};
 pub use crate::healthcheck::CheckPort;
 pub use crate::healthcheck_use::HealthCheckUse;
+pub use crate::notify::{Notify, NotifyCommand, NotifyEvent};
 pub use crate::panicmode::{PANIC_THRESHOLD, PanicMode};
 pub use crate::settings::RuleSettings;
 pub use crate::timeout::{Timeout, Timeouts};
@@ -87,6 +88,9 @@ pub struct Rule {
         skip_serializing_if = "panicmode::is_usual"
     )]
     pub panic_threshold: u8,
+    /// What is run when its servers come and go, or its quorum does.
+    #[serde(default, skip_serializing_if = "Notify::is_empty")]
+    pub notify: Notify,
     /// Name of the server group, spelled as the group is.
     pub servergroup: String,
     /// Seconds that connections may live on after the rule or their server was disabled or removed; 0 waits for the

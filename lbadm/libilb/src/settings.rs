@@ -1,15 +1,16 @@
 //! What an administrator says about a rule, as text, to create it or to change it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::address::{self, Family, Purpose};
 use crate::error::{Item, ModelError};
 use crate::healthcheck_use;
-use crate::panicmode;
 use crate::rule::{
-    Algorithm, Flags, Orphans, PANIC_THRESHOLD, PERSIST_TIMEOUT, PanicMode, Persistence, Rule,
-    Timeouts, Topology, Tunnel, VipSettings, Vips, check_name, check_rule,
+    Algorithm, Flags, Notify, NotifyEvent, Orphans, PANIC_THRESHOLD, PERSIST_TIMEOUT, PanicMode,
+    Persistence, Rule, Timeouts, Topology, Tunnel, VipSettings, Vips, check_name, check_rule,
 };
+use crate::{notify, panicmode};
 
 /// What is said about a rule. [`RuleSettings::check`] makes a rule of it, [`RuleSettings::amend`] changes one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct RuleSettings {
     pub panic_mode: Option<String>,
     /// Percentage of living servers, 1 to 100; 50 by default.
     pub panic_threshold: Option<u32>,
+    /// Commands as [`crate::rule::NotifyCommand`] is written; `none` takes one away.
+    pub notify: BTreeMap<NotifyEvent, String>,
     /// Yes if not given.
     pub manage_addresses: Option<bool>,
     /// Name of an existing health check; `none` for no check.
@@ -161,6 +164,7 @@ impl RuleSettings {
             hysteresis: 0,
             panic_mode: PanicMode::None,
             panic_threshold: PANIC_THRESHOLD,
+            notify: Notify::new(),
             servergroup: self.servergroup.clone(),
             conn_drain: 0,
             nat_timeout: 0,
@@ -247,6 +251,7 @@ impl RuleSettings {
         if let Some(percent) = self.panic_threshold {
             rule.panic_threshold = panicmode::check_threshold(percent)?;
         }
+        notify::change(&self.notify, &mut rule.notify)?;
         for (&state, &seconds) in &self.timeouts {
             match seconds {
                 0 => rule.timeouts.remove(&state),

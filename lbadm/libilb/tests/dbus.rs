@@ -108,6 +108,7 @@ fn settings_survive_the_bus() {
         hysteresis: Some(2),
         panic_mode: Some("fail-open".into()),
         panic_threshold: Some(30),
+        notify: [(libilb::rule::NotifyEvent::QuorumUp, "/bin/a b".to_string())].into(),
         health_check: Some("web".into()),
         health_check_port: Some("ANY".into()),
     };

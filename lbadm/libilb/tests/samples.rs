@@ -17,6 +17,7 @@ const WHOLE: &[&str] = &[
     "inhibit",
     "misc_check",
     "misc_check_arg",
+    "quorum",
     "status_code",
     "virtualhost",
 ];

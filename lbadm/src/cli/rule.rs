@@ -11,13 +11,14 @@ pub enum RuleCommand {
     #[command(alias = "create-rl", override_usage = "\
 lbadm create-rule [-e] [-p] -i vip=,port=[,protocol=][,client=]...
        -m lbalg=,type=[,proxy-src=][,pmask=]... [-h hc-name=[,hc-port=]]
-       [-t conn-drain=,nat-timeout=]... -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
+       [-t conn-drain=,nat-timeout=]... [-n EVENT=COMMAND]...
+       -o servergroup= NAME", after_help = CREATE_RULE_HELP)]
     CreateRule(CreateRule),
     /// Change a rule while its connections go on
     #[command(alias = "modify-rl", override_usage = "\
 lbadm modify-rule [-p] [-i client=] [-m lbalg=,pmask=,orphans=,...]
        [-h hc-name=[,hc-port=] | -h none] [-t conn-drain=,nat-timeout=,...]
-       NAME", after_help = MODIFY_RULE_HELP)]
+       [-n EVENT=COMMAND | -n EVENT=none]... NAME", after_help = MODIFY_RULE_HELP)]
     ModifyRule(ModifyRule),
     /// Delete rules
     #[command(
@@ -62,7 +63,7 @@ lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
 proxy-src conn-drain nat-timeout manage-addresses connections problems clients
 flags tunnel pmask persist-timeout one-packet orphans slow-start max-new-flows
-quorum hysteresis panic-mode panic-threshold has-quorum served-by panic
+quorum hysteresis panic-mode panic-threshold has-quorum served-by panic notify
 timeouts hc-name hc-port.
 
 Examples:
@@ -94,6 +95,9 @@ pub struct CreateRule {
     /// Times: [conn-drain=][,nat-timeout=][,persist-timeout=]...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub timers: Vec<String>,
+    /// Commands: up=, down=, quorum-up=, quorum-down=
+    #[arg(short, value_name = "EVENT=COMMAND")]
+    pub notify: Vec<String>,
     /// Where it goes: servergroup=
     #[arg(short, value_name = "KEY=VALUE")]
     pub outgoing: Vec<String>,
@@ -119,6 +123,9 @@ pub struct ModifyRule {
     /// Times: conn-drain=, nat-timeout=, persist-timeout=, slow-start=, STATE=
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub timers: Vec<String>,
+    /// Commands: up=, down=, quorum-up=, quorum-down=; none takes one away
+    #[arg(short, value_name = "EVENT=COMMAND")]
+    pub notify: Vec<String>,
     /// Name of the rule
     #[arg(value_name = "RULE")]
     pub name: String,
@@ -214,6 +221,11 @@ Keys:
   -h hc-name=NAME             health check that servers have to pass (alias hcn)
      hc-port=PORT|ANY         port of the server to probe; as the check says, or
                               ANY of the server's, if not given (alias hcp)
+  -n EVENT=COMMAND            what is run when a server of the rule is found
+                              alive (up) or dead (down), or the rule gets or
+                              loses its quorum (quorum-up, quorum-down): an
+                              absolute path and arguments, without a shell; one
+                              with blanks in quotes; -n is given for each
   -o servergroup=NAME         where it goes (alias sg)
 
 Algorithms: roundrobin (rr), hash-ip (hip), hash-ip-port (hipp), hash-ip-vip
@@ -248,8 +260,8 @@ Examples:
 
 const MODIFY_RULE_HELP: &str = "\
 'lbadm help create-rule' explains the keys. Algorithm, flags, persistence,
-times, limits, health check, orphans and clients can be changed; vips, type,
-tunnel, proxy-src and servergroup are what connections depend on and stay.
+times, limits, health check, commands, orphans and clients can be changed; vips,
+type, tunnel, proxy-src and servergroup are what connections depend on and stay.
 pmask=none ends persistence, -h none ends checking, client=any opens the rule
 for all, a time of 0 is the default.
 
@@ -257,4 +269,5 @@ Examples:
   lbadm modify-rule -m lbalg=wlc www
   lbadm modify-rule -p -t persist-timeout=600 www
   lbadm modify-rule -h hc-name=web,hc-port=8080 www
-  lbadm modify-rule -m max-new-flows=1000,orphans=reset -t fin-wait=30 www";
+  lbadm modify-rule -m max-new-flows=1000,orphans=reset -t fin-wait=30 www
+  lbadm modify-rule -n 'down=/usr/local/bin/tell admin' -n up=none www";

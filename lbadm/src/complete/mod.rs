@@ -15,6 +15,7 @@ use libilb::explain;
 use libilb::healthcheck::{FIELDS, KINDS};
 use libilb::history::Item;
 use libilb::import::Source;
+use libilb::notify::NOTIFY_EVENTS;
 use libilb::source::{SOURCE_FIELDS, SourceField};
 use libilb::{vocabulary, words};
 
@@ -351,6 +352,10 @@ fn values(
         ("monitor", "only", _) => listed(current, plain(Kind::all())),
         ("create-healthcheck" | "modify-healthcheck", "health", _) => check_pairs(current),
         ("create-servergroup" | "modify-servergroup", "discover", _) => source_pairs(current),
+        ("create-rule" | "modify-rule", "notify", _) => {
+            let events = NOTIFY_EVENTS.iter();
+            plain(events.map(|(_, name, _)| format!("{name}=")))
+        }
         ("modify-healthcheck", "name", _) | (_, _, "CHECK") => names.checks(),
         ("rollback", "generation", _) => names.generations(),
         ("import-config", "from", _) => plain(Source::names()),

@@ -96,6 +96,10 @@ const CASES: &[(&str, &[&str])] = &[
     ("lbadm show-candidate s", &["spare"]),
     ("lbadm nosuch ", &[]),
     ("lbadm delete-rule ", &["www"]),
+    (
+        "lbadm create-rule -n ",
+        &["up=", "down=", "quorum-up=", "quorum-down="],
+    ),
     ("lbadm delete-rule www ", &["www"]),
     ("lbadm delete-rl W", &["www"]),
     ("lbadm delete-servergroup s", &["spare"]),

@@ -160,6 +160,10 @@ prop_compose! {
             hysteresis: orphans.map(|_| 2),
             panic_mode: orphans.map(|_| "sorry".to_string()),
             panic_threshold: orphans.map(|_| 75),
+            notify: orphans
+                .map(|_| (libilb::rule::NotifyEvent::Down, "/bin/a 'b, c=\"d' \"it's\"".to_string()))
+                .into_iter()
+                .collect(),
             manage_addresses: manage,
             ..RuleSettings::default()
         }

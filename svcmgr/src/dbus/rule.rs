@@ -286,6 +286,16 @@ impl RuleObject {
         Ok(panic.map(|panic| panic.to_string()).unwrap_or_default())
     }
 
+    /// Commands that are run when its servers come and go (`up`, `down`) or its quorum does (`quorum-up`, `quorum-down`).
+    #[zbus(property)]
+    async fn notify(&self) -> fdo::Result<HashMap<String, String>> {
+        let rule = self.rule()?;
+        let all = rule.notify.iter();
+        Ok(all
+            .map(|(event, command)| (event.to_string(), command.to_string()))
+            .collect())
+    }
+
     /// Whether its servers have its quorum, by what health checks have found; false while it is not enabled.
     #[zbus(property)]
     async fn has_quorum(&self) -> fdo::Result<bool> {
@@ -340,6 +350,7 @@ impl RuleObject {
             before.hysteresis != after.hysteresis => hysteresis_changed;
             before.panic_mode != after.panic_mode => panic_mode_changed;
             before.panic_threshold != after.panic_threshold => panic_threshold_changed;
+            before.notify != after.notify => notify_changed;
             before.conn_drain != after.conn_drain => conn_drain_changed;
             before.idle_timeout() != after.idle_timeout() => nat_timeout_changed;
             Timeout::all().any(|state| before.timeout(state) != after.timeout(state))

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::error::ManagerError;
 use super::steps::{boot_second, boot_seconds};
-use super::{Manager, ManagerHandle, standing};
+use super::{Manager, ManagerHandle, notices, standing};
 use crate::addresses::Addresses;
 use crate::checks::wanted::{self, Difference};
 use crate::checks::{News, Order};
@@ -115,6 +115,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             news.changes += known.map_or(0, |known| known.changes);
             announce(rule, server, &news);
+            let was_dead = self.surroundings.vigours.of(place.0, place.1).dead;
+            let event = notices::event(known.map(|known| known.state), was_dead, &news);
+            self.notify(event.and_then(|event| notices::of_server(rule, server, event, &news)));
             if news.state != HealthState::Disabled && rule.enabled && server.enabled {
                 let (dead, weight) = (!news.up, news.weight);
                 if self.surroundings.vigours.learn(place, dead, weight, now) {

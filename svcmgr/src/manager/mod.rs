@@ -30,6 +30,7 @@ mod handle;
 mod health;
 mod ledger_file;
 mod link;
+mod notices;
 mod questions;
 mod recovery;
 mod restore;
@@ -60,6 +61,7 @@ use crate::checks::book::Book;
 use crate::checks::memory::Memory;
 use crate::compile::Surroundings;
 use crate::dataplane::DataPlane;
+use crate::notify::Notifier;
 use crate::retired::RetiredKey;
 use crate::sources::Sources;
 use crate::state::State;
@@ -111,6 +113,8 @@ pub struct Start<D, A> {
     pub checks: Checks,
     /// Who asks where servers are found.
     pub sources: Sources,
+    /// Who runs commands when servers and quorums come and go.
+    pub notifier: Notifier,
     /// Where what they find is kept for a restart.
     pub memory: Option<Memory>,
     /// Who speaks VRRP.
@@ -141,6 +145,7 @@ pub struct Manager<D, A> {
     surroundings: Surroundings,
     checks: Checks,
     followers: Followers,
+    notifier: Notifier,
     memory: Option<Memory>,
     /// What health checks said last.
     book: Book,
@@ -207,6 +212,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             checks: start.checks,
             vrrp: Failover::new(start.vrrp),
             followers: Followers::new(start.sources),
+            notifier: start.notifier,
             ledger,
             ledger_file,
             drift: Drifts::default(),

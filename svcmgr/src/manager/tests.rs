@@ -12,7 +12,7 @@ use ilb_node::control::{
 use libilb::ErrorKind;
 use libilb::describe::{Fastpath, Status};
 use libilb::model::RuleSettings;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::change::Change;
@@ -187,6 +187,7 @@ struct Bench {
     handle: ManagerHandle,
     checker: crate::checks::Checker,
     asked: crate::sources::Asked,
+    notices: mpsc::UnboundedReceiver<crate::notify::Notice>,
     _stop: oneshot::Sender<()>,
     _task: JoinHandle<()>,
 }
@@ -208,6 +209,7 @@ impl Bench {
     fn build(store: bool, state: State, memory: Option<crate::checks::memory::Memory>) -> Bench {
         let (checks, checker) = crate::checks::Checks::pair();
         let (sources, asked) = crate::sources::Sources::pair();
+        let (notifier, notices) = mpsc::unbounded_channel();
         let world = Shared::default();
         let wake = Arc::new(tokio::sync::Notify::new());
         let (manager, handle) = Manager::new(Start {
@@ -215,6 +217,7 @@ impl Bench {
             state,
             checks,
             sources,
+            notifier,
             memory,
             vrrp: ilb_vrrp::Driver::simulated(),
             notice: match store {
@@ -242,6 +245,7 @@ impl Bench {
             world,
             wake,
             handle,
+            notices,
             checker,
             asked,
             _stop: stop,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::command::{Command, Live};
 use super::ledger_file::LedgerFile;
 use super::view::View;
-use super::{Manager, Publisher, describe, drift};
+use super::{Manager, Publisher, describe, drift, notices};
 use crate::addresses::Addresses;
 use crate::dataplane::DataPlane;
 
@@ -27,6 +27,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Works until `stop` resolves. Addresses and the fast path are left as they are, so that forwarding goes on.
     pub async fn run<P: Publisher>(mut self, mut publisher: P, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        // An earlier run may not have come to telling it.
+        self.notify(notices::of_quorums(&View::default(), &self.look()));
         self.publish(&mut publisher).await;
         // What an earlier run has left behind goes even if no fast path ever comes.
         self.settle_addresses().await;
@@ -223,6 +225,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let after = Arc::new(self.look());
         let before = self.view.borrow().clone();
         if before != after {
+            self.notify(notices::of_quorums(&before, &after));
             self.view.send_replace(after.clone());
             publisher.publish(&before, &after).await;
         }

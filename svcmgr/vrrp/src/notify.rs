@@ -1,10 +1,8 @@
 //! Programs that are told of changes, one after the other, so that they hear of them in their order.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use libilb::vrrp::VrrpState;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -72,16 +70,12 @@ impl Notifier {
 
 async fn tell(notice: &Notice) {
     let (program, name) = (&notice.program, &notice.name);
-    let mut command = Command::new(program);
-    command
-        .args(notice.arguments())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(PATIENCE, command.status()).await {
-        Ok(Ok(status)) if status.success() => {}
-        Ok(Ok(status)) => tracing::warn!("{program}, told of VRRP instance {name}: {status}"),
+    let arguments = notice.arguments();
+    match timeout(PATIENCE, ilb_programs::run(program, &arguments, &[])).await {
+        Ok(Ok(ended)) if ended.status.success() => {}
+        Ok(Ok(ended)) => {
+            tracing::warn!("{program}, told of VRRP instance {name}: {}", ended.status);
+        }
         Ok(Err(error)) => tracing::warn!("cannot run {program} for VRRP instance {name}: {error}"),
         Err(_) => tracing::warn!(
             "{program}, told of VRRP instance {name}, took more than {} s and was ended",

@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
-use std::process::Stdio;
 use std::time::Duration;
 
 use libilb::model::key;
 use libilb::vrrp::{OWNER, Probe, VrrpInstance};
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -194,14 +192,8 @@ async fn look(probe: Probe, sender: mpsc::Sender<(Probe, Finding)>) {
 }
 
 async fn run(path: &str) -> Finding {
-    let mut command = Command::new(path);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    match timeout(PATIENCE, command.status()).await {
-        Ok(Ok(status)) if status.success() => Finding::Well,
+    match timeout(PATIENCE, ilb_programs::run(path, &[], &[])).await {
+        Ok(Ok(ended)) if ended.status.success() => Finding::Well,
         Ok(Ok(_)) | Err(_) => Finding::Failed,
         Ok(Err(error)) => {
             tracing::debug!("cannot run {path}: {error}");

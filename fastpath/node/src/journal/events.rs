@@ -63,6 +63,16 @@ events! {
         ["ILB_RULE" "ILB_GROUP"]
         "Rule @ILB_RULE@ has its quorum again"
         "Enough of its servers are alive. Nothing is to be done.";
+    NOTIFY_RAN = "notify-ran" "64cbbd44da164750890289d2a52f84b2"
+        ["ILB_RULE" "ILB_SERVER" "ILB_EVENT"]
+        "A command for @ILB_EVENT@ of rule @ILB_RULE@ was run"
+        "It is one of those of the rule's `notify`. The message has the first line that it wrote.";
+    NOTIFY_FAILED = "notify-failed" "b244490c3a24493caeb285f8ae37fd28"
+        ["ILB_RULE" "ILB_SERVER" "ILB_EVENT"]
+        "A command for @ILB_EVENT@ of rule @ILB_RULE@ has failed"
+        "It could not be run, ended with another exit code than 0, or took longer than 30 seconds and was killed with its children: \
+         the message says which, and the first line that it wrote. It is not run again. It runs as the manager's user, without \
+         privileges, and sees its file system: `systemctl show -p User,ProtectSystem ilb`.";
     CONFIGURATION_CHANGED = "configuration-changed" "917f2ddb6fb3478e942d7868be076241"
         ["ILB_GENERATION" "ILB_USER" "ILB_WHAT"]
         "The configuration was changed: generation @ILB_GENERATION@, by @ILB_USER@"

@@ -8,7 +8,7 @@ use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
 use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
 use crate::rule::{
-    Orphans, PANIC_THRESHOLD, PanicMode, Persistence, Rule, Timeouts, Topology, Tunnel, Vip,
+    Notify, Orphans, PANIC_THRESHOLD, PanicMode, Persistence, Rule, Timeouts, Topology, Tunnel, Vip,
 };
 use crate::server::{GroupPlace, Server, ServerSpec, Target};
 use crate::source::SourceSettings;
@@ -68,6 +68,8 @@ pub struct RuleEntry {
     pub panic_mode: Option<PanicMode>,
     /// See [`Rule::panic_threshold`].
     pub panic_threshold: Option<u8>,
+    /// See [`Rule::notify`].
+    pub notify: Option<Notify>,
     /// Whether the manager puts the rule's addresses on an interface; yes by default.
     pub manage_addresses: Option<bool>,
 }
@@ -121,6 +123,7 @@ impl RuleEntry {
             hysteresis: unless(rule.hysteresis, 0),
             panic_mode: unless(rule.panic_mode, PanicMode::None),
             panic_threshold: unless(rule.panic_threshold, PANIC_THRESHOLD),
+            notify: unless(rule.notify.clone(), Notify::new()),
             manage_addresses: unless(rule.manage_addresses, true),
         }
     }
@@ -162,6 +165,7 @@ impl RuleEntry {
             hysteresis: self.hysteresis.or(before.hysteresis),
             panic_mode: self.panic_mode.or(before.panic_mode),
             panic_threshold: self.panic_threshold.or(before.panic_threshold),
+            notify: self.notify.or(before.notify),
             manage_addresses: self.manage_addresses.or(before.manage_addresses),
         }
     }
@@ -247,6 +251,7 @@ impl RuleEntry {
             hysteresis: self.hysteresis.unwrap_or(0),
             panic_mode: self.panic_mode.unwrap_or_default(),
             panic_threshold: self.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+            notify: self.notify.clone().unwrap_or_default(),
             servergroup: group.clone(),
             conn_drain: self.conn_drain.unwrap_or(0),
             nat_timeout: self.nat_timeout.unwrap_or(0),

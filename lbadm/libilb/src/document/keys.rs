@@ -112,6 +112,7 @@ pub(super) enum RuleKey {
     Hysteresis,
     PanicMode,
     PanicThreshold,
+    Notify,
     ManageAddresses,
 }
 
@@ -154,5 +155,6 @@ pub(super) const RULE_KEYS: &[Word<RuleKey>] = &[
     (RuleKey::Hysteresis, "hysteresis", &[]),
     (RuleKey::PanicMode, "panic-mode", &[]),
     (RuleKey::PanicThreshold, "panic-threshold", &[]),
+    (RuleKey::Notify, "notify", &[]),
     (RuleKey::ManageAddresses, "manage-addresses", &[]),
 ];

@@ -15,7 +15,10 @@ use crate::address::{self, Purpose};
 use crate::error::{Item, ModelError};
 use crate::healthcheck::CheckPort;
 use crate::model::key;
-use crate::rule::{Algorithm, Orphans, Timeout, Timeouts, Topology, Tunnel, check_name};
+use crate::notify::is_none;
+use crate::rule::{
+    Algorithm, Notify, NotifyEvent, Orphans, Timeout, Timeouts, Topology, Tunnel, check_name,
+};
 use crate::vip::Prefix;
 use crate::words::{self, Word};
 
@@ -359,6 +362,7 @@ impl Reader {
                     let percent = self.number(path, usual, node, 1..=100, allowed);
                     rule.panic_threshold = percent.and_then(|n| u8::try_from(n).ok());
                 }
+                RuleKey::Notify => rule.notify = self.notify(path, node),
                 RuleKey::Timeouts => rule.timeouts = self.timeouts(path, node),
             }
         }
@@ -419,6 +423,31 @@ impl Reader {
             self.note(path, &node.span, message);
         }
         read
+    }
+
+    fn notify(&mut self, path: &str, node: Node) -> Option<Notify> {
+        let example = "write notify = { down = \"/usr/local/bin/tell down\" }";
+        let entries = self.table(path, node, example)?;
+        let mut notify = Notify::new();
+        for (name, node) in entries {
+            let path = format!("{path}.{}", name.name);
+            match NotifyEvent::parse(&name.name) {
+                Ok(event) => {
+                    let span = node.span.clone();
+                    let text = self.text(&path, node, "a path and arguments");
+                    match text
+                        .filter(|text| !is_none(text))
+                        .map(|t| t.parse())
+                        .transpose()
+                    {
+                        Ok(command) => notify.extend(command.map(|command| (event, command))),
+                        Err(error) => self.note_error(&path, &span, error),
+                    }
+                }
+                Err(error) => self.note_error(&path, &name.span, error),
+            }
+        }
+        Some(notify)
     }
 
     fn timeouts(&mut self, path: &str, node: Node) -> Option<Timeouts> {

@@ -131,6 +131,13 @@ pub(super) fn rule_fields(rule: &RuleEntry) -> Vec<(&'static str, Value)> {
     field("panic-mode", rule.panic_mode.map(|m| m.name().into()));
     let percent = rule.panic_threshold.map(u32::from);
     field("panic-threshold", number(percent));
+    let notify = rule.notify.as_ref().map(|notify| {
+        let all = notify.iter();
+        let all =
+            all.map(|(event, command)| (event.name().to_string(), command.to_string().into()));
+        Value::Table(all.collect())
+    });
+    field("notify", notify);
     field("manage-addresses", flag(rule.manage_addresses));
     fields
 }

@@ -1,36 +1,17 @@
-//! A program of the administrator decides. It runs in a process group of its own, which is killed with all who are still in
-//! it when the test ends, and not more of its output is kept than is needed.
+//! A program of the administrator decides. Nobody of it survives the test, see [`ilb_programs`].
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use libilb::health::{Code, Layer, Weight};
 use libilb::healthcheck::{Contract, Script};
 use libilb::rule::{Protocol, Topology};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use nix::sys::signal::Signal;
 
 use super::Circumstances;
 use crate::outcome::{Failure, Rtt, Success};
-
-/// How much is kept of what a script writes; what it writes beyond gets an error.
-const MAX_OUTPUT: u64 = 4096;
-/// What a script finds its programs by.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Kills the group when the test ends, however it does.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // There may be nobody left.
-        let _ = killpg(self.0, Signal::SIGKILL);
-    }
-}
 
 pub async fn probe(
     place: SocketAddr,
@@ -38,24 +19,16 @@ pub async fn probe(
     circumstances: Circumstances,
     timeout: Duration,
 ) -> Result<Success, Failure> {
-    let mut command = Command::new(&script.path);
-    match script.contract {
-        Contract::Ilbadm => command.args(arguments(place, circumstances, timeout)),
-        Contract::ExitCode => command.args(&script.arguments),
+    let arguments = match script.contract {
+        Contract::Ilbadm => arguments(place, circumstances, timeout).to_vec(),
+        Contract::ExitCode => script.arguments.clone(),
     };
-    command
-        .env_clear()
-        .env("PATH", PATH)
-        .env("LANG", "C")
-        .env("ILB_ADDRESS", place.ip().to_string())
-        .env("ILB_PORT", place.port().to_string())
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| {
+    let environment = [
+        ("ILB_ADDRESS", place.ip().to_string()),
+        ("ILB_PORT", place.port().to_string()),
+    ];
+    let ended = ilb_programs::run(&script.path, &arguments, &environment).await;
+    let ended = ended.map_err(|error| {
         let words = format!("{}: {error}", script.path);
         match error.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => {
@@ -67,31 +40,8 @@ pub async fn probe(
             _ => Failure::local(&format!("run {}", script.path), &error),
         }
     })?;
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .map(Pid::from_raw);
-    let Some(pid) = pid else {
-        let words = "the script has no process id";
-        return Err(Failure::new(Layer::Local, Code::NotAsked, words));
-    };
-    let group = Group(pid);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = async {
-        let status = child.wait().await;
-        // Whoever is left would keep the output open.
-        drop(group);
-        status
-    };
-    let (status, out, err) = tokio::join!(ended, keep(out), keep(err));
-    let status = status.map_err(|error| Failure::local("wait for the script", &error))?;
-    let line = first_line(&out);
-    let words = if line.is_empty() {
-        first_line(&err)
-    } else {
-        line
-    };
-    judge(script, status, line, words)
+    let line = ilb_programs::first_line(&ended.output);
+    judge(script, ended.status, line, ended.first_line())
 }
 
 /// What ilbadm's scripts are given.
@@ -119,19 +69,6 @@ fn arguments(place: SocketAddr, about: Circumstances, timeout: Duration) -> [Str
         place.port().to_string(),
         seconds.to_string(),
     ]
-}
-
-async fn keep(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let mut octets = Vec::new();
-    if let Some(stream) = stream {
-        // What could not be read is not there.
-        let _ = stream.take(MAX_OUTPUT).read_to_end(&mut octets).await;
-    }
-    String::from_utf8_lossy(&octets).into_owned()
-}
-
-fn first_line(output: &str) -> &str {
-    output.lines().next().unwrap_or_default().trim()
 }
 
 fn judge(script: &Script, status: ExitStatus, line: &str, words: &str) -> Result<Success, Failure> {

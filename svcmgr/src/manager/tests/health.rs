@@ -347,3 +347,75 @@ async fn a_panic_mode_keeps_those_that_look_dead_at_once() {
     assert_eq!(bench.handle.view().has_quorum("shop"), Some(true));
     assert_eq!(bench.handle.view().has_quorum("other"), None);
 }
+
+impl Bench {
+    /// What commands were to be run for, each with what it is about.
+    fn told(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Ok(notice) = self.notices.try_recv() {
+            let crate::notify::Object { rule, server } = &notice.object;
+            let event = notice.event;
+            assert_eq!(notice.command.to_string(), format!("/bin/tell {event}"));
+            assert!(
+                notice
+                    .environment
+                    .contains(&("ILB_EVENT", event.to_string()))
+            );
+            all.push(format!("{event} {rule} {server}").trim_end().to_string());
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn commands_are_told_of_servers_and_of_the_quorum() {
+    use libilb::rule::NotifyEvent;
+
+    let mut bench = Bench::with_check("test=tcp").await;
+    let all = [
+        NotifyEvent::Up,
+        NotifyEvent::Down,
+        NotifyEvent::QuorumUp,
+        NotifyEvent::QuorumDown,
+    ];
+    let settings = RuleSettings {
+        notify: all
+            .map(|event| (event, format!("/bin/tell {event}")))
+            .into(),
+        ..RuleSettings::default()
+    };
+    let modify = Change::ModifyRule {
+        name: "shop".into(),
+        settings: Box::new(settings),
+    };
+    bench.change(modify).await.unwrap();
+    assert_eq!(bench.told(), Vec::<String>::new());
+    // What is told, what that leads to.
+    for (server, state, expected) in [
+        (1, HealthState::Dead, &["down shop _web.0"][..]),
+        (1, HealthState::Unreach, &[]),
+        (
+            2,
+            HealthState::Dead,
+            &["down shop _web.1", "quorum-down shop"],
+        ),
+        (1, HealthState::Alive, &["up shop _web.0", "quorum-up shop"]),
+        (2, HealthState::Alive, &["up shop _web.1"]),
+    ] {
+        bench.tell(vec![news(server, state)]);
+        bench.noted(server, state).await;
+        assert_eq!(bench.told(), expected, "{server} {state}");
+    }
+    let enable = |enabled| Change::EnableRules {
+        names: vec!["shop".into()],
+        enabled,
+    };
+    bench.change(enable(false)).await.unwrap();
+    assert_eq!(bench.told(), ["quorum-down shop"]);
+    bench.change(enable(true)).await.unwrap();
+    assert_eq!(bench.told(), ["quorum-up shop"]);
+    // What the fast path refuses has not happened.
+    bench.set(|world| world.refuse_spec = true);
+    bench.change(enable(false)).await.unwrap_err();
+    assert_eq!(bench.told(), Vec::<String>::new());
+}

@@ -94,6 +94,7 @@ pub fn full_state() -> State {
         hysteresis: Some(1),
         panic_mode: Some("keep-last".into()),
         panic_threshold: Some(99),
+        notify: [(libilb::rule::NotifyEvent::Down, "/bin/a 'b c'".into())].into(),
         timeouts: [(libilb::rule::Timeout::FinWait, 3)].into(),
         ..settings("198.51.100.8", "far")
     };

@@ -82,6 +82,14 @@ fn configuration(seed: &Seed) -> Configuration {
             hysteresis: Some(u32::from(*vip)),
             panic_mode: (*how == 1).then(|| "keep-last".into()),
             panic_threshold: Some(1 + u32::from(*vip) % 100),
+            notify: match how {
+                1 => [(
+                    crate::rule::NotifyEvent::Down,
+                    "/bin/a 'b c' \"d'e\"".into(),
+                )]
+                .into(),
+                _ => Default::default(),
+            },
             timeouts: match how {
                 0 => [(Timeout::FinWait, 5)].into(),
                 _ => Default::default(),
