@@ -206,7 +206,7 @@ fn rule<'a>(
         sync: Synchronise::default(),
         one_packet: rule.one_packet,
         orphans: match rule.orphans {
-            model::Orphans::Reschedule => Orphans::Reschedule,
+            model::Orphans::Reschedule | model::Orphans::Keep => Orphans::Reschedule,
             model::Orphans::Reset => Orphans::Reset,
             model::Orphans::Drop => Orphans::Drop,
         },
@@ -301,6 +301,9 @@ fn server(
     let vigour = surroundings.vigours.of(rule.number, server.number);
     let risen = surroundings.risen.since(server.number);
     let (standings, tier) = (&surroundings.standings, Tier::of(server.tier));
+    let dead = standings.dead(rule.number, tier, &vigour);
+    // With a weight of 0 its connections go on.
+    let keeps = dead && rule.orphans == model::Orphans::Keep;
     Some(ServerSpec {
         id: server.number,
         name: server.id.clone(),
@@ -314,14 +317,14 @@ fn server(
         weight: match server.weight {
             0 => 0,
             // Its connections go on; others have their turn.
-            _ if !standings.has(rule.number, tier) => 0,
+            _ if keeps || !standings.has(rule.number, tier) => 0,
             weight => {
                 let weight = weight.saturating_mul(scale);
                 vigour.weight.map_or(weight, |found| found.apply(weight))
             }
         },
         accepting,
-        dead: standings.dead(rule.number, tier, &vigour),
+        dead: dead && !keeps,
         max_connections: server.max_connections,
         min_connections: server.min_connections,
         up_since: match accepting && rule.slow_start > 0 {

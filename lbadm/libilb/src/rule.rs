@@ -291,6 +291,8 @@ pub enum Orphans {
     Reset,
     /// Their packets are dropped.
     Drop,
+    /// They stay with a server that looks dead, which only gets no new ones; those of one that is gone go to others.
+    Keep,
 }
 
 impl Orphans {
@@ -316,6 +318,7 @@ pub(crate) const ORPHANS: &[Word<Orphans>] = &[
     (Orphans::Reschedule, "reschedule", &[]),
     (Orphans::Reset, "reset", &[]),
     (Orphans::Drop, "drop", &[]),
+    (Orphans::Keep, "keep", &["inhibit"]),
 ];
 
 macro_rules! word_enum {

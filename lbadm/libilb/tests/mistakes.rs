@@ -179,7 +179,7 @@ const CASES: &[Case] = &[
     (|c| create(c, |r| { r.one_packet = Some(true); r.topology = "dsr".into(); r.protocol = Some("udp".into()); r.pmask = Some("".into()) }), InvalidArgument,
      "one-packet 'yes' is given with persistence: each packet is a choice of its own; use one of both"),
     (|c| create(c, |r| r.orphans = Some("rst".into())), InvalidArgument,
-     "orphans 'rst' is not known: use reschedule, reset or drop"),
+     "orphans 'rst' is not known: use reschedule, reset, drop or keep (inhibit)"),
     // Rules that are there.
     (|c| modify(c, "wwww", |r| r.algorithm = "wlc".into()), NotFound,
      "no rule is named 'wwww'; did you mean 'www'?"),

@@ -198,7 +198,7 @@ Keys:
      one-packet=yes           udp under DSR or TUN: choose for each packet
                               (alias ops)
      orphans=WHAT             connections whose server is dead or gone:
-                              reschedule (default), reset or drop
+                              reschedule (default), reset, drop or keep
      max-new-flows=N          new flows a second
      quorum=N                 weight of servers that is enough; with less, those
                               of the next tier serve, too; 1

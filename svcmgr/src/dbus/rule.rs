@@ -236,7 +236,7 @@ impl RuleObject {
         Ok(self.rule()?.one_packet)
     }
 
-    /// What becomes of connections that lost their server: `reschedule`, `reset` or `drop`.
+    /// What becomes of connections that lost their server: `reschedule`, `reset`, `drop` or `keep`.
     #[zbus(property)]
     async fn orphans(&self) -> fdo::Result<String> {
         Ok(self.rule()?.orphans.to_string())

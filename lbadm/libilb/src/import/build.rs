@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::model::{Configuration, RuleSettings};
 use crate::port::PortRange;
 use crate::rule::{Algorithm, Protocol, Timeout, Tunnel, TunnelChecksum};
-use crate::server::{ServerSettings, ServerSpec, Target};
+use crate::server::{SORRY, ServerSettings, ServerSpec, Target};
 use crate::vip::{Vip, VipSettings};
 
 /// Servers of one service that are tried one by one when not all of them fit.
@@ -182,8 +182,7 @@ impl<'a> Builder<'a> {
 
     /// The servers as they are written on a command line.
     fn specs(&mut self, service: &Service, method: Method, servers: &[&Backend]) -> Vec<String> {
-        let most = servers.iter().map(|s| s.weight).max().unwrap_or(0);
-        let scale = most.div_ceil(u32::from(u16::MAX)).max(1);
+        let scale = scale(servers.iter().copied());
         if scale > 1 {
             let note = format!(
                 "weights end at {}: those of the service are divided by {scale}",
@@ -210,6 +209,7 @@ impl<'a> Builder<'a> {
                 limits.weight = u16::try_from(weight).ok().filter(|&w| w != 1);
                 limits.max_connections = Some(server.upper).filter(|&n| n != 0);
                 limits.min_connections = Some(server.lower).filter(|&n| n != 0);
+                limits.tier = server.sorry.then_some(SORRY);
                 if server.lower > server.upper {
                     let note = format!(
                         "the lower threshold {} is left out: it is above the upper one, {}",
@@ -435,6 +435,12 @@ impl Service {
     pub(super) fn default_name(vips: &[Vip]) -> String {
         vips.first().map(name_of).unwrap_or_default()
     }
+}
+
+/// What weights are divided by, so that the largest can be had.
+pub(super) fn scale<'s>(servers: impl Iterator<Item = &'s Backend>) -> u32 {
+    let most = servers.map(|server| server.weight).max().unwrap_or(0);
+    most.div_ceil(u32::from(u16::MAX)).max(1)
 }
 
 fn set_tunnel(tunnel: Tunnel, settings: &mut RuleSettings) {

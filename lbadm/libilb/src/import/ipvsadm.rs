@@ -529,6 +529,7 @@ fn server(command: &Command, place: &Place, what: &str) -> Result<Backend, Probl
         weight: command.number(Opt::Weight, 1, i32::MAX.cast_unsigned())?,
         upper: command.number(Opt::Upper, 0, u32::MAX)?,
         lower: command.number(Opt::Lower, 0, u32::MAX)?,
+        sorry: false,
     })
 }
 

@@ -100,6 +100,8 @@ pub(super) struct Backend {
     pub upper: u32,
     /// Connections below which it takes new ones again.
     pub lower: u32,
+    /// Whether it serves only when the others are too few.
+    pub sorry: bool,
 }
 
 /// Idle times in seconds, where they are set.

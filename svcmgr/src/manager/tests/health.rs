@@ -348,6 +348,29 @@ async fn a_panic_mode_keeps_those_that_look_dead_at_once() {
     assert_eq!(bench.handle.view().has_quorum("other"), None);
 }
 
+#[tokio::test]
+async fn who_looks_dead_may_keep_its_connections() {
+    let bench = Bench::with_check("test=tcp").await;
+    let keep = Change::ModifyRule {
+        name: "shop".into(),
+        settings: Box::new(RuleSettings {
+            orphans: Some("keep".into()),
+            ..RuleSettings::default()
+        }),
+    };
+    bench.change(keep).await.unwrap();
+    bench.tell(vec![news(1, HealthState::Dead)]);
+    bench.noted(1, HealthState::Dead).await;
+    // As with weight 0.
+    assert_eq!(bench.dead(), [false, false]);
+    let world = bench.world.lock().unwrap();
+    let servers = world.spec.rules[0].servers.iter();
+    assert_eq!(
+        servers.map(|server| server.weight).collect::<Vec<_>>(),
+        [0, 1]
+    );
+}
+
 impl Bench {
     /// What commands were to be run for, each with what it is about.
     fn told(&mut self) -> Vec<String> {

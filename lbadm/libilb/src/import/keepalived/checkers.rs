@@ -11,10 +11,6 @@ use super::{Reader, milliseconds, said, switch};
 use crate::healthcheck::{Field, HealthCheck, HealthCheckSettings};
 use crate::model::{Configuration, RuleSettings};
 
-/// Why a script is left out.
-pub(super) const SCRIPTS: &str =
-    "ilb runs no scripts when something happens; D-Bus signals and 'lbadm monitor' tell of it";
-
 /// Kinds of checkers, with the test that each becomes.
 const CHECKERS: [(&str, &str); 9] = [
     ("HTTP_GET", "http"),
@@ -43,6 +39,8 @@ pub(super) struct Defaults {
     pub warmup: Option<u32>,
     pub retry: Option<u32>,
     pub alpha: bool,
+    /// Servers that fail keep their connections.
+    pub inhibit: bool,
     pub virtualhost: Option<String>,
 }
 
@@ -77,7 +75,10 @@ impl Defaults {
                 None => Err("it is on or off".to_string()),
             },
             "inhibit_on_failure" => match switch(statement) {
-                Some(_) => Ok(()),
+                Some(inhibit) => {
+                    self.inhibit = inhibit;
+                    Ok(())
+                }
                 None => Err("it is on or off".to_string()),
             },
             "virtualhost" => {

@@ -8,6 +8,7 @@ mod checkers;
 mod draft;
 mod failover;
 mod globals;
+mod pool;
 mod real_server;
 mod repeat;
 mod source;

@@ -7,7 +7,7 @@ use super::super::service::Backend;
 use super::checkers;
 use super::tree::Statement;
 use super::values::{method, number, port_of, too_many};
-use super::virtual_server::Server;
+use super::virtual_server::{Server, note_default};
 use super::{Reader, said};
 
 /// What a real server may say, for hints.
@@ -70,7 +70,9 @@ impl Reader<'_> {
             weight: server.weight,
             upper: 0,
             lower: 0,
+            sorry: false,
         };
+        let mut scripts = [None, None];
         let mut defaults = server.defaults.clone();
         let mut tests: Vec<&Statement> = Vec::new();
         for statement in block.inner() {
@@ -90,9 +92,8 @@ impl Reader<'_> {
                     Ok(method) => backend.method = Some(method),
                     Err(problem) => self.say(statement, Kind::Wrong, problem),
                 },
-                "notify_up" | "notify_down" => {
-                    self.say(statement, Kind::LeftOut, checkers::SCRIPTS)
-                }
+                "notify_up" => scripts[0] = self.script(statement),
+                "notify_down" => scripts[1] = self.script(statement),
                 "smtp_alert" => self.say(
                     statement,
                     Kind::Unneeded,
@@ -105,13 +106,16 @@ impl Reader<'_> {
                 ),
                 key if checkers::is_checker(key) => tests.push(statement),
                 _ => match defaults.take(statement) {
-                    Some(Ok(())) => self.note_default(statement),
+                    Some(Ok(())) => note_default(statement, &mut server.pool),
                     Some(Err(problem)) => self.say(statement, Kind::Wrong, problem),
                     None => self.unknown(statement, KNOWN_REAL),
                 },
             }
         }
         let check = self.checks_of(&tests, &defaults);
+        server
+            .pool
+            .server(said(block, ""), scripts, defaults.inhibit);
         server.checks.push((said(block, ""), check));
         server.service.servers.push(backend);
     }

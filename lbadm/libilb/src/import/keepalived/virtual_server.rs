@@ -1,10 +1,12 @@
 //! `virtual_server` and `virtual_server_group`.
 
+use super::super::build::scale;
 use super::super::report::Kind;
 use super::super::service::{
     Backend, Method, Persistence, SCHEDULER, Said, Service, clean, protocol,
 };
 use super::checkers::{self, Defaults};
+use super::pool::Pool;
 use super::tree::Statement;
 use super::values::{addresses, method, number, port_of, too_many};
 use super::{Member, Reader, said, switch};
@@ -172,6 +174,7 @@ impl Reader<'_> {
             weight: 1,
             defaults: Defaults::default(),
             checks: Vec::new(),
+            pool: Pool::default(),
         };
         // Real servers take over what is said anywhere in the block.
         let real = |s: &&Statement| s.key() == "real_server";
@@ -209,9 +212,12 @@ impl Reader<'_> {
         let Server {
             mut service,
             checks,
+            mut pool,
             ..
         } = server;
         let check = self.choose(block, checks);
+        pool.sorry(self, &mut service, check.is_some());
+        let terms = self.terms(block, pool);
         let group = match block.values() {
             [kind, name] if kind == "group" => Some(clean(name)),
             _ => None,
@@ -249,7 +255,9 @@ impl Reader<'_> {
                 true => servers.clone(),
                 false => servers.iter().filter(own).cloned().collect(),
             };
+            let scale = scale(service.servers.iter());
             self.builder.add(&service, |settings, configuration| {
+                terms.attach(settings, scale);
                 if let Some(check) = &check {
                     checkers::attach(check, settings, configuration);
                 }
@@ -261,6 +269,9 @@ impl Reader<'_> {
     fn about(&mut self, statement: &Statement, server: &mut Server) {
         if let Some(problem) = too_many(statement) {
             self.say(statement, Kind::Wrong, problem);
+            return;
+        }
+        if self.pool(statement, &mut server.pool) {
             return;
         }
         let service = &mut server.service;
@@ -316,27 +327,6 @@ impl Reader<'_> {
                 Ok(weight) => server.weight = weight,
                 Err(problem) => self.say(statement, Kind::Wrong, problem),
             },
-            "quorum" | "hysteresis" => {
-                let usual = ["1", "0"][usize::from(statement.key() == "hysteresis")];
-                match statement.value() == Some(usual) {
-                    true => self.say(statement, Kind::Unneeded, "this is how it is"),
-                    false => self.say(
-                        statement,
-                        Kind::LeftOut,
-                        "a rule serves as long as one of its servers does; quorums come with host pools",
-                    ),
-                }
-            }
-            "sorry_server" | "sorry_server_inhibit" | "sorry_server_lvs_method" => {
-                let note = "ilb has no sorry servers yet; a server of lower weight with lbalg=fo comes near";
-                self.say(statement, Kind::LeftOut, note);
-            }
-            "quorum_up" | "quorum_down" => self.say(statement, Kind::LeftOut, checkers::SCRIPTS),
-            "omega" => self.say(
-                statement,
-                Kind::Unneeded,
-                "there are no scripts that could run at the end",
-            ),
             "ha_suspend" => {
                 let note = "servers are checked whether or not this node has the address";
                 self.say(statement, Kind::Changed, note);
@@ -355,20 +345,18 @@ impl Reader<'_> {
                 self.say(statement, Kind::Unneeded, "addresses say it themselves")
             }
             _ => match server.defaults.take(statement) {
-                Some(Ok(())) => self.note_default(statement),
+                Some(Ok(())) => note_default(statement, &mut server.pool),
                 Some(Err(problem)) => self.say(statement, Kind::Wrong, problem),
                 None => self.unknown(statement, KNOWN),
             },
         }
     }
+}
 
-    /// What is to be said about a default of checks where it stands.
-    pub(super) fn note_default(&mut self, statement: &Statement) {
-        if statement.key() == "inhibit_on_failure" && switch(statement) == Some(true) {
-            let note = "a server that fails its check takes no new connections; those that it has are given to others \
-                        (orphans=reschedule), it does not keep them";
-            self.say(statement, Kind::Changed, note);
-        }
+/// Takes note of where something stands that is not only about checks.
+pub(super) fn note_default(statement: &Statement, pool: &mut Pool) {
+    if statement.key() == "inhibit_on_failure" && switch(statement) == Some(true) {
+        pool.inhibit(said(statement, ""));
     }
 }
 
@@ -381,4 +369,6 @@ pub(super) struct Server {
     pub(super) defaults: Defaults,
     /// Of each real server.
     pub(super) checks: Vec<(Said, Option<checkers::Check>)>,
+    /// What stands around them.
+    pub(super) pool: Pool,
 }
