@@ -161,6 +161,8 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
         ("ilb_source_answers_total{group=\"named\"}".to_owned(), 0),
         ("ilb_source_servers{group=\"named\"}".to_owned(), 0),
         ("ilb_source_candidates{group=\"named\"}".to_owned(), 0),
+        ("ilb_rule_quorum{rule=\"www\"}".to_owned(), 1),
+        ("ilb_rule_panic{rule=\"www\"}".to_owned(), 0),
         ("ilb_rules".to_owned(), 1),
         ("ilb_rule_enabled{rule=\"www\"}".to_owned(), 1),
         ("ilb_rule_packets_total{rule=\"www\"}".to_owned(), 1000),
