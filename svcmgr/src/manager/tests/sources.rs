@@ -58,7 +58,12 @@ impl Bench {
             serial,
             heard,
         };
-        self.asked.news.send(news).await.unwrap();
+        let sender = &self.asked.news;
+        sender.send(news).await.unwrap();
+        // What is ready at the same time is taken in any order: first the answer, then a question behind it.
+        while sender.capacity() < sender.max_capacity() {
+            self.handle.attend().await.unwrap();
+        }
         self.handle.attend().await.unwrap();
     }
 
