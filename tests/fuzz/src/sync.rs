@@ -89,9 +89,11 @@ fn peer(bytes: &[u8]) {
         number += 1 + u64::from(part.first().copied().unwrap_or(0) % 4);
         now += 50;
         let mut datagram = keys.seal(number, part);
-        let understood = Payload::decode(part).is_some();
-        let outcome = session.handle(&mut datagram, now, &mut events);
-        assert_eq!(outcome.is_ok(), understood);
+        let (up, readable) = (session.is_up(), Payload::decode(part).is_some());
+        let understood = session.handle(&mut datagram, now, &mut events).is_ok();
+        assert!(readable || !understood, "what cannot be read is refused");
+        // Who says nothing that is understood for long is gone, and its session with it.
+        assert!(understood || !(up && readable), "in a session it is taken");
         let mut sent = 0;
         while let Some(datagram) = session.poll(&mut Nothing, now, &mut events) {
             assert!(datagram.len() <= 1500);
