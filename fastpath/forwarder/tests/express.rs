@@ -314,6 +314,27 @@ proptest! {
 }
 
 #[test]
+fn a_frame_to_a_group_is_not_forwarded_however_well_its_packet_is_known() {
+    for family in FAMILIES {
+        for mut world in pair() {
+            let from = (family.client(1), 4001);
+            let to = (family.vip(), 91);
+            world.pass(&syn(from, to), BACK);
+            world.pass(&ack(from, to), BACK);
+            let there = world.pass(&ack(from, to), BACK);
+            let back = answer(&there, tcp::ACK, 10);
+            world.pass(&back, FRONT);
+            for mut frame in [ack(from, to), back] {
+                frame[0] |= 1;
+                let (verdict, out) = world.send(&frame);
+                assert_eq!(verdict, Verdict::Kernel, "{family:?}");
+                assert_eq!(out, frame, "and it is as it was");
+            }
+        }
+    }
+}
+
+#[test]
 fn flowing_packets_do_take_the_express_path() {
     // Otherwise the test above would hold one path against itself.
     for family in FAMILIES {
