@@ -1,0 +1,1 @@
+//! The port that tells a stranger nothing.

@@ -1,0 +1,1 @@
+//! What both nodes know and nobody else does.

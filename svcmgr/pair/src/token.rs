@@ -1,0 +1,1 @@
+//! The word by which an administrator makes two nodes a pair.
