@@ -33,6 +33,11 @@ CRATES := --workspace --exclude ilb-tests
 PURE_TESTS := simulation wire peer forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes resolver scripts completion engine import detection journal
 
 .PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs journal-docs install deb lab-clean clean
+# The others, whatever files there are, so that no new one can be forgotten.
+KERNEL_TESTS := $(filter-out $(PURE_TESTS),$(sort $(notdir $(basename \
+  $(filter-out tests/tests/%,$(wildcard */tests/*.rs */*/tests/*.rs))))))
+# How many files of lab tests run at a time. Most of their time they wait.
+LANES ?= 2
 
 help: ## list the targets
 	@echo 'ilb, a layer-4 load balancer for Linux'
@@ -64,13 +69,12 @@ test-pure: ## unit and property tests; no privileges
 	cargo test --locked $(CRATES) $(foreach test,$(PURE_TESTS),--test $(test))
 	cargo test --locked $(CRATES) --doc
 
-test-lab: build ## daemons and whole nodes in network namespaces, one at a time (needs root)
+test-lab: build ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
 	@echo
 	echo '==== Tier 2: lab tests (network namespaces, BPF, the real programs) ===='
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
-	# Everything, so that no new file can be forgotten; the pure tests are quick and run once more.
-	cargo test --locked $(CRATES) --no-fail-fast
-	cargo test --locked --release -p ilb-tests --tests --no-fail-fast -- --test-threads=1
+	cargo test --locked $(CRATES) --no-fail-fast $(foreach test,$(KERNEL_TESTS),--test $(test))
+	tests/lab.sh $(LANES) --release
 
 # Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
 # on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which
@@ -107,8 +111,8 @@ bench: deps build ## measure, print, and write target/bench.json (needs root)
 lint: deps ## rustfmt and clippy without any warning, and the shell scripts
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	bash -n .ci/run tests/deps.sh tests/src/lab/system.sh
-	shellcheck .ci/run tests/deps.sh tests/src/lab/system.sh
+	bash -n .ci/run tests/deps.sh tests/lab.sh tests/src/lab/system.sh
+	shellcheck .ci/run tests/deps.sh tests/lab.sh tests/src/lab/system.sh
 
 soak: ## KILLS=500 of kill -9 of the manager under a stream of changes, and the thousand damaged databases; SEED=1
 	ILB_KILLS='$(KILLS)' ILB_SEED='$(SEED)' cargo test --locked -p ilb-svcmgr --test kills -- --nocapture

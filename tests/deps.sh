@@ -8,7 +8,7 @@ packages=(
     clang llvm libelf-dev libpcap-dev zlib1g-dev linux-libc-dev pkg-config m4 gcc g++ make libc6-dev shellcheck
     # (libpcap: the AF_XDP library's configure insists on its headers)
     # lab: networks, clients, servers, a bus, eyes
-    iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux
+    iproute2 iputils-ping ethtool tcpdump curl nginx-light vsftpd dbus systemd util-linux jq
     # health checks are made of them: a name server, certificates, an agent that knows the load
     dnsmasq-base openssl ca-certificates snmpd
     # a mail server that falls sick
