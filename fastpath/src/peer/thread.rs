@@ -13,6 +13,7 @@ use ilb_forwarder::changes::{Change, Changes};
 use ilb_forwarder::peer::{self, Outcome, Places, VISITOR};
 use ilb_forwarder::{Table, View};
 use ilb_node::control::PeerStatus;
+use ilb_node::journal::events::{PEER_COMPLETE, PEER_FOUND, PEER_LOST};
 use ilb_sync::{Event, Session, Settings};
 
 use super::Report;
@@ -226,15 +227,30 @@ impl Talk {
                 },
                 Event::Up => {
                     self.up = true;
-                    tracing::info!("the peer {} is there", self.peer);
+                    tracing::info!(
+                        message_id = PEER_FOUND.id,
+                        ilb_peer = %self.peer,
+                        "the peer {} is there",
+                        self.peer
+                    );
                 }
                 Event::Down => {
                     self.up = false;
-                    tracing::warn!("the peer {} does not answer any more", self.peer);
+                    tracing::warn!(
+                        message_id = PEER_LOST.id,
+                        ilb_peer = %self.peer,
+                        "the peer {} does not answer any more",
+                        self.peer
+                    );
                 }
                 Event::Everything => {
                     self.complete_at = Some(now.milliseconds());
-                    tracing::info!("the peer {} has told everything", self.peer);
+                    tracing::info!(
+                        message_id = PEER_COMPLETE.id,
+                        ilb_peer = %self.peer,
+                        "the peer {} has told everything",
+                        self.peer
+                    );
                 }
                 Event::Asked => tracing::info!("the peer {} asks for everything", self.peer),
                 Event::Piece(_) => {}

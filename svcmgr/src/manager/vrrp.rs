@@ -9,7 +9,6 @@ use libilb::map::Map;
 use libilb::model::{Configuration, Rule, key};
 use libilb::vrrp::{Probe, VrrpInstance, VrrpStatus};
 
-use crate::quorum::Demands;
 use crate::standing;
 use crate::tiers::Tier;
 use crate::vigour::Vigours;
@@ -133,50 +132,23 @@ fn need(
     let members = standing::members(configuration, rule, vigours);
     let regular = members.iter().filter(|it| it.tier != Tier::Sorry);
     let (all, able) = regular.fold((0, 0), |(all, able), member| {
-        let weight = member.weight;
-        (all + weight, able + weight * u32::from(member.able))
+        let weight = u64::from(member.weight);
+        (all + weight, able + weight * u64::from(member.able))
     });
-    let enough = enough(standing::demands(rule), all, was_well);
-    (able < enough).then(|| {
+    let demands = standing::demands(rule);
+    let met = demands.met(able, all, Some(was_well));
+    (!met).then(|| {
+        let quorum = demands.quorum;
         format!(
-            "rule {} has a weight of {able} of {all} and needs {enough}",
+            "rule {} has a weight of {able} of {all}, and its quorum is {quorum}",
             rule.name
         )
     })
 }
 
-fn enough(demands: Demands, all: u32, was_well: bool) -> u32 {
-    match was_well {
-        true => demands.quorum.saturating_sub(demands.hysteresis).max(1),
-        // More than there are cannot be asked for.
-        false => (demands.quorum + demands.hysteresis).min(all.max(demands.quorum)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quorum_is_lost_and_found_with_its_hysteresis() {
-        for (quorum, hysteresis, all, was_well, expected) in [
-            (1, 0, 3, true, 1),
-            (1, 0, 3, false, 1),
-            (2, 1, 4, true, 1),
-            (2, 1, 4, false, 3),
-            // All that there are do.
-            (3, 2, 3, false, 3),
-            // One that never can be is not lowered.
-            (5, 0, 3, false, 5),
-        ] {
-            let demands = Demands { quorum, hysteresis };
-            assert_eq!(
-                enough(demands, all, was_well),
-                expected,
-                "{demands:?} of {all}, {was_well}"
-            );
-        }
-    }
 
     #[test]
     fn a_rule_without_servers_or_disabled_is_not_well() {
@@ -203,7 +175,7 @@ mod tests {
         };
         assert_eq!(why(&|_| ()), None);
         let disabled = why(&|it| drop(it.enable_servers(&["_web.0"], false).unwrap()));
-        let expected = "rule www has a weight of 0 of 0 and needs 1";
+        let expected = "rule www has a weight of 0 of 0, and its quorum is 1";
         assert_eq!(
             disabled.as_deref(),
             Some(expected),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ilb_node::journal::events::{VRRP_ACTIVE, VRRP_BACKUP, VRRP_FAULT};
 use libilb::vrrp::{Checksum, Version, VrrpCounters, VrrpInstance, VrrpState, VrrpStatus};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -375,8 +376,24 @@ impl Router {
             self.status.since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             let name = &self.instance.name;
             match state {
-                VrrpState::Fault => tracing::warn!("VRRP instance {name} is in {state}: {why}"),
-                _ => tracing::info!("VRRP instance {name} is {state}: {why}"),
+                VrrpState::Fault => tracing::warn!(
+                    message_id = VRRP_FAULT.id,
+                    ilb_vrrp = name,
+                    "VRRP instance {name} is in {state}: {why}"
+                ),
+                VrrpState::Active => tracing::info!(
+                    message_id = VRRP_ACTIVE.id,
+                    ilb_vrrp = name,
+                    "VRRP instance {name} is {state}: {why}"
+                ),
+                VrrpState::Backup => tracing::info!(
+                    message_id = VRRP_BACKUP.id,
+                    ilb_vrrp = name,
+                    "VRRP instance {name} is {state}: {why}"
+                ),
+                VrrpState::Disabled => {
+                    tracing::info!("VRRP instance {name} is {state}: {why}");
+                }
             }
             self.status.state = state;
             self.status.why = why;

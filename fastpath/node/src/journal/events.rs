@@ -160,4 +160,31 @@ events! {
         ["ILB_GROUP"]
         "The servers of group @ILB_GROUP@ are followed again"
         "What kept the group's source from being followed is over. Nothing is to be done.";
+    VRRP_ACTIVE = "vrrp-active" "91c92e6bd1b2456a9628bdb79dc6ad5d"
+        ["ILB_VRRP"]
+        "VRRP instance @ILB_VRRP@ is active: this node has its addresses"
+        "The message says why: no other node was heard, the priority is the highest, another one has given up. The addresses have been put \
+         on the interface and announced. Unless it was planned (`lbadm disable-vrrp` on the other node), look there.";
+    VRRP_BACKUP = "vrrp-backup" "de9bdb164cb04dd28447884cac4c271b"
+        ["ILB_VRRP"]
+        "VRRP instance @ILB_VRRP@ is a backup"
+        "Another node has the addresses, or will have them in a moment. The message says which, and why.";
+    VRRP_FAULT = "vrrp-fault" "ab03939bf62d4f5e80792eef6e9bd105"
+        ["ILB_VRRP"]
+        "VRRP instance @ILB_VRRP@ takes no part"
+        "What it depends on fails: its interface is down, the fast path does not answer, something that it tracks is not well. The message \
+         says what. Another node takes over; this one takes part again by itself when that is over.";
+    PEER_FOUND = "peer-found" "20882ebbb8a54718902806a475e195c0"
+        ["ILB_PEER"]
+        "The fast path of the peer @ILB_PEER@ answers"
+        "Connections follow from now on. What the two do not know of each other is told first.";
+    PEER_LOST = "peer-lost" "8b61d4e60c1549ff83bd48e19358227a"
+        ["ILB_PEER"]
+        "The fast path of the peer @ILB_PEER@ does not answer any more"
+        "Nothing came from it for five seconds. Forwarding goes on; what changes meanwhile is noted, and told when it is back. Were this \
+         node to fail now, connections that began since would break.";
+    PEER_COMPLETE = "peer-complete" "ac66e3da665b47cfa2d399a893116067"
+        ["ILB_PEER"]
+        "The peer @ILB_PEER@ has told all of its connections"
+        "If it fails now, its connections go on here.";
 }
