@@ -6,16 +6,23 @@
 //! keeps what is to be kept, and decides what becomes of what the other node says.
 
 #![forbid(unsafe_code)]
-// Until the door uses all of it.
-#![allow(dead_code)]
 
+mod dial;
 pub mod door;
+pub mod frame;
+pub mod greeting;
 mod hex;
 pub mod identity;
 pub mod link;
+pub mod refusal;
 pub mod secret;
+mod tls;
 pub mod token;
 
+pub use dial::{Trust, connect, join};
+pub use door::Door;
 pub use identity::{Identity, PublicKey};
+pub use link::{Link, LinkError, LinkReceiver, LinkSender};
+pub use refusal::{Reason, Refusal};
 pub use secret::Secret;
 pub use token::Token;
