@@ -37,6 +37,8 @@ pub enum Key {
     OnePacket,
     /// What becomes of connections without server.
     Orphans,
+    /// What the other node is told.
+    Sync,
     /// New flows a second.
     MaxNewFlows,
     /// Weight that is enough.
@@ -118,6 +120,7 @@ pub const METHOD: KeyList = KeyList {
         (Key::Pmask, "pmask", &["persist"]),
         (Key::OnePacket, "one-packet", &["ops"]),
         (Key::Orphans, "orphans", &[]),
+        (Key::Sync, "sync", &[]),
         (Key::MaxNewFlows, "max-new-flows", &[]),
         (Key::Quorum, "quorum", &[]),
         (Key::Hysteresis, "hysteresis", &[]),

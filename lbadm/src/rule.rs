@@ -5,7 +5,8 @@ use libilb::error::Item;
 use libilb::healthcheck_use;
 use libilb::notify::{NOTIFY_EVENTS, NotifyCommand, NotifyEvent, is_none};
 use libilb::rule::{
-    Flags, HealthCheckUse, Orphans, PanicMode, Protocol, Rule, RuleSettings, VipSettings,
+    Flags, HealthCheckUse, Orphans, PanicMode, Protocol, Rule, RuleSettings, Synchronise,
+    VipSettings,
 };
 
 use serde_json::{Value, json};
@@ -197,6 +198,7 @@ fn set(pairs: Vec<(Key, String)>, settings: &mut RuleSettings) -> Result<(), Err
             Key::Pmask => settings.pmask = Some(value),
             Key::OnePacket => settings.one_packet = Some(yes_or_no("one-packet", &value)?),
             Key::Orphans => settings.orphans = Some(value),
+            Key::Sync => settings.sync = Some(value),
             Key::MaxNewFlows => settings.max_new_flows = Some(number("max-new-flows", &value)?),
             Key::Quorum => settings.quorum = Some(number("quorum", &value)?),
             Key::Hysteresis => settings.hysteresis = Some(number("hysteresis", &value)?),
@@ -381,6 +383,7 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
         }),
         extra("ONE-PACKET", |r| yes(r.rule.rule.one_packet)),
         extra("ORPHANS", |r| r.rule.rule.orphans.into()),
+        extra("SYNC", |r| r.rule.rule.sync.into()),
         extra("SLOW-START", |r| r.rule.rule.slow_start.into()),
         extra("MAX-NEW-FLOWS", |r| r.rule.rule.max_new_flows.into()),
         extra("QUORUM", |r| r.rule.rule.quorum.into()),
@@ -454,6 +457,7 @@ fn concerns(name: &str, rule: &Rule) -> bool {
         "PMASK" | "PERSIST-TIMEOUT" => rule.persistence.is_some(),
         "ONE-PACKET" => rule.one_packet,
         "ORPHANS" => rule.orphans != Orphans::default(),
+        "SYNC" => rule.sync != Synchronise::default(),
         "SLOW-START" => rule.slow_start > 0,
         "MAX-NEW-FLOWS" => rule.max_new_flows > 0,
         "QUORUM" => rule.quorum > 1,

@@ -203,7 +203,11 @@ fn rule<'a>(
             mask: persistence.mask,
             timeout: persistence.timeout,
         }),
-        sync: Synchronise::default(),
+        sync: match rule.sync {
+            model::Synchronise::Full => Synchronise::Full,
+            model::Synchronise::Light => Synchronise::Light,
+            model::Synchronise::Off => Synchronise::Off,
+        },
         one_packet: rule.one_packet,
         orphans: match rule.orphans {
             model::Orphans::Reschedule | model::Orphans::Keep => Orphans::Reschedule,

@@ -143,6 +143,7 @@ async fn rules_and_servers_are_changed_in_place() {
         algorithm: "wlc".into(),
         pmask: Some("/24".into()),
         orphans: Some("reset".into()),
+        sync: Some("off".into()),
         ..Default::default()
     };
     assert!(client.modify_rule("SHOP", &said).await.unwrap());

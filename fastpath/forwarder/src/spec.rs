@@ -485,6 +485,8 @@ pub enum Synchronise {
     /// Every connection, and every claim of a client.
     #[default]
     Full,
+    /// A few octets for each connection with a handshake, and every claim of a client.
+    Light,
     /// Nothing.
     Off,
 }

@@ -123,6 +123,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("timeouts", "a{su}"),
     ("one-packet", "b"),
     ("orphans", "s"),
+    ("sync", "s"),
     ("slow-start", "u"),
     ("max-new-flows", "u"),
     ("quorum", "u"),
@@ -259,6 +260,7 @@ pub fn settings_to_dbus(settings: &RuleSettings) -> HashMap<&'static str, Varian
         ("persist-timeout", number(settings.persist_timeout)),
         ("one-packet", flag(settings.one_packet)),
         ("orphans", settings.orphans.as_ref().map(text)),
+        ("sync", settings.sync.as_ref().map(text)),
         ("slow-start", number(settings.slow_start)),
         ("max-new-flows", number(settings.max_new_flows)),
         ("quorum", number(settings.quorum)),
@@ -353,6 +355,7 @@ pub fn settings_from_dbus(map: &HashMap<String, OwnedVariant>) -> Result<RuleSet
             }
             "one-packet" => settings.one_packet = Some(read(key, value)?),
             "orphans" => settings.orphans = Some(read_text(key, value)?),
+            "sync" => settings.sync = Some(read_text(key, value)?),
             "slow-start" => settings.slow_start = Some(read(key, value)?),
             "max-new-flows" => settings.max_new_flows = Some(read(key, value)?),
             "quorum" => settings.quorum = Some(read(key, value)?),

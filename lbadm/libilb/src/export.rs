@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::healthcheck::{HealthCheck, HealthCheckSettings};
 use crate::import::lines::quote;
 use crate::model::Configuration;
-use crate::rule::{Orphans, PANIC_THRESHOLD, Rule};
+use crate::rule::{Orphans, PANIC_THRESHOLD, Rule, Synchronise};
 use crate::server::{GroupPlace, Server, ServerSettings, ServerSpec, Target};
 use crate::servergroup::ServerGroup;
 use crate::vrrp::{VrrpInstance, VrrpSettings};
@@ -198,6 +198,9 @@ fn method(rule: &Rule) -> String {
     }
     if rule.orphans != Orphans::default() {
         let _ = write!(text, ",orphans={}", rule.orphans);
+    }
+    if rule.sync != Synchronise::default() {
+        let _ = write!(text, ",sync={}", rule.sync);
     }
     if rule.quorum != 1 {
         let _ = write!(text, ",quorum={}", rule.quorum);

@@ -32,7 +32,7 @@ pub use crate::healthcheck::HealthCheckSettings;
 pub use crate::port::PortRange;
 pub use crate::rule::{
     Algorithm, CheckPort, Flags, HealthCheckUse, Orphans, Persistence, Prefix, Protocol, Rule,
-    RuleSettings, Timeout, Topology, Tunnel, TunnelChecksum, Vip, VipSettings, Vips,
+    RuleSettings, Synchronise, Timeout, Topology, Tunnel, TunnelChecksum, Vip, VipSettings, Vips,
 };
 pub use crate::server::{Server, ServerSettings};
 pub use crate::servergroup::ServerGroup;

@@ -66,6 +66,9 @@ pub struct Rule {
     /// What becomes of connections whose server is dead or gone.
     #[serde(default, skip_serializing_if = "Orphans::is_default")]
     pub orphans: Orphans,
+    /// What the other node of a pair is told of its connections.
+    #[serde(default, skip_serializing_if = "Synchronise::is_default")]
+    pub sync: Synchronise,
     /// Seconds in which the share of a server that came up rises to its full weight; 0 for at once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub slow_start: u32,
@@ -301,6 +304,26 @@ impl Orphans {
     }
 }
 
+/// What the other node of a pair is told of a rule's connections, so that they go on there when it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Synchronise {
+    /// Each connection and each client's claim to its server.
+    #[default]
+    Full,
+    /// A few octets for each connection with a handshake, by which it finds its server again, and each client's claim. Not
+    /// with [`Topology::Nat`].
+    Light,
+    /// Nothing.
+    Off,
+}
+
+impl Synchronise {
+    fn is_default(&self) -> bool {
+        *self == Synchronise::default()
+    }
+}
+
 pub(crate) const PROTOCOLS: &[Word<Protocol>] = &[
     (Protocol::Tcp, "tcp", &[]),
     (Protocol::Udp, "udp", &[]),
@@ -319,6 +342,12 @@ pub(crate) const ORPHANS: &[Word<Orphans>] = &[
     (Orphans::Reset, "reset", &[]),
     (Orphans::Drop, "drop", &[]),
     (Orphans::Keep, "keep", &["inhibit"]),
+];
+
+pub(crate) const SYNCS: &[Word<Synchronise>] = &[
+    (Synchronise::Full, "full", &[]),
+    (Synchronise::Light, "light", &[]),
+    (Synchronise::Off, "off", &["none"]),
 ];
 
 macro_rules! word_enum {
@@ -350,6 +379,7 @@ word_enum!(Protocol, PROTOCOLS, "protocol");
 word_enum!(Topology, TOPOLOGIES, "type");
 word_enum!(Algorithm, ALGORITHMS, "lbalg");
 word_enum!(Orphans, ORPHANS, "orphans");
+word_enum!(Synchronise, SYNCS, "sync");
 
 /// Checks a rule by itself: addresses, ports, `proxy-src`, and that its options belong together.
 ///
@@ -369,6 +399,7 @@ pub(crate) fn rule_problems(rule: &Rule) -> Vec<ModelError> {
     if !rule.vips.is_empty() {
         all.push(algorithm::check(rule.algorithm, rule.flags));
         all.push(check_options(rule));
+        all.push(check_sync(rule));
         all.push(check_proxy_src(rule));
     }
     all.into_iter().filter_map(Result::err).collect()
@@ -426,6 +457,31 @@ fn check_options(rule: &Rule) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+/// Light synchronisation tells so little of a connection that not all of them can go on by it.
+fn check_sync(rule: &Rule) -> Result<(), ModelError> {
+    if rule.sync != Synchronise::Light {
+        return Ok(());
+    }
+    let refuse = |problem, allowed| Err(ModelError::invalid("sync", "light", problem, allowed));
+    if rule.topology == Topology::Nat {
+        return refuse(
+            "is given, but type is NAT".to_string(),
+            "the port of a connection towards its server is known by the connection alone; use full or off",
+        );
+    }
+    let begins = |protocol| matches!(protocol, Protocol::Tcp | Protocol::Sctp | Protocol::Any);
+    match rule.vips.iter().find(|vip| begins(vip.protocol)) {
+        Some(_) => Ok(()),
+        None => refuse(
+            format!(
+                "is given, but protocol is {}",
+                rule.vips.column(|vip| vip.protocol)
+            ),
+            "it is for connections with a handshake, those of tcp and sctp; use full or off",
+        ),
+    }
 }
 
 fn check_proxy_src(rule: &Rule) -> Result<(), ModelError> {

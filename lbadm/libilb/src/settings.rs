@@ -8,7 +8,8 @@ use crate::error::{Item, ModelError};
 use crate::healthcheck_use;
 use crate::rule::{
     Algorithm, Flags, Notify, NotifyEvent, Orphans, PANIC_THRESHOLD, PERSIST_TIMEOUT, PanicMode,
-    Persistence, Rule, Timeouts, Topology, Tunnel, VipSettings, Vips, check_name, check_rule,
+    Persistence, Rule, Synchronise, Timeouts, Topology, Tunnel, VipSettings, Vips, check_name,
+    check_rule,
 };
 use crate::{notify, panicmode};
 
@@ -58,6 +59,8 @@ pub struct RuleSettings {
     pub one_packet: Option<bool>,
     /// See [`Orphans::parse`].
     pub orphans: Option<String>,
+    /// See [`Synchronise::parse`]; `full` by default.
+    pub sync: Option<String>,
     /// Seconds; 0 for none.
     pub slow_start: Option<u32>,
     /// New flows a second; 0 is no limit.
@@ -158,6 +161,7 @@ impl RuleSettings {
             persistence: None,
             one_packet: false,
             orphans: Orphans::default(),
+            sync: Synchronise::default(),
             slow_start: 0,
             max_new_flows: 0,
             quorum: 1,
@@ -244,6 +248,9 @@ impl RuleSettings {
         self.change_persistence(rule)?;
         if let Some(orphans) = &self.orphans {
             rule.orphans = Orphans::parse(orphans)?;
+        }
+        if let Some(sync) = &self.sync {
+            rule.sync = Synchronise::parse(sync)?;
         }
         if let Some(mode) = &self.panic_mode {
             rule.panic_mode = PanicMode::parse(mode)?;

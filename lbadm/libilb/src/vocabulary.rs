@@ -2,7 +2,7 @@
 
 use crate::algorithm::ALGORITHMS;
 use crate::panicmode::PANIC_MODES;
-use crate::rule::{ORPHANS, PROTOCOLS, TOPOLOGIES};
+use crate::rule::{ORPHANS, PROTOCOLS, SYNCS, TOPOLOGIES};
 use crate::tunnel::CHECKSUMS;
 use crate::words::Word;
 
@@ -18,6 +18,7 @@ pub fn values(key: &str) -> Vec<&'static str> {
         "type" => names(TOPOLOGIES),
         "protocol" => names(PROTOCOLS),
         "orphans" => names(ORPHANS),
+        "sync" => names(SYNCS),
         "panic-mode" => names(PANIC_MODES),
         "tunnel" => vec!["ipip", "gre", "gue"],
         "tunnel-checksum" => names(CHECKSUMS),
@@ -32,7 +33,7 @@ pub fn values(key: &str) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use crate::algorithm::{Algorithm, Flags};
-    use crate::rule::{Orphans, PanicMode, Protocol, Topology};
+    use crate::rule::{Orphans, PanicMode, Protocol, Synchronise, Topology};
     use crate::tunnel::Tunnel;
 
     #[test]
@@ -48,6 +49,9 @@ mod tests {
         }
         for word in values("orphans") {
             assert!(Orphans::parse(word).is_ok(), "{word}");
+        }
+        for word in values("sync") {
+            assert!(Synchronise::parse(word).is_ok(), "{word}");
         }
         for word in values("panic-mode") {
             assert!(PanicMode::parse(word).is_ok(), "{word}");

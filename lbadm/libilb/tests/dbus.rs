@@ -102,6 +102,7 @@ fn settings_survive_the_bus() {
         timeouts: [(Timeout::FinWait, 3), (Timeout::Udp, 0)].into(),
         one_packet: Some(true),
         orphans: Some("drop".into()),
+        sync: Some("light".into()),
         slow_start: Some(9),
         max_new_flows: Some(0),
         quorum: Some(3),

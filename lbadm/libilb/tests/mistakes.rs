@@ -180,6 +180,16 @@ const CASES: &[Case] = &[
      "one-packet 'yes' is given with persistence: each packet is a choice of its own; use one of both"),
     (|c| create(c, |r| r.orphans = Some("rst".into())), InvalidArgument,
      "orphans 'rst' is not known: use reschedule, reset, drop or keep (inhibit)"),
+    (|c| create(c, |r| r.sync = Some("half".into())), InvalidArgument,
+     "sync 'half' is not known: use full, light or off (none)"),
+    (|c| create(c, |r| {
+         r.topology = "NAT".into();
+         r.proxy_src = vec!["192.0.2.99".into()];
+         r.sync = Some("light".into());
+     }), InvalidArgument,
+     "sync 'light' is given, but type is NAT: the port of a connection towards its server is known by the connection alone; use full or off"),
+    (|c| create(c, |r| { r.protocol = Some("udp".into()); r.sync = Some("light".into()); }), InvalidArgument,
+     "sync 'light' is given, but protocol is udp: it is for connections with a handshake, those of tcp and sctp; use full or off"),
     // Rules that are there.
     (|c| modify(c, "wwww", |r| r.algorithm = "wlc".into()), NotFound,
      "no rule is named 'wwww'; did you mean 'www'?"),

@@ -62,9 +62,9 @@ lbadm show-rule [-e|-d] [-f | [-p] -o FIELD,...] [--deleted] [RULE]...",
         after_help = "\
 Fields: rulename status lbalg type protocol vip port, and servergroup servers
 proxy-src conn-drain nat-timeout manage-addresses connections problems clients
-flags tunnel pmask persist-timeout one-packet orphans slow-start max-new-flows
-quorum hysteresis panic-mode panic-threshold has-quorum served-by panic notify
-timeouts hc-name hc-port.
+flags tunnel pmask persist-timeout one-packet orphans sync slow-start
+max-new-flows quorum hysteresis panic-mode panic-threshold has-quorum served-by
+panic notify timeouts hc-name hc-port.
 
 Examples:
   lbadm show-rule
@@ -114,7 +114,7 @@ pub struct ModifyRule {
     /// Which clients: client=[,manage-addresses=]
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub incoming: Vec<String>,
-    /// How it is balanced: lbalg=, flags=, pmask=, orphans=, quorum=, panic-mode=...
+    /// How it is balanced: lbalg=, flags=, pmask=, orphans=, sync=, quorum=...
     #[arg(short, value_name = "KEY=VALUE,...")]
     pub method: Vec<String>,
     /// How servers are checked: hc-name=, hc-port=, or none
@@ -199,6 +199,11 @@ Keys:
                               (alias ops)
      orphans=WHAT             connections whose server is dead or gone:
                               reschedule (default), reset, drop or keep
+     sync=full|light|off      what the other node of a pair is told, so that
+                              connections go on there: full (default), each of
+                              them; light, two or three octets for one of tcp or
+                              sctp, by which it finds its server again (not with
+                              NAT); off, nothing
      max-new-flows=N          new flows a second
      quorum=N                 weight of servers that is enough; with less, those
                               of the next tier serve, too; 1
@@ -260,14 +265,15 @@ Examples:
 
 const MODIFY_RULE_HELP: &str = "\
 'lbadm help create-rule' explains the keys. Algorithm, flags, persistence,
-times, limits, health check, commands, orphans and clients can be changed; vips,
-type, tunnel, proxy-src and servergroup are what connections depend on and stay.
-pmask=none ends persistence, -h none ends checking, client=any opens the rule
-for all, a time of 0 is the default.
+times, limits, health check, commands, orphans, sync and clients can be changed;
+vips, type, tunnel, proxy-src and servergroup are what connections depend on and
+stay. pmask=none ends persistence, -h none ends checking, client=any opens the
+rule for all, a time of 0 is the default.
 
 Examples:
   lbadm modify-rule -m lbalg=wlc www
   lbadm modify-rule -p -t persist-timeout=600 www
   lbadm modify-rule -h hc-name=web,hc-port=8080 www
   lbadm modify-rule -m max-new-flows=1000,orphans=reset -t fin-wait=30 www
+  lbadm modify-rule -m sync=light www
   lbadm modify-rule -n 'down=/usr/local/bin/tell admin' -n up=none www";

@@ -102,6 +102,7 @@ pub fn node() -> Description {
         proxy_src: vec!["192.0.2.90".into(), "2001:db8::90".into()],
         pmask: Some("24".into()),
         orphans: Some("reset".into()),
+        sync: Some("light".into()),
         slow_start: Some(30),
         max_new_flows: Some(1000),
         timeouts: [(Timeout::SynReceived, 5), (Timeout::FinWait, 20)].into(),

@@ -242,6 +242,12 @@ impl RuleObject {
         Ok(self.rule()?.orphans.to_string())
     }
 
+    /// What the other node of a pair is told of its connections: `full`, `light` or `off`.
+    #[zbus(property)]
+    async fn sync(&self) -> fdo::Result<String> {
+        Ok(self.rule()?.sync.to_string())
+    }
+
     /// Seconds in which a new server's share grows; 0 for none.
     #[zbus(property)]
     async fn slow_start(&self) -> fdo::Result<u32> {
@@ -344,6 +350,7 @@ impl RuleObject {
                 => persist_timeout_changed;
             before.one_packet != after.one_packet => one_packet_changed;
             before.orphans != after.orphans => orphans_changed;
+            before.sync != after.sync => sync_changed;
             before.slow_start != after.slow_start => slow_start_changed;
             before.max_new_flows != after.max_new_flows => max_new_flows_changed;
             before.quorum != after.quorum => quorum_changed;

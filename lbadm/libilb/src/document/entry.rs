@@ -8,7 +8,8 @@ use crate::healthcheck::{CheckPort, HealthCheck, HealthCheckSettings};
 use crate::healthcheck_use::{HealthCheckUse, is_none};
 use crate::port::PortRange;
 use crate::rule::{
-    Notify, Orphans, PANIC_THRESHOLD, PanicMode, Persistence, Rule, Timeouts, Topology, Tunnel, Vip,
+    Notify, Orphans, PANIC_THRESHOLD, PanicMode, Persistence, Rule, Synchronise, Timeouts,
+    Topology, Tunnel, Vip,
 };
 use crate::server::{GroupPlace, Server, ServerSpec, Target};
 use crate::source::SourceSettings;
@@ -56,6 +57,8 @@ pub struct RuleEntry {
     pub one_packet: Option<bool>,
     /// What becomes of connections without their server.
     pub orphans: Option<Orphans>,
+    /// What the other node is told of its connections; `full` by default.
+    pub sync: Option<Synchronise>,
     /// Seconds.
     pub slow_start: Option<u32>,
     /// New flows a second; 0 is no limit.
@@ -117,6 +120,7 @@ impl RuleEntry {
             timeouts: unless(rule.timeouts.clone(), Timeouts::new()),
             one_packet: unless(rule.one_packet, false),
             orphans: unless(rule.orphans, Orphans::default()),
+            sync: unless(rule.sync, Synchronise::default()),
             slow_start: unless(rule.slow_start, 0),
             max_new_flows: unless(rule.max_new_flows, 0),
             quorum: unless(rule.quorum, 1),
@@ -159,6 +163,7 @@ impl RuleEntry {
             timeouts: self.timeouts.or(before.timeouts),
             one_packet: self.one_packet.or(before.one_packet),
             orphans: self.orphans.or(before.orphans),
+            sync: self.sync.or(before.sync),
             slow_start: self.slow_start.or(before.slow_start),
             max_new_flows: self.max_new_flows.or(before.max_new_flows),
             quorum: self.quorum.or(before.quorum),
@@ -245,6 +250,7 @@ impl RuleEntry {
             persistence,
             one_packet: self.one_packet.unwrap_or(false),
             orphans: self.orphans.unwrap_or_default(),
+            sync: self.sync.unwrap_or_default(),
             slow_start: self.slow_start.unwrap_or(0),
             max_new_flows: self.max_new_flows.unwrap_or(0),
             quorum: self.quorum.unwrap_or(1),

@@ -17,7 +17,8 @@ use crate::healthcheck::CheckPort;
 use crate::model::key;
 use crate::notify::is_none;
 use crate::rule::{
-    Algorithm, Notify, NotifyEvent, Orphans, Timeout, Timeouts, Topology, Tunnel, check_name,
+    Algorithm, Notify, NotifyEvent, Orphans, Synchronise, Timeout, Timeouts, Topology, Tunnel,
+    check_name,
 };
 use crate::vip::Prefix;
 use crate::words::{self, Word};
@@ -299,6 +300,7 @@ impl Reader {
                 RuleKey::Algorithm => rule.algorithm = self.word(path, node, Algorithm::parse),
                 RuleKey::Topology => rule.topology = self.word(path, node, Topology::parse),
                 RuleKey::Orphans => rule.orphans = self.word(path, node, Orphans::parse),
+                RuleKey::Sync => rule.sync = self.word(path, node, Synchronise::parse),
                 RuleKey::Clients => rule.clients = self.clients(path, node),
                 RuleKey::Flags => {
                     let words = self.texts(path, usual, node, "flags such as \"mh-port\"");

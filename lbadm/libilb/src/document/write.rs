@@ -124,6 +124,7 @@ pub(super) fn rule_fields(rule: &RuleEntry) -> Vec<(&'static str, Value)> {
     field("timeouts", timeouts);
     field("one-packet", flag(rule.one_packet));
     field("orphans", rule.orphans.map(|o| o.name().into()));
+    field("sync", rule.sync.map(|s| s.name().into()));
     field("slow-start", number(rule.slow_start));
     field("max-new-flows", number(rule.max_new_flows));
     field("quorum", number(rule.quorum));

@@ -88,6 +88,7 @@ pub fn full_state() -> State {
         proxy_src: vec!["198.51.100.10".into()],
         pmask: Some("/24".into()),
         orphans: Some("drop".into()),
+        sync: Some("off".into()),
         slow_start: Some(5),
         max_new_flows: Some(7),
         quorum: Some(3),

@@ -464,6 +464,7 @@ fn what_lbadm_creates_a_document_says() {
         servergroup: "web".into(),
         pmask: Some("24".into()),
         orphans: Some("reset".into()),
+        sync: Some("off".into()),
         ..RuleSettings::default()
     };
     c.create_rule("w.w.w", &settings).unwrap();
@@ -472,7 +473,7 @@ fn what_lbadm_creates_a_document_says() {
         "[group.web]\nservers = [\n    \"192.0.2.11\",\n    { address = \"192.0.2.12:8080\", host = \"back\", weight = 3 },\n]\n\n\
          [rule.\"w.w.w\"]\nenabled = false\nvip = \"192.0.2.80\"\nport = 80\nalgorithm = \"mh\"\n\
          flags = [\"mh-fallback\", \"mh-port\"]\ntopology = \"NAT\"\nproxy-src = [\"192.0.2.90\", \"192.0.2.91\"]\n\
-         group = \"web\"\npmask = 24\npersist-timeout = 60\norphans = \"reset\"\n"
+         group = \"web\"\npmask = 24\npersist-timeout = 60\norphans = \"reset\"\nsync = \"off\"\n"
     );
     assert_eq!(made(&to_toml(&c)), c);
 }
