@@ -22,7 +22,7 @@ if [ "$(grep -c '^test ' "$work/built")" != "${#files[@]}" ]; then
 fi
 
 # Longest first, so that none of these begins when the others have ended.
-for name in disturbance package vrrp units flood sickness checkers weights addresses services; do
+for name in disturbance package vrrp units flood takeover sickness checkers weights addresses services; do
     if ! grep "^test $name " "$work/built"; then
         echo "tests/lab.sh: there is no test file $name any more" >&2
         exit 1

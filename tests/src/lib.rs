@@ -22,6 +22,7 @@ pub mod load;
 pub mod machine;
 pub mod noise;
 pub mod pair;
+pub mod peers;
 pub mod raw;
 pub mod sctp;
 pub mod service;

@@ -1,4 +1,4 @@
-//! nginx in a server namespace: `/` says who it is, `/files/` has big files, `/paced/` the same with a speed limit,
+//! nginx in a server namespace: `/` says who it is, `/files/` has a big and a small file, `/paced/` the same with a speed limit,
 //! `/upload/` takes files by PUT, `/who` tells the addresses and ports it saw.
 
 use std::io::{Read, Write};
@@ -13,6 +13,9 @@ use crate::shell;
 /// Bytes of the big file `/files/big`: more than 10 MiB, and no multiple of anything.
 pub const BIG_FILE_BYTES: u64 = 10 * 1024 * 1024 + 12_345;
 
+/// Bytes of `/files/small`, for many downloads at a time.
+pub const SMALL_FILE_BYTES: u64 = 1_000_003;
+
 /// Ports on which every server listens: the usual one and a range to map.
 pub const PORTS: [u16; 6] = [80, 8080, 8081, 8082, 8083, 9000];
 
@@ -25,6 +28,16 @@ pub(crate) fn make_files(directory: &Path) {
         .take(BIG_FILE_BYTES);
     let mut big = std::fs::File::create(files.join("big")).expect("cannot make a file");
     std::io::copy(&mut random, &mut big).expect("cannot fill a file");
+    let mut start = std::fs::File::open(files.join("big"))
+        .expect("it is there")
+        .take(SMALL_FILE_BYTES);
+    let mut small = std::fs::File::create(files.join("small")).expect("cannot make a file");
+    std::io::copy(&mut start, &mut small).expect("cannot fill a file");
+}
+
+/// The small file on disk.
+pub fn small_file(directory: &Path) -> PathBuf {
+    directory.join("files/small")
 }
 
 /// The big file on disk.
