@@ -44,14 +44,9 @@ pub(crate) fn this_minute() -> u32 {
 /// # Errors
 /// If the peer does not answer, or somebody else does, within eight seconds.
 pub async fn connect(stream: TcpStream, trust: &Trust) -> Result<Link, LinkError> {
-    begin(
-        stream,
-        &trust.identity,
-        &trust.secret,
-        Kind::Peer,
-        trust.peer,
-    )
-    .await
+    let (identity, secret) = (&trust.identity, &trust.secret);
+    let greeted = greet(stream, identity, secret, Kind::Peer, trust.peer);
+    within(PATIENCE, greeted).await
 }
 
 /// Greets the creator of a pair with the token that it has made. What lasts is by [`Link::export`], not by the token.
@@ -63,20 +58,17 @@ pub async fn join(
     identity: &Arc<Identity>,
     token: &Token,
 ) -> Result<Link, LinkError> {
-    begin(stream, identity, &token.secret, Kind::Join, token.creator).await
+    let greeted = greet(stream, identity, &token.secret, Kind::Join, token.creator);
+    within(PATIENCE, greeted).await
 }
 
-async fn begin(
-    stream: TcpStream,
-    identity: &Identity,
-    secret: &Secret,
-    kind: Kind,
-    peer: PublicKey,
+async fn within(
+    patience: Duration,
+    greeted: impl Future<Output = Result<Link, LinkError>>,
 ) -> Result<Link, LinkError> {
-    let begun = greet(stream, identity, secret, kind, peer);
-    match tokio::time::timeout(PATIENCE, begun).await {
+    match tokio::time::timeout(patience, greeted).await {
         Ok(link) => link,
-        Err(_) => Err(LinkError::Late(PATIENCE.as_secs())),
+        Err(_) => Err(LinkError::Late(patience.as_secs())),
     }
 }
 
@@ -117,5 +109,59 @@ fn hung_up(error: std::io::Error) -> LinkError {
     match LinkError::from(error) {
         LinkError::Cut => LinkError::Refused,
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection to somebody who says this and hangs up, or waits if he has nothing to say.
+    async fn somebody(says: Option<&'static [u8]>) -> TcpStream {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (mut other, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut heard = [0; greeting::LEN];
+            other.read_exact(&mut heard).await.unwrap();
+            match says {
+                Some(says) => other.write_all(says).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        });
+        stream.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_one_who_dials_learns() {
+        let identity = Arc::new(Identity::generate().unwrap());
+        let trust = Trust {
+            identity: identity.clone(),
+            peer: Identity::generate().unwrap().public(),
+            secret: Secret::generate().unwrap(),
+        };
+        let token = Token {
+            secret: trust.secret.clone(),
+            creator: trust.peer,
+        };
+        let cases: [(&'static [u8], &str); 3] = [
+            (b"", "the other node hung up without a word"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no TLS session: "),
+            (b"\x16\x03\x03\0\x05hello", "no TLS session: "),
+        ];
+        for (says, expected) in cases {
+            let error = connect(somebody(Some(says)).await, &trust).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{says:?}: {error}");
+            let error = join(somebody(Some(says)).await, &identity, &token).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{says:?}: {error}");
+        }
+        let stream = somebody(None).await;
+        let greeted = greet(stream, &identity, &trust.secret, Kind::Peer, trust.peer);
+        let late = within(Duration::from_millis(200), greeted).await;
+        assert!(matches!(late, Err(LinkError::Late(0))), "{late:?}");
     }
 }

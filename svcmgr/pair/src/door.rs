@@ -28,12 +28,21 @@ use crate::token::Token;
 
 /// How many may be at the door before they are known.
 const PLACES: usize = 64;
-/// When the connection of a stranger ends: at a moment between these two, after it began.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
-/// How long TLS may take after a right greeting.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long is waited for what.
+const PATIENCE: Patience = Patience {
+    stranger: (Duration::from_secs(3), Duration::from_secs(5)),
+    handshake: Duration::from_secs(5),
+};
 /// What is read of a stranger at most, octets.
 const MAX_HEARD: usize = 1 << 20;
+
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// The connection of a stranger ends at a moment between these two, after it began.
+    stranger: (Duration, Duration),
+    /// How long TLS may take after a right greeting.
+    handshake: Duration,
+}
 
 /// Who came, since the door was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +68,7 @@ pub struct Door {
     refused: [AtomicU64; Reason::ALL.len()],
     /// This minute; not always that of the system's clock, in tests.
     clock: Box<dyn Fn() -> u32 + Send + Sync>,
-    patience: (Duration, Duration),
+    patience: Patience,
 }
 
 /// Those who are at the door, the oldest first.
@@ -118,7 +127,7 @@ impl Door {
         Door::with(Box::new(this_minute), PATIENCE)
     }
 
-    fn with(clock: Box<dyn Fn() -> u32 + Send + Sync>, patience: (Duration, Duration)) -> Door {
+    fn with(clock: Box<dyn Fn() -> u32 + Send + Sync>, patience: Patience) -> Door {
         Door {
             places: Mutex::default(),
             heard: Mutex::default(),
@@ -184,14 +193,15 @@ impl Door {
             Some(peer) => Expected::Key(peer),
             None => Expected::Maker(Box::new(greeting)),
         };
-        let welcomed = timeout(HANDSHAKE, welcome(stream, identity, expected)).await;
+        let most = self.patience.handshake;
+        let welcomed = timeout(most, welcome(stream, identity, expected)).await;
         let detail = match welcomed {
             Ok(Ok(link)) => {
                 self.admitted.fetch_add(1, Ordering::Relaxed);
                 return Ok(link);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("none within {} seconds", HANDSHAKE.as_secs()),
+            Err(_) => format!("none within {} seconds", most.as_secs()),
         };
         self.count(Reason::Handshake);
         Err(Refusal {
@@ -240,7 +250,7 @@ impl Door {
 
     /// When the connection of somebody who has just come is to end, should he be a stranger.
     fn patience(&self) -> Duration {
-        let (least, most) = self.patience;
+        let (least, most) = self.patience.stranger;
         // Without random numbers no session begins anyway.
         let drawn = secret::random().map_or(0, u16::from_be_bytes);
         least + (most - least) * u32::from(drawn) / u32::from(u16::MAX)

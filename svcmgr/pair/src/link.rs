@@ -10,6 +10,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+#[cfg(test)]
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -136,8 +137,9 @@ impl Link {
         Ok(exported?)
     }
 
-    /// Version, key exchange and kind of handshake, for tests of what is promised.
-    pub fn session(
+    /// Version, key exchange and kind of handshake.
+    #[cfg(test)]
+    pub(crate) fn session(
         &self,
     ) -> (
         Option<ProtocolVersion>,
@@ -251,3 +253,6 @@ impl LinkReceiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
