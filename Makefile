@@ -79,7 +79,7 @@ test-lab: build ## daemons and whole nodes in network namespaces, LANES=2 files 
 # Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
 # on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which
 # `cargo test` replays; inputs that reach something new are kept in target/fuzz-corpus.
-FUZZ_TARGETS := packet quoted control settings snapshot vrrp sync process import document
+FUZZ_TARGETS := packet quoted control settings snapshot vrrp sync pair process import document
 FUZZ_FLAGS := -Cpasses=sancov-module -Ccodegen-units=1 -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares

@@ -376,7 +376,6 @@ async fn when_too_many_wait_the_oldest_has_to_go_and_the_peer_gets_in() {
         scene.peer_gets_in().await;
         let crowded = scene.door.counters().refused_for(Reason::Crowded);
         assert_eq!(crowded, round, "one has to go for each who comes");
-        // He who came first: the tasks of a loaded machine may not begin in the order of the connections.
         waiting.push_back(scene.dial().await);
         while places() < PLACES {
             tokio::time::sleep(Duration::from_millis(5)).await;
