@@ -129,6 +129,20 @@ mod tests {
     }
 
     #[test]
+    fn docs_pair_md_says_the_same() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/pair.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let after = text.split_once("<!-- begin refusals -->\n").unwrap().1;
+        let table = after.split_once("<!-- end refusals -->").unwrap().0;
+        let row = |reason: Reason| format!("| `{}` | {} |\n", reason.label(), reason.words());
+        let rows: String = Reason::ALL.map(row).concat();
+        assert_eq!(
+            table,
+            format!("| reason | somebody who |\n|---|---|\n{rows}")
+        );
+    }
+
+    #[test]
     fn a_refusal_says_who_and_why() {
         let refusal = Refusal {
             reason: Reason::Clock,
