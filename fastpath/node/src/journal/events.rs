@@ -187,4 +187,35 @@ events! {
         ["ILB_PEER"]
         "The peer @ILB_PEER@ has told all of its connections"
         "If it fails now, its connections go on here.";
+    PAIR_JOINED = "pair-joined" "af47617146ab4a2f8a9b77587d32a21d"
+        ["ILB_PEER"]
+        "This node and @ILB_PEER@ are a pair"
+        "One has joined the other with its token. From now on what is changed on one is changed on the other, and connections follow. \
+         `lbadm show-pair` shows how it stands. If nobody wanted that: `lbadm pair leave`.";
+    PAIR_LEFT = "pair-left" "5170770c29104cf5a9b274de8e820aff"
+        ["ILB_PEER"]
+        "This node has left the pair with @ILB_PEER@"
+        "Each node keeps its configuration and goes on by itself. The other one has to leave, too, before it can be in another pair.";
+    PAIR_LINK_UP = "pair-link-up" "2fcf1ab3cd2547008fb01715b9b4a7f9"
+        ["ILB_PEER"]
+        "The managers of the pair hear each other: @ILB_PEER@"
+        "What one has missed of the other's configuration follows now.";
+    PAIR_LINK_LOST = "pair-link-lost" "508b27024b0a4688ac677ff99a23a140"
+        []
+        "The other manager of the pair is not heard any more"
+        "The message says why. Addresses and connections do not depend on it. What is changed on either node follows when they hear each \
+         other again; changed on both, one of them wins by a rule and says so. See whether the other node is up, and whether TCP port \
+         49281 gets through.";
+    PAIR_FAILOVER = "pair-failover" "09438c31da5547b5a5b04828f965eb18"
+        []
+        "This node gives its addresses to the other node of the pair"
+        "Somebody has said `lbadm failover`. This node does not take them back by itself while the other one has them.";
+    MAINTENANCE_BEGAN = "maintenance-began" "e6240eb59af2467eb24c11c2b0ad6165"
+        []
+        "This node is in maintenance"
+        "It takes no addresses by VRRP until `lbadm maintenance off`, also after a restart.";
+    MAINTENANCE_OVER = "maintenance-over" "5334f309f92242c889feb36fb361a33f"
+        []
+        "This node is not in maintenance any more"
+        "It takes part by VRRP again, as its instances are configured.";
 }

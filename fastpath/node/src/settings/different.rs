@@ -21,6 +21,7 @@ impl Settings {
             node,
             fastpath,
             manager,
+            pair,
             metrics,
             limits,
         } = self;
@@ -42,6 +43,8 @@ impl Settings {
             "fastpath", "frames", fastpath.frames;
             "fastpath", "busy-poll", fastpath.busy_poll;
             "manager", "manage-addresses", manager.manage_addresses;
+            "pair", "address", pair.address;
+            "pair", "port", pair.port;
             "metrics", "listen", metrics.listen;
             "metrics", "per-server", metrics.per_server;
             "limits", "new-flows-per-second", limits.new_flows_per_second;

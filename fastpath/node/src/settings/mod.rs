@@ -8,7 +8,7 @@ mod suggest;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ilb_forwarder::spec::Limits;
@@ -39,6 +39,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("manager", &["manage-addresses"]),
+    ("pair", &["address", "port"]),
     ("metrics", &["listen", "per-server"]),
     (
         "limits",
@@ -63,6 +64,8 @@ pub struct Settings {
     pub fastpath: Fastpath,
     /// Section `[manager]`.
     pub manager: Manager,
+    /// Section `[pair]`.
+    pub pair: Pair,
     /// Section `[metrics]`.
     pub metrics: Metrics,
     /// Section `[limits]`: what the node as a whole lets in. Read by the manager, which passes it on with the rules.
@@ -108,6 +111,19 @@ pub struct Manager {
     /// `manage-addresses`, default true: whether VIPs and proxy-src addresses are put on interfaces.
     pub manage_addresses: bool,
 }
+
+/// Section `[pair]`: where the node that creates a pair listens for the other one, unless it is told otherwise then. Read by the
+/// manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// `address`, one of this node, or all: the default.
+    pub address: Option<IpAddr>,
+    /// `port`, TCP, default [`PAIR_PORT`].
+    pub port: u16,
+}
+
+/// TCP port of the pair if nothing else is said: one of the dynamic ones (RFC 6335).
+pub const PAIR_PORT: u16 = 49_281;
 
 /// Section `[metrics]`: the endpoint for Prometheus and its like. Read by the manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,6 +236,18 @@ impl Settings {
             manage_addresses: reader.boolean(&section, "manage-addresses", true),
         };
 
+        let section = reader.section(&table, "pair");
+        let pair = Pair {
+            address: reader.address(&section, "address"),
+            // In range, so that it fits.
+            port: reader.integer(
+                &section,
+                "port",
+                1..=u32::from(u16::MAX),
+                u32::from(PAIR_PORT),
+            ) as u16,
+        };
+
         let section = reader.section(&table, "metrics");
         let metrics = Metrics {
             listen: reader.listen(&section, "listen"),
@@ -304,6 +332,7 @@ impl Settings {
             node,
             fastpath,
             manager,
+            pair,
             metrics,
             limits,
         };

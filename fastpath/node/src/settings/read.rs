@@ -1,6 +1,6 @@
 //! Takes values out of a parsed TOML text, notes every mistake with its place, and goes on with a default.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -284,6 +284,25 @@ impl<'t> Reader<'t> {
         if address.is_none() {
             let message = format!(
                 "{} is not allowed; allowed are \"off\" and an address with a port from 1 to 65535, such as \"127.0.0.1:9749\" or \"[::1]:9749\"",
+                describe(value.get_ref())
+            );
+            self.mistake_at(section, key, &message);
+        }
+        address
+    }
+
+    /// An address of this node, or `"all"`.
+    pub(super) fn address(&mut self, section: &Section<'_, '_>, key: &str) -> Option<IpAddr> {
+        let value = section.value(key)?;
+        let text = value.get_ref().as_str();
+        if text == Some("all") {
+            return None;
+        }
+        let address = text.and_then(|text| text.parse().ok());
+        let address = address.filter(|it: &IpAddr| !it.is_unspecified() && !it.is_multicast());
+        if address.is_none() {
+            let message = format!(
+                "{} is not allowed; allowed are \"all\" and an address of this node, such as \"192.0.2.1\" or \"2001:db8::1\"",
                 describe(value.get_ref())
             );
             self.mistake_at(section, key, &message);

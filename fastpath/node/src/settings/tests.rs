@@ -52,6 +52,9 @@ fn every_key_is_read() {
         busy-poll = true
         [manager]
         manage-addresses = false
+        [pair]
+        address = "192.0.2.1"
+        port = 5000
         [metrics]
         listen = "[::1]:9749"
         per-server = false
@@ -72,6 +75,13 @@ fn every_key_is_read() {
         }
     );
     assert!(!settings.manager.manage_addresses);
+    assert_eq!(
+        settings.pair,
+        Pair {
+            address: Some("192.0.2.1".parse().unwrap()),
+            port: 5000,
+        }
+    );
     assert_eq!(
         settings.metrics,
         Metrics {
@@ -105,7 +115,7 @@ busy-poll = "yes"
 manage-adresses = true
 "#;
     let expected = [
-        "line 1, column 2: unknown section [nod]; sections are node, fastpath, manager, metrics and limits; did you mean \"node\"?",
+        "line 1, column 2: unknown section [nod]; sections are node, fastpath, manager, pair, metrics and limits; did you mean \"node\"?",
         "line 3, column 13: node.state-dir: \"var/lib/ilb\" is not allowed; allowed is an absolute path such as \"/var/lib/ilb\"",
         "line 4, column 1: node.table-size: unknown key; allowed are runtime-dir, state-dir and bpf-dir; table-size belongs in [fastpath]",
         "line 6, column 23: fastpath.interfaces: \"a b\" is not the name of an interface; allowed are 1 to 15 bytes without spaces, '/' and ':', not \".\" or \"..\"",
@@ -168,7 +178,7 @@ fn single_mistakes_have_their_message() {
         ),
         (
             format!("queues = 1\n{}", with_fastpath("")),
-            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath, manager, metrics and limits; queues belongs in [fastpath]",
+            "line 1, column 1: unknown key queues outside of any section; sections are node, fastpath, manager, pair, metrics and limits; queues belongs in [fastpath]",
         ),
         (
             format!("node = 1\n{}", with_fastpath("")),
@@ -229,6 +239,31 @@ fn load_names_the_file() {
         )),
         "{error}"
     );
+}
+
+#[test]
+fn a_pair_listens_on_an_address_of_the_node_or_on_all() {
+    let with = |line: &str| with_fastpath(&format!("[pair]\n{line}"));
+    let of = |line: &str| Settings::parse(&with(line)).unwrap().pair;
+    let (address, port) = (None, PAIR_PORT);
+    assert_eq!(of(""), Pair { address, port });
+    assert_eq!(of("address = \"all\""), Pair { address, port });
+    let address = Some("2001:db8::1".parse().unwrap());
+    assert_eq!(of("address = \"2001:db8::1\""), Pair { address, port });
+    for (wrong, words) in [
+        ("address = \"lb1\"", "pair.address"),
+        ("address = \"0.0.0.0\"", "an address of this node"),
+        ("address = 7", "an address of this node"),
+        ("port = 0", "pair.port"),
+        ("port = 65536", "from 1 to 65535"),
+    ] {
+        let mistakes = Settings::parse(&with(wrong)).unwrap_err();
+        let said: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        assert!(
+            said.len() == 1 && said[0].contains(words),
+            "{wrong}: {said:?}"
+        );
+    }
 }
 
 #[test]
