@@ -20,7 +20,7 @@ use crate::hcresult::Results;
 use crate::table::Style;
 use crate::{
     agent, candidate, config, connections, document, explain, healthcheck, history, monitor, node,
-    rule, server, servergroup, statistics, top, vrrp,
+    pair, rule, server, servergroup, statistics, top, vrrp,
 };
 
 /// What to do.
@@ -54,6 +54,8 @@ pub enum Action {
     Export(ExportConfig),
     /// Read a configuration.
     Import(Box<config::Import>),
+    /// Do or show something about the pair.
+    Pair(pair::Request),
     /// Show what was changed.
     History(history::Listing),
     /// Go back to what was.
@@ -217,6 +219,7 @@ pub fn understand(cli: Cli) -> Result<Action, Error> {
         Some(Command::Candidate(command)) => candidate::understand(command),
         Some(Command::Healthcheck(command)) => healthcheck::understand(command),
         Some(Command::Vrrp(command)) => vrrp::understand(command),
+        Some(Command::Pair(command)) => pair::understand(command),
         Some(Command::Config(command)) => config::understand(command),
         Some(Command::History(command)) => history::understand(command),
         Some(Command::Document(command)) => document::understand(command),

@@ -15,6 +15,7 @@ mod help;
 mod history;
 mod monitor;
 mod node;
+mod pair;
 mod rule;
 mod server;
 mod servergroup;
@@ -35,6 +36,7 @@ pub use help::OVERVIEW;
 pub use history::*;
 pub use monitor::*;
 pub use node::*;
+pub use pair::*;
 pub use rule::*;
 pub use server::*;
 pub use servergroup::*;
@@ -84,6 +86,9 @@ pub enum Command {
     /// VRRP instances.
     #[command(flatten)]
     Vrrp(VrrpCommand),
+    /// The pair.
+    #[command(flatten)]
+    Pair(PairCommand),
     /// The configuration as a whole.
     #[command(flatten)]
     Config(ConfigCommand),

@@ -25,6 +25,7 @@ mod keys;
 mod man;
 mod monitor;
 mod node;
+mod pair;
 mod rule;
 mod server;
 mod servergroup;
@@ -104,6 +105,7 @@ async fn run(args: Vec<OsString>) -> Result<Exit, Error> {
             let _ = io::stderr().write_all(outcome.err.as_bytes());
             return Ok(outcome.exit);
         }
+        Action::Pair(request) => say(&pair::run(request, json, ask, style()).await?)?,
         Action::Show(show) => {
             let node = Client::connect().await?.describe().await?;
             say(&action::shown(&*show, &node, json, style())?)?;

@@ -29,6 +29,16 @@ pub fn message(error: &clap::Error, args: &[String]) -> String {
     {
         return format!("missing: {missing} ({see})");
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        && let Some(command) = &command
+    {
+        let root = cli::command();
+        let of = root.find_subcommand(command).into_iter();
+        let verbs: Vec<&str> = of
+            .flat_map(|sub| sub.get_subcommands().map(clap::Command::get_name))
+            .collect();
+        return format!("what shall be done? Say {} ({see})", words::one_of(&verbs));
+    }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     // The first paragraph says what is wrong; the rest is a reminder of the syntax.

@@ -17,6 +17,7 @@ mod history;
 mod manager;
 mod metrics;
 mod notify;
+mod pair;
 mod panicmode;
 mod pending;
 mod quorum;

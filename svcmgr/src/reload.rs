@@ -66,7 +66,7 @@ impl Reload {
         let changed = self.running.different(&new, &["manager", "limits"]);
         let restart = self
             .running
-            .different(&new, &["node", "fastpath", "metrics"]);
+            .different(&new, &["node", "fastpath", "pair", "metrics"]);
         self.running.manager = new.manager;
         self.running.limits = new.limits;
         match changed[..] {

@@ -20,6 +20,8 @@ use crate::dataplane::{DataPlane, SimulatedDataPlane, SocketDataPlane, pulse};
 use crate::dbus::{self, BusError};
 use crate::manager::{Manager, Start};
 use crate::metrics;
+use crate::pair;
+use crate::pair::keep::Keep;
 use crate::reload::{self, Reload};
 use crate::sources;
 use crate::state::State;
@@ -177,6 +179,11 @@ async fn serve<D: DataPlane, A: Addresses>(
         vrrp,
         sources: sources::start(),
         notifier,
+        pair: Keep::new(&settings.node.state_dir),
+        listen: pair::Place {
+            address: settings.pair.address,
+            port: settings.pair.port,
+        },
         memory: Some(Memory::new(&own.join("health.json"))),
         live: reload::live(settings),
         statistics: Some(settings.node.state_dir.join("statistics.json")),

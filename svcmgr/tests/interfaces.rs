@@ -24,6 +24,7 @@ use libilb::vrrp::VrrpSettings;
 const READING: &[&str] = &[
     "Describe",
     "DescribeFastpath",
+    "DescribePair",
     "Explain",
     "GetStatistics",
     "History",
@@ -42,6 +43,8 @@ const STATE: &[&str] = &[
     "DisableServers",
     "EnableVrrp",
     "DisableVrrp",
+    "Failover",
+    "SetMaintenance",
 ];
 
 fn project(path: &str) -> PathBuf {

@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use zbus::connection::Builder;
@@ -32,6 +33,7 @@ use crate::health::HealthReport;
 use crate::healthcheck::{self, HealthCheckSettings};
 use crate::healthfilter::HealthFilter;
 use crate::history;
+use crate::pair::{Invitation, PairDescription};
 use crate::rule::RuleSettings;
 use crate::server::ServerSettings;
 use crate::source::SourceSettings;
@@ -206,6 +208,54 @@ impl Client {
     /// How the fast path does its work.
     pub async fn describe_fastpath(&self) -> Result<FastpathDescription, ClientError> {
         from_json(&self.manager.describe_fastpath().await?)
+    }
+
+    /// How it stands with the pair.
+    pub async fn describe_pair(&self) -> Result<PairDescription, ClientError> {
+        from_json(&self.manager.describe_pair().await?)
+    }
+
+    /// Makes this node the first of a pair. No address and port 0 mean what the node's settings say.
+    pub async fn create_pair(
+        &self,
+        address: Option<IpAddr>,
+        port: u16,
+    ) -> Result<Invitation, ClientError> {
+        let address = address.map(|it| it.to_string()).unwrap_or_default();
+        from_json(&self.manager.create_pair(&address, port).await?)
+    }
+
+    /// Joins the pair of the node at this address; with `replace` what is configured here goes.
+    pub async fn join_pair(
+        &self,
+        address: IpAddr,
+        port: u16,
+        token: &str,
+        replace: bool,
+    ) -> Result<(), ClientError> {
+        let address = address.to_string();
+        let joined = self.manager.join_pair(&address, port, token, replace);
+        Ok(joined.await?)
+    }
+
+    /// Ends the pair for this node. False if there was none.
+    pub async fn leave_pair(&self) -> Result<bool, ClientError> {
+        Ok(self.manager.leave_pair().await?)
+    }
+
+    /// Takes note of what happened to the pair, and says how much that was.
+    pub async fn acknowledge_pair(&self) -> Result<u32, ClientError> {
+        Ok(self.manager.acknowledge_pair().await?)
+    }
+
+    /// Gives the addresses of this node to the other one. Returns the VRRP instances.
+    pub async fn failover(&self, force: bool) -> Result<Vec<String>, ClientError> {
+        Ok(self.manager.failover(force).await?)
+    }
+
+    /// Takes this node out, or in again. False if it was so already.
+    pub async fn set_maintenance(&self, on: bool) -> Result<bool, ClientError> {
+        Ok(self.manager.set_maintenance(on).await?)
     }
 
     /// All counters.

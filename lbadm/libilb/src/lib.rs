@@ -101,6 +101,7 @@ pub mod import;
 pub mod map;
 pub mod model;
 pub mod notify;
+pub mod pair;
 pub mod panicmode;
 pub mod port;
 pub mod rule;

@@ -22,8 +22,8 @@ use libilb::{vocabulary, words};
 use crate::cli::{self, Shell};
 use crate::keys::{self, KeyList};
 use crate::{
-    candidate, connections, hcresult, healthcheck, history, rule, server, servergroup, statistics,
-    time, vrrp,
+    candidate, connections, hcresult, healthcheck, history, pair, rule, server, servergroup,
+    statistics, time, vrrp,
 };
 
 /// What a shell is asked to look for itself.
@@ -222,7 +222,22 @@ fn candidates(words: &[String], current: &str, names: &Names<'_>) -> Vec<(String
     let Some(sub) = root.find_subcommand(&command) else {
         return Vec::new();
     };
-    let given: Vec<&String> = rest.collect();
+    let mut given: Vec<&String> = rest.collect();
+    let mut sub = sub;
+    if sub.has_subcommands() {
+        // One that has commands of its own, such as `pair`.
+        let at = given.iter().position(|word| !word.starts_with('-'));
+        let Some(at) = at else {
+            return match current.starts_with('-') {
+                true => options(sub, &[]),
+                false => subcommands(sub),
+            };
+        };
+        let Some(found) = sub.find_subcommand(given[at].to_ascii_lowercase()) else {
+            return Vec::new();
+        };
+        (sub, given) = (found, given.split_off(at + 1));
+    }
     let place = place(sub, &given);
     match place.option {
         Some(arg) => values(sub, arg, current, &given, names),
@@ -294,12 +309,16 @@ fn takes_value(arg: &Arg) -> bool {
     arg.get_action().takes_values()
 }
 
-fn commands(root: &Command) -> Vec<(String, String)> {
-    let shown = root.get_subcommands().filter(|sub| !sub.is_hide_set());
+fn subcommands(of: &Command) -> Vec<(String, String)> {
+    let shown = of.get_subcommands().filter(|sub| !sub.is_hide_set());
     let about = |sub: &Command| sub.get_about().map(ToString::to_string).unwrap_or_default();
-    let mut all: Vec<(String, String)> = shown
+    shown
         .map(|sub| (sub.get_name().to_string(), about(sub)))
-        .collect();
+        .collect()
+}
+
+fn commands(root: &Command) -> Vec<(String, String)> {
+    let mut all = subcommands(root);
     all.push(("help".to_string(), "Explain a command".to_string()));
     all
 }
@@ -395,6 +414,7 @@ fn fields(command: &str) -> Vec<&'static str> {
         "show-server" => server::fields(),
         "show-healthcheck" => healthcheck::fields(),
         "show-vrrp" => vrrp::fields(),
+        "show-pair" => pair::fields(),
         "history" => history::fields(false),
         "rollback" => history::fields(true),
         "show-statistics" => statistics::fields(),

@@ -9,6 +9,7 @@ mod documents;
 mod events;
 pub mod history;
 pub mod node;
+mod pairs;
 mod traffic;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,7 @@ use crate::complete;
 use crate::config;
 use crate::error::Error;
 use crate::explain::{self, Question};
+use crate::pair;
 use crate::statistics::{self, Printer};
 use crate::table::Style;
 use crate::usage;
@@ -41,6 +43,7 @@ const CASES: &[(&str, &str)] = &[
     ("server", include_str!("server.txt")),
     ("healthcheck", include_str!("healthcheck.txt")),
     ("vrrp", include_str!("vrrp.txt")),
+    ("pair", include_str!("pair.txt")),
     ("config", include_str!("config.txt")),
     ("history", include_str!("history.txt")),
     ("document", include_str!("document.txt")),
@@ -97,6 +100,14 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
             let found = &all[..all.len().min(limit)];
             listing.render(found, found.len() < all.len(), json, plain)
         }
+        (Action::Pair(pair::Request::Show(listing)), json) => {
+            listing.render(&pairs::pair(), json, plain)
+        }
+        (Action::Pair(request @ pair::Request::Create { .. }), json) => Ok(format!(
+            "{request:?}\n{}",
+            pair::invited(&pairs::invitation(), json)
+        )),
+        (Action::Pair(request), _) => Ok(format!("{request:?}\n")),
         (Action::History(listing), json) => listing.render(&history(), json, plain),
         (Action::Rollback(rollback), json) => {
             let report = rolled_back(rollback.generation, rollback.dry_run);

@@ -4,8 +4,8 @@ use std::future::pending;
 
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_node::control::{
-    Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics, Statistics,
-    Status,
+    Hello, PROTOCOL_VERSION, PeerStatus, Request, Response, RuleStatistics, ServerStatistics,
+    Statistics, Status,
 };
 
 use super::{DataPlane, Event, LinkError};
@@ -81,12 +81,17 @@ impl DataPlane for SimulatedDataPlane {
             Request::Statistics | Request::StatisticsOf(_) => {
                 Response::Statistics(self.statistics())
             }
-            Request::Explain(_)
-            | Request::Connections(_)
-            | Request::Peer(_)
-            | Request::PoolExport { .. } => Response::Error {
-                message: "a simulated data plane has no packets".to_owned(),
-            },
+            // Nobody answers it.
+            Request::Peer(peer) => Response::Peer(peer.map(|peer| PeerStatus {
+                address: peer.address.to_string(),
+                node: peer.node,
+                ..PeerStatus::default()
+            })),
+            Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
+                Response::Error {
+                    message: "a simulated data plane has no packets".to_owned(),
+                }
+            }
         })
     }
 

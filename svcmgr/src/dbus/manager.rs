@@ -419,6 +419,90 @@ impl ManagerObject {
             .await
     }
 
+    /// Makes this node the first of a pair, which another one can join with the token in the answer: JSON with token, host, port
+    /// and until (Unix time in seconds). An empty address and port 0 mean what the settings say.
+    #[zbus(out_args("json"))]
+    async fn create_pair(
+        &self,
+        address: String,
+        port: u16,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<String, MethodError> {
+        let author = access::check(connection, &header).await?;
+        json(&self.handle.create_pair(author, &address, port).await?)
+    }
+
+    /// Joins the pair of the node at an address, by its token. With replace also if something is configured here, which goes.
+    async fn join_pair(
+        &self,
+        address: String,
+        port: u16,
+        token: String,
+        replace: bool,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), MethodError> {
+        let author = access::check(connection, &header).await?;
+        let joined = self
+            .handle
+            .join_pair(author, &address, port, &token, replace);
+        Ok(joined.await?)
+    }
+
+    /// Ends the pair for this node, which keeps its configuration; false if there was none.
+    #[zbus(out_args("left"))]
+    async fn leave_pair(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check(connection, &header).await?;
+        Ok(self.handle.leave_pair(author).await?)
+    }
+
+    /// Takes note of what happened to the pair, which `DescribePair` says no more then, and returns how much it was.
+    #[zbus(out_args("count"))]
+    async fn acknowledge_pair(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<u32, MethodError> {
+        let author = access::check(connection, &header).await?;
+        Ok(self.handle.acknowledge_pair(author).await?)
+    }
+
+    /// Gives the addresses of this node to the other node of the pair and returns, when it has them, the names of the VRRP
+    /// instances. With force also if the other node is not ready for it.
+    #[zbus(out_args("instances"))]
+    async fn failover(
+        &self,
+        force: bool,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<String>, MethodError> {
+        let author = access::check_state(connection, &header).await?;
+        Ok(self.handle.fail_over(author, force).await?)
+    }
+
+    /// Takes this node out of service, or in again: meanwhile it takes no addresses by VRRP. False if it was so already.
+    #[zbus(out_args("changed"))]
+    async fn set_maintenance(
+        &self,
+        on: bool,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<bool, MethodError> {
+        let author = access::check_state(connection, &header).await?;
+        Ok(self.handle.set_maintenance(author, on).await?)
+    }
+
+    /// How it stands with the pair as JSON: both nodes, the link, configurations, connections, and what happened.
+    #[zbus(out_args("json"))]
+    async fn describe_pair(&self) -> Result<String, MethodError> {
+        json(&self.handle.describe_pair().await?)
+    }
+
     /// Makes a document, TOML or JSON as docs/document.md says, the configuration: one change, all of it or nothing. Returns
     /// what was different, as JSON. With the option `dry-run` nothing changes, and everybody may ask.
     #[zbus(out_args("json"))]

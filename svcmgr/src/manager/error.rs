@@ -41,6 +41,9 @@ pub enum ManagerError {
     /// An address could not be put on its interface.
     #[error("{0}; nothing was changed")]
     Address(AddressError),
+    /// It is about the pair.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// There is no way back to it.
     #[error(
         "generation {generation} {problem}: 'lbadm history' lists those that one can go back to"
@@ -77,12 +80,96 @@ pub enum ManagerError {
     Internal(String),
 }
 
+/// What cannot be done about the pair.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PairError {
+    /// A value that is none.
+    #[error("{field} '{value}' {problem}: {allowed}")]
+    Invalid {
+        /// What the value was given for.
+        field: &'static str,
+        /// The value.
+        value: String,
+        /// What is wrong with it, beginning with a verb.
+        problem: &'static str,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A token that is none. The text is not repeated.
+    #[error("token: {0}")]
+    Token(String),
+    /// There is a pair.
+    #[error("this node is in a pair already, with {0}: 'lbadm pair leave' ends that")]
+    Paired(String),
+    /// There is none.
+    #[error("this node is in no pair: 'lbadm help pair' shows how to make one")]
+    NotPaired,
+    /// Something would go.
+    #[error(
+        "this node has a configuration of its own ({0}), which gives way to that of the other node: \
+         'lbadm pair join --replace' says that it may go; 'lbadm rollback' brings it back after 'lbadm pair leave'"
+    )]
+    Occupied(String),
+    /// The port cannot be had.
+    #[error("cannot listen on {whom}: {why}")]
+    Listen {
+        /// Address and port.
+        whom: String,
+        /// Why not.
+        why: String,
+    },
+    /// The other node does not take it.
+    #[error("cannot join the pair: {0}; nothing was changed")]
+    Join(String),
+    /// There is nothing to give.
+    #[error(
+        "this node has no addresses by VRRP, so it has none to give: run 'lbadm failover' on the node that is active \
+         ('lbadm show-pair')"
+    )]
+    NotActive,
+    /// It is being done.
+    #[error("the addresses of this node are being given to the other one already")]
+    Giving,
+    /// The other node cannot take over.
+    #[error(
+        "the other node cannot take over: {0}; nothing was changed, 'lbadm failover --force' does it all the same"
+    )]
+    NotReady(String),
+    /// It did not.
+    #[error(
+        "the other node did not take the addresses within {0} s, so this node takes them back: look at 'lbadm show-vrrp' there"
+    )]
+    NotTaken(u64),
+    /// The disk.
+    #[error("{0}; nothing was changed")]
+    Keep(String),
+}
+
+impl PairError {
+    const fn kind(&self) -> ErrorKind {
+        match self {
+            PairError::Invalid { .. } | PairError::Token(_) => ErrorKind::InvalidArgument,
+            PairError::Paired(_)
+            | PairError::NotPaired
+            | PairError::Occupied(_)
+            | PairError::NotActive
+            | PairError::Giving
+            | PairError::NotReady(_) => ErrorKind::Conflict,
+            PairError::Listen { .. }
+            | PairError::Join(_)
+            | PairError::NotTaken(_)
+            | PairError::Keep(_) => ErrorKind::Failed,
+        }
+    }
+}
+
 impl ManagerError {
     /// The class, which decides the D-Bus error's name and the exit code of `lbadm`.
     pub fn kind(&self) -> ErrorKind {
         match self {
             ManagerError::Model(error) => error.kind(),
             ManagerError::Generation { .. } => ErrorKind::NotFound,
+            ManagerError::Pair(error) => error.kind(),
             ManagerError::Document(_) | ManagerError::TooLarge(_) => ErrorKind::InvalidArgument,
             ManagerError::Waiting { .. } => ErrorKind::Conflict,
             ManagerError::Degraded(_) => ErrorKind::Degraded,

@@ -14,6 +14,7 @@ use super::statistics::Numbers;
 use super::view::View;
 use crate::author::Author;
 use crate::checks::Order;
+use crate::pair::Place;
 use crate::store::snapshots::Snapshots;
 
 /// Sends commands. A clone is cheap.
@@ -24,6 +25,8 @@ pub struct ManagerHandle {
     pub(super) checks: mpsc::UnboundedSender<Order>,
     pub(super) database: Arc<str>,
     pub(super) interfaces: Arc<[String]>,
+    /// Where a node that creates a pair listens, unless it is said otherwise.
+    pub(super) listen: Place,
     pub(super) snapshots: Option<Snapshots>,
     /// One preview at a time: they are for everybody, and a large one is work.
     pub(super) previews: Arc<Semaphore>,

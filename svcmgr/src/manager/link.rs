@@ -101,6 +101,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     ..self.give()
                 });
                 self.idle.clear();
+                // Before clients come by what it is given next: until then it takes the peer's ports, too.
+                self.introduce_peer().await;
                 if self.known {
                     self.catch_up().await;
                 }

@@ -10,6 +10,7 @@
 //!                      timer, 1 s, only while something is retired ──▲
 //! ```
 //!
+//! [`Pairing`] speaks with the other node of a pair, if there is one (`crate::pair`).
 //! [`Failover`] speaks VRRP, knows of the fast path's health, and puts up the addresses of instances by itself.
 //! [`Checks`] are told whom to test, and what they find reaches the fast path by the same way as a change, but for the store.
 //! [`Sources`] are asked where servers are found, and what they hear becomes a change like any other.
@@ -31,6 +32,8 @@ mod health;
 mod ledger_file;
 mod link;
 mod notices;
+mod pair;
+mod pair_description;
 mod questions;
 mod recovery;
 mod restore;
@@ -62,6 +65,8 @@ use crate::checks::memory::Memory;
 use crate::compile::Surroundings;
 use crate::dataplane::DataPlane;
 use crate::notify::Notifier;
+use crate::pair::Place;
+use crate::pair::keep::Keep;
 use crate::retired::RetiredKey;
 use crate::sources::Sources;
 use crate::state::State;
@@ -72,6 +77,7 @@ use drift::Drifts;
 pub use handle::ManagerHandle;
 use ledger_file::LedgerFile;
 use link::Link;
+use pair::Pairing;
 use recovery::Recovery;
 use snapshot_writer::SnapshotWriter;
 use sources::Followers;
@@ -119,6 +125,10 @@ pub struct Start<D, A> {
     pub memory: Option<Memory>,
     /// Who speaks VRRP.
     pub vrrp: ilb_vrrp::Driver,
+    /// What is kept of the pair.
+    pub pair: Keep,
+    /// Where to listen for the other node, unless it is said otherwise.
+    pub listen: Place,
     /// Settings of the node that may change.
     pub live: Live,
     /// Where counters are kept over restarts; `None` to begin at zero each time.
@@ -150,6 +160,7 @@ pub struct Manager<D, A> {
     /// What health checks said last.
     book: Book,
     vrrp: Failover,
+    pair: Pairing,
     link: Link,
     ledger: Ledger,
     ledger_file: Option<LedgerFile>,
@@ -211,6 +222,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             memory: start.memory,
             checks: start.checks,
             vrrp: Failover::new(start.vrrp),
+            pair: Pairing::start(start.pair),
             followers: Followers::new(start.sources),
             notifier: start.notifier,
             ledger,
@@ -232,6 +244,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             view: viewer,
             database: start.database.into(),
             interfaces: start.interfaces.into(),
+            listen: start.listen,
             snapshots: start.snapshots,
             previews: Arc::new(Semaphore::new(1)),
         };

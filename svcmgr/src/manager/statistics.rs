@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use ilb_forwarder::spec::{RuleId, ServerId};
 use ilb_node::control::{Counters, Statistics};
 use libilb::model::Configuration;
+use libilb::pair::PairDescription;
 use libilb::stats::{self, Counter, Entry, drop_counter};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,8 @@ pub struct Numbers {
     pub drops: BTreeMap<String, u64>,
     /// VRRP instances; they count since the manager was started.
     pub vrrp: Vec<ilb_vrrp::Report>,
+    /// How it stands with the pair, if there is one; without what the fast paths tell each other.
+    pub pair: Option<Box<PairDescription>>,
     places: BTreeMap<Place, Counters>,
 }
 
@@ -133,6 +136,7 @@ impl Ledger {
             drops: self.before.drops.clone(),
             places: self.before.places.clone(),
             vrrp: Vec::new(),
+            pair: None,
         };
         sums.totals.add(&self.now.totals);
         for (label, count) in &self.now.drops {

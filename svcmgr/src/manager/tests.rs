@@ -24,6 +24,7 @@ use crate::dataplane::{Event, LinkError};
 use crate::store::StoreError;
 
 mod health;
+mod pair;
 mod sources;
 
 /// What happened, in order, and how the scripted parts shall behave.
@@ -100,6 +101,11 @@ impl DataPlane for Scripted {
                     rules: rules.collect(),
                     ..Statistics::default()
                 })
+            }
+            Request::Peer(peer) => {
+                let told = peer.as_ref().map(|peer| peer.address.to_string());
+                world.log.push(format!("peer {}", told.unwrap_or_default()));
+                Response::Peer(None)
             }
             other => Response::Error {
                 message: format!("{other:?}"),
@@ -207,6 +213,16 @@ impl Bench {
     }
 
     fn build(store: bool, state: State, memory: Option<crate::checks::memory::Memory>) -> Bench {
+        // Nothing can be kept where there is no folder.
+        Bench::with_pair(store, state, memory, Keep::new("/nowhere".as_ref()))
+    }
+
+    fn with_pair(
+        store: bool,
+        state: State,
+        memory: Option<crate::checks::memory::Memory>,
+        pair: Keep,
+    ) -> Bench {
         let (checks, checker) = crate::checks::Checks::pair();
         let (sources, asked) = crate::sources::Sources::pair();
         let (notifier, notices) = mpsc::unbounded_channel();
@@ -220,6 +236,11 @@ impl Bench {
             notifier,
             memory,
             vrrp: ilb_vrrp::Driver::simulated(),
+            pair,
+            listen: crate::pair::Place {
+                address: None,
+                port: 0,
+            },
             notice: match store {
                 true => String::new(),
                 false => "damaged".into(),

@@ -7,15 +7,47 @@ use std::sync::Arc;
 use ilb_vrrp::{Driver, Order, Report};
 use libilb::map::Map;
 use libilb::model::{Configuration, Rule, key};
-use libilb::vrrp::{Probe, VrrpInstance, VrrpStatus};
+use libilb::vrrp::{OWNER, Probe, VrrpInstance, VrrpState, VrrpStatus};
 
 use crate::standing;
 use crate::tiers::Tier;
 use crate::vigour::Vigours;
 
+/// How all instances of this node take part, whatever each is told by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stance {
+    /// As they are configured.
+    #[default]
+    Usual,
+    /// They do not take addresses from another node that has them.
+    Yielding,
+    /// Not at all, with the reason.
+    Out(&'static str),
+}
+
+impl Stance {
+    /// An instance as it takes part then.
+    fn of(self, instance: &Arc<VrrpInstance>) -> Arc<VrrpInstance> {
+        match self {
+            Stance::Usual => instance.clone(),
+            Stance::Yielding => Arc::new(VrrpInstance {
+                preempt: false,
+                // An owner of addresses does not ask.
+                priority: instance.priority.min(OWNER - 1),
+                ..instance.as_ref().clone()
+            }),
+            Stance::Out(_) => Arc::new(VrrpInstance {
+                enabled: false,
+                ..instance.as_ref().clone()
+            }),
+        }
+    }
+}
+
 /// See the module.
 pub struct Failover {
     driver: Driver,
+    stance: Stance,
     /// What the driver was told last; at first nothing.
     instances: Option<Map<String, Arc<VrrpInstance>>>,
     forwards: Option<bool>,
@@ -29,6 +61,7 @@ impl Failover {
     pub fn new(driver: Driver) -> Failover {
         Failover {
             driver,
+            stance: Stance::Usual,
             instances: None,
             forwards: None,
             rules: BTreeMap::new(),
@@ -37,7 +70,13 @@ impl Failover {
     }
 
     /// Says what has changed.
-    pub fn drive(&mut self, configuration: &Configuration, vigours: &Vigours, forwards: bool) {
+    pub fn drive(
+        &mut self,
+        configuration: &Configuration,
+        vigours: &Vigours,
+        forwards: bool,
+        stance: Stance,
+    ) {
         let instances = &configuration.vrrp;
         if self.forwards != Some(forwards) {
             self.forwards = Some(forwards);
@@ -50,10 +89,12 @@ impl Failover {
         }
         let told = self.instances.as_ref();
         // Most often they are the very same; comparing is only for what was made anew.
-        if told.is_some_and(|told| told.is_copy_of(instances) || told == instances) {
+        let same = told.is_some_and(|told| told.is_copy_of(instances) || told == instances);
+        if same && self.stance == stance {
             return;
         }
-        let all = instances.values().cloned().collect();
+        self.stance = stance;
+        let all = instances.values().map(|it| stance.of(it)).collect();
         self.driver.order(Order::Configure(all));
         let gone: Vec<String> = self
             .standing
@@ -95,7 +136,11 @@ impl Failover {
         // One that was deleted meanwhile is not talked of.
         let instances = self.instances.as_ref();
         if instances.is_some_and(|instances| instances.contains_key(&name)) {
-            self.standing.insert(name, news.status);
+            let mut status = news.status;
+            if let (Stance::Out(why), VrrpState::Disabled) = (self.stance, status.state) {
+                why.clone_into(&mut status.why);
+            }
+            self.standing.insert(name, status);
         }
     }
 

@@ -40,6 +40,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             let supervise = !self.state.retired.is_empty();
             let recovery = self.recovery.due();
             let confirm_by = self.confirm_by;
+            let pair_due = self.pair.due();
             tokio::select! {
                 () = &mut stop => break,
                 command = self.commands.recv() => match command {
@@ -50,6 +51,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 news = self.checks.news() => self.learn(news).await,
                 () = self.vrrp.hear() => {}
                 news = self.followers.asking.news() => self.hear(news).await,
+                event = self.pair.link.event() => self.pair_event(event).await,
+                () = sleep_until(pair_due.unwrap_or(supervision)), if pair_due.is_some() => {}
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(look), if self.link.peer.is_some() => {
@@ -160,12 +163,14 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 // Whoever asked may have gone away.
                 let _ = reply.send(());
             }
+            Command::Pair(command) => self.handle_pair(command, publisher).await,
             Command::Ask { request, reply } => drop(reply.send(self.ask(request).await)),
             Command::Numbers { reply } => {
                 self.read_statistics().await;
                 // A caller that has gone away does not need them.
                 let mut numbers = self.ledger.numbers();
                 numbers.vrrp = self.vrrp.report().await;
+                numbers.pair = self.pair_numbers();
                 let _ = reply.send(numbers);
             }
             Command::Describe { reply } => {
@@ -215,12 +220,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
     }
 
-    async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
-        let forwards = self.link.peer.is_some() && (self.link.applied > 0 || self.in_step());
+    /// Whether the fast path is there and has something to forward by.
+    pub(super) fn forwards(&self) -> bool {
+        self.link.peer.is_some() && (self.link.applied > 0 || self.in_step())
+    }
+
+    pub(super) async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
+        self.tend_pair().await;
+        let forwards = self.forwards();
         if self.known {
             let configuration = &self.state.configuration;
             let vigours = &self.surroundings.vigours;
-            self.vrrp.drive(configuration, vigours, forwards);
+            let stance = self.pair.stance();
+            self.vrrp.drive(configuration, vigours, forwards, stance);
         }
         let after = Arc::new(self.look());
         let before = self.view.borrow().clone();

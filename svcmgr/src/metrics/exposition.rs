@@ -2,6 +2,7 @@
 //! collector where it has the thing: `ilb_backend_…` with `local_address`, `local_port`, `remote_address`, `remote_port` and
 //! `proto`. Made piece by piece, so that 100,000 servers need no more memory than a few.
 
+mod pair;
 mod sources;
 mod vrrp;
 
@@ -74,6 +75,7 @@ pub fn write(scrape: &Scrape, format: Format, out: impl FnMut(Vec<u8>) -> bool) 
     writer.node(scrape);
     writer.fastpath(scrape);
     writer.vrrp(scrape);
+    writer.pair(scrape);
     writer.rules(scrape);
     writer.backends_of_rules(scrape);
     writer.sources(scrape);

@@ -138,6 +138,35 @@ pub trait Manager {
     #[zbus(allow_interactive_auth)]
     fn delete_vrrp(&self, names: &[&str]) -> zbus::Result<Vec<String>>;
 
+    /// Makes this node the first of a pair, and returns a [`crate::pair::Invitation`] as JSON, which is a secret. No address
+    /// and port 0 mean what the node's settings say.
+    #[zbus(allow_interactive_auth)]
+    fn create_pair(&self, address: &str, port: u16) -> zbus::Result<String>;
+
+    /// Joins the pair of the node at this address; with `replace` also if this node has a configuration of its own.
+    #[zbus(allow_interactive_auth)]
+    fn join_pair(&self, address: &str, port: u16, token: &str, replace: bool) -> zbus::Result<()>;
+
+    /// Ends the pair for this node; false if there was none.
+    #[zbus(allow_interactive_auth)]
+    fn leave_pair(&self) -> zbus::Result<bool>;
+
+    /// Takes note of what happened to the pair, and says how much that was.
+    #[zbus(allow_interactive_auth)]
+    fn acknowledge_pair(&self) -> zbus::Result<u32>;
+
+    /// Gives the addresses of this node to the other one, and returns the VRRP instances; with `force` also if that one is
+    /// not ready for it.
+    #[zbus(allow_interactive_auth)]
+    fn failover(&self, force: bool) -> zbus::Result<Vec<String>>;
+
+    /// Whether this node takes no addresses. False if it was so already.
+    #[zbus(allow_interactive_auth)]
+    fn set_maintenance(&self, on: bool) -> zbus::Result<bool>;
+
+    /// How it stands with the pair, as JSON; see [`crate::pair::PairDescription`].
+    fn describe_pair(&self) -> zbus::Result<String>;
+
     /// Applies a document, see [`crate::document`] and [`crate::apply::APPLY_OPTIONS`], and returns a
     /// [`crate::document::Report`] as JSON.
     #[zbus(allow_interactive_auth)]
