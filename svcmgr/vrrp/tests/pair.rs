@@ -2,13 +2,9 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use common::{configure, instance, one, stands, two_nodes, wait};
 use ilb_vrrp::{News, Order};
 use libilb::vrrp::VrrpState::{Active, Backup, Disabled, Fault};
-use socket2::{Domain, Protocol, Socket, Type};
-use vrrp_rs::{Config, Machine, Version};
 
 /// How two nodes speak, and the address that they share.
 const WAYS: &[(&str, &str, &str, &str)] = &[
@@ -229,78 +225,6 @@ async fn a_sync_group_is_active_together_or_not_at_all() {
     a.stop().await;
     b.stop().await;
     std::fs::remove_file(&script).unwrap();
-}
-
-#[tokio::test]
-async fn forged_packets_change_nothing_and_are_counted() {
-    let (left, right) = two_nodes();
-    let a = left.driver();
-    let text = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05,track=none";
-    configure(&a, &[("x", text)]);
-    stands(&a, "it is active", Active).await;
-    let transitions = one(&a).await.counters.transitions;
-
-    let source: IpAddr = "192.0.2.2".parse().unwrap();
-    let group = IpAddr::V4(vrrp_rs::GROUP_V4);
-    let mut config = Config::new(Version::V3, 51, source, vec!["192.0.2.80".parse().unwrap()]);
-    config.priority = 254;
-    let machine = Machine::new(config).unwrap();
-    let good = machine.advertisement(254).encode(source, group).unwrap();
-    let with = |change: fn(&mut Vec<u8>)| {
-        let mut bytes = good.clone();
-        change(&mut bytes);
-        bytes
-    };
-    for (label, ttl, to, bytes) in [
-        ("ttl", 254, Ipv4Addr::new(224, 0, 0, 18), good.clone()),
-        ("stranger", 255, Ipv4Addr::new(192, 0, 2, 1), good.clone()),
-        (
-            "checksum",
-            255,
-            vrrp_rs::GROUP_V4,
-            with(|bytes| bytes[9] ^= 1),
-        ),
-        (
-            "length",
-            255,
-            vrrp_rs::GROUP_V4,
-            with(|bytes| bytes.truncate(9)),
-        ),
-        (
-            "type",
-            255,
-            vrrp_rs::GROUP_V4,
-            with(|bytes| bytes[0] = 0x32),
-        ),
-        (
-            "version",
-            255,
-            vrrp_rs::GROUP_V4,
-            with(|bytes| bytes[0] = 0x41),
-        ),
-    ] {
-        right.enter(move || {
-            let protocol = Some(Protocol::from(112));
-            let socket = Socket::new(Domain::IPV4, Type::RAW, protocol).unwrap();
-            socket.bind_device(Some(b"eth0")).unwrap();
-            socket.set_multicast_ttl_v4(ttl).unwrap();
-            socket.set_ttl_v4(ttl).unwrap();
-            let to: std::net::SocketAddr = (to, 0).into();
-            socket.send_to(&bytes, &to.into()).unwrap();
-        });
-        wait(&format!("{label} is counted"), || async {
-            let refused = one(&a).await.counters.refused;
-            (refused.get(label) != Some(&1)).then(|| format!("{refused:?}"))
-        })
-        .await;
-    }
-    let report = one(&a).await;
-    assert_eq!(report.status.state, Active);
-    assert_eq!(
-        (report.counters.transitions, report.counters.received),
-        (transitions, 0)
-    );
-    a.stop().await;
 }
 
 #[tokio::test]
