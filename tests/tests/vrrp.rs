@@ -127,6 +127,7 @@ fn a_planned_change_loses_no_packet() {
     // Replies go past the nodes: what is on its way finds its client whoever is active.
     let pair = Pair::new(&Sharing {
         topology: Topology::Dsr,
+        more: ",mac=virtual",
         ..SHARING
     });
     let lab = &pair.lab;

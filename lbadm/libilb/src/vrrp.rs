@@ -76,6 +76,26 @@ impl fmt::Display for Checksum {
     }
 }
 
+/// Which MAC address the addresses have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mac {
+    /// That of the interface: after a takeover everybody is told of another one.
+    #[default]
+    Interface,
+    /// That of the virtual router (RFC 9568 section 7.3), whoever is active.
+    Virtual,
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mac::Interface => "interface",
+            Mac::Virtual => "virtual",
+        })
+    }
+}
+
 /// One virtual router on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -106,6 +126,9 @@ pub struct VrrpInstance {
     pub source: Option<IpAddr>,
     /// Form of the checksum.
     pub checksum: Checksum,
+    /// Which MAC address the addresses have.
+    #[serde(default)]
+    pub mac: Mac,
     /// What it depends on.
     pub track: Vec<Track>,
     /// Instances with the same group are active together or not at all.

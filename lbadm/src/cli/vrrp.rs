@@ -127,6 +127,8 @@ Keys; lists are separated by commas:
      checksum=pseudo-header|message
                               of version 3 over IPv4: as keepalived sends it by
                               default, or as RFC 9568 has it; ilb takes both
+     mac=interface|virtual    that the addresses have: the interface's, or one
+                              that the active node has, whichever that is
      track=WHAT[:WEIGHT],...  fastpath, rule:NAME (has its quorum of servers),
                               interface:NAME, script:/PATH (run each second),
                               file:/PATH (holds a number), or none; fastpath

@@ -185,6 +185,14 @@ impl Engine {
             .filter_map(|instance| Some((index(&instance.interface)?, instance)))
             .flat_map(|(index, instance)| instance.addresses.iter().map(move |it| (index, *it)))
             .collect();
+        match self.holder.devices.sweep().await {
+            Ok(swept) => {
+                for name in swept {
+                    tracing::info!("interface {name} of an earlier run is taken away");
+                }
+            }
+            Err(error) => tracing::error!("cannot take away interfaces of an earlier run: {error}"),
+        }
         match self.holder.sweep(&known).await {
             Ok(swept) => {
                 for address in swept {

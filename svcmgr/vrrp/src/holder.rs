@@ -13,6 +13,8 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::{Handle, new_connection};
 
+use crate::virtual_mac::Devices;
+
 /// Our number in `IFA_PROTO`. 0 to 3 are the kernel's (`include/uapi/linux/if_addr.h`), 0xb1 is that of rules.
 pub const ADDRESS_PROTOCOL: u8 = 0xb2;
 
@@ -25,6 +27,8 @@ const FOREVER: u32 = u32::MAX;
 /// See the module.
 pub struct Holder {
     handle: Handle,
+    /// The interfaces of virtual MAC addresses.
+    pub devices: Devices,
 }
 
 /// Takes every address with our mark away, and says which they were.
@@ -32,7 +36,9 @@ pub struct Holder {
 /// # Errors
 /// What the kernel says.
 pub async fn sweep() -> io::Result<Vec<IpAddr>> {
-    Holder::open()?.sweep(&[]).await
+    let holder = Holder::open()?;
+    holder.devices.sweep().await?;
+    holder.sweep(&[]).await
 }
 
 impl Holder {
@@ -43,7 +49,10 @@ impl Holder {
     pub fn open() -> io::Result<Holder> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        Ok(Holder { handle })
+        Ok(Holder {
+            devices: Devices::new(handle.clone()),
+            handle,
+        })
     }
 
     /// Puts an address on an interface. False if it was there already, whoever put it there.
@@ -188,7 +197,7 @@ fn is_gone(error: &io::Error) -> bool {
         .is_some_and(|code| gone.contains(&code))
 }
 
-fn system(error: rtnetlink::Error) -> io::Error {
+pub(crate) fn system(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),

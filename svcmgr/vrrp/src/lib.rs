@@ -25,6 +25,7 @@ mod schedule;
 mod simulated;
 mod socket;
 mod track;
+mod virtual_mac;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,6 @@
-//! One instance: its state machine with what belongs to it in the kernel.
+//! One instance: its state machine with what belongs to it in the kernel. What it does with its addresses is in [`addresses`].
+
+mod addresses;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use vrrp_rs::{Action, ChecksumForm, DecodeError, Event, Interval, Machine, Refusal, State, Why};
 
-use crate::announcer::announce;
 use crate::holder::Holder;
 use crate::interfaces::Interface;
 use crate::schedule::Schedule;
 use crate::socket::{Packet, VrrpSocket};
+use crate::virtual_mac::Device;
 
 /// How long addresses that were given up in order stay here at most, until another node has taken over.
 const LINGER: Duration = Duration::from_secs(2);
@@ -45,6 +47,8 @@ struct Open {
     socket: Arc<VrrpSocket>,
     reader: AbortHandle,
     interface: Interface,
+    /// The interface of its virtual MAC address, while it is active and has one, and who speaks from there.
+    above: Option<(Device, VrrpSocket)>,
     /// The addresses that we put up.
     held: Vec<IpAddr>,
     announcements: Schedule,
@@ -91,7 +95,7 @@ impl Router {
                 it.version,
                 it.interval,
                 it.peers.clone(),
-                (it.source, it.checksum),
+                (it.source, it.checksum, it.mac),
             )
         };
         wire(&self.instance) != wire(instance)
@@ -157,6 +161,7 @@ impl Router {
             socket,
             reader: reader.abort_handle(),
             interface: interface.clone(),
+            above: None,
             held: Vec::new(),
             announcements: Schedule::default(),
             lingers: None,
@@ -323,6 +328,10 @@ impl Router {
         let in_order = matches!(event, Event::Resign | Event::Shutdown);
         let actions = self.open.as_mut()?.machine.handle(now, event);
         let mut refused = None;
+        // Whoever takes over speaks from the virtual address from the first word on.
+        if actions.iter().any(|it| matches!(it, Action::Take)) {
+            self.rise(holder).await;
+        }
         for action in actions {
             match action {
                 Action::Send { priority } => self.send(priority),
@@ -415,7 +424,11 @@ impl Router {
         };
         for to in to {
             let message = advertisement.encode(source, *to).map_err(io::Error::other);
-            match message.and_then(|message| open.socket.send(*to, &message)) {
+            let socket = match &open.above {
+                Some((_, socket)) => socket,
+                None => &open.socket,
+            };
+            match message.and_then(|message| socket.send(*to, &message)) {
                 Ok(()) => self.counters.sent += 1,
                 Err(error) => {
                     self.counters.send_errors += 1;
@@ -424,84 +437,6 @@ impl Router {
                         tracing::warn!("VRRP instance {name} cannot advertise to {to}: {error}");
                     }
                 }
-            }
-        }
-    }
-
-    async fn take(&mut self, now: Duration, holder: &Holder) {
-        let (name, interface) = (&self.instance.name, &self.instance.interface);
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        open.lingers = None;
-        for address in &self.instance.addresses {
-            if open.held.contains(address) {
-                continue;
-            }
-            match holder.add(interface, open.interface.index, *address).await {
-                Ok(true) => open.held.push(*address),
-                Ok(false) => tracing::info!(
-                    "VRRP instance {name}: address {address} was on {interface} already and stays there"
-                ),
-                Err(error) => tracing::error!(
-                    "VRRP instance {name}: cannot put address {address} on {interface}: {error}"
-                ),
-            }
-        }
-        let instance = &self.instance;
-        open.announcements = Schedule::begin(
-            now,
-            instance.announcements,
-            instance.announce_delay.duration(),
-            instance.announce_interval.duration(),
-        );
-        open.announcements.is_due(now);
-        self.announce();
-    }
-
-    fn announce(&mut self) {
-        let (name, interface) = (&self.instance.name, &self.instance.interface);
-        let Some(open) = &self.open else {
-            return;
-        };
-        let addresses = &self.instance.addresses;
-        if let Some(link) = &open.interface.link {
-            match announce(interface, link, addresses) {
-                Ok(()) => self.counters.announcements += addresses.len() as u64,
-                Err(error) => tracing::warn!(
-                    "VRRP instance {name} cannot announce its addresses on {interface}: {error}"
-                ),
-            }
-        }
-    }
-
-    /// The addresses are given up, but stay until somebody else has them.
-    fn linger(&mut self, now: Duration) {
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        open.announcements = Schedule::default();
-        // Who hears that we gave up waits by its skew time, of version 3 a part of the interval (RFC 9568 section 6.1).
-        let longest = match self.instance.version {
-            Version::V2 => Duration::from_secs(1),
-            Version::V3 => Duration::from_millis(10) * u32::from(self.instance.interval),
-        };
-        open.lingers = Some(now + (longest + TAKING_OVER).min(LINGER));
-    }
-
-    async fn release(&mut self, holder: &Holder) {
-        let Some(open) = &mut self.open else {
-            return;
-        };
-        open.announcements = Schedule::default();
-        open.lingers = None;
-        for address in std::mem::take(&mut open.held) {
-            if let Err(error) = holder.remove(open.interface.index, address).await {
-                tracing::error!(
-                    "VRRP instance {}: cannot take address {address} off {}: {error}",
-                    self.instance.name,
-                    self.instance.interface
-                );
             }
         }
     }

@@ -49,6 +49,16 @@ impl VrrpSocket {
     /// # Errors
     /// What the system says, as of an address that is not usable yet.
     pub fn open(name: &str, index: u32, source: IpAddr, multicast: bool) -> io::Result<VrrpSocket> {
+        VrrpSocket::make(name, index, source, multicast, false)
+    }
+
+    fn make(
+        name: &str,
+        index: u32,
+        source: IpAddr,
+        multicast: bool,
+        elsewhere: bool,
+    ) -> io::Result<VrrpSocket> {
         let protocol = Protocol::from(i32::from(vrrp_rs::PROTOCOL));
         let hops = u32::from(vrrp_rs::HOPS);
         let socket = Socket::new(
@@ -81,6 +91,9 @@ impl VrrpSocket {
                 if multicast {
                     socket.join_multicast_v6(&vrrp_rs::GROUP_V6, index)?;
                 }
+                if elsewhere {
+                    socket.set_freebind_v6(true)?;
+                }
                 socket.bind(&SocketAddr::from(scoped(address, index)).into())?;
             }
         }
@@ -89,6 +102,14 @@ impl VrrpSocket {
             source,
             index,
         })
+    }
+
+    /// One that only sends, by an interface that has not the address that it sends from.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn from_elsewhere(name: &str, index: u32, source: IpAddr) -> io::Result<VrrpSocket> {
+        VrrpSocket::make(name, index, source, false, true)
     }
 
     /// Sends what stands behind the IP header.

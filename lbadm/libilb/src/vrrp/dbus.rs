@@ -23,6 +23,7 @@ pub const VRRP_SETTINGS: &[(&str, &str)] = &[
     ("source", "s"),
     ("peers", "as"),
     ("checksum", "s"),
+    ("mac", "s"),
     ("track", "as"),
     ("sync-group", "s"),
     ("notify", "s"),

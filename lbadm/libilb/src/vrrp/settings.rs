@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{
-    Checksum, MAX_ADDRESSES, MAX_INTERVAL_V2, MAX_INTERVAL_V3, MAX_PEERS, MAX_TRACKED, OWNER, Time,
-    Track, Version, VrrpInstance,
+    Checksum, MAX_ADDRESSES, MAX_INTERVAL_V2, MAX_INTERVAL_V3, MAX_PEERS, MAX_TRACKED, Mac, OWNER,
+    Time, Track, Version, VrrpInstance,
 };
 use crate::error::{Item, ModelError};
 use crate::rule::check_name;
@@ -26,6 +26,7 @@ pub enum Field {
     Source,
     Peers,
     Checksum,
+    Mac,
     Track,
     SyncGroup,
     Notify,
@@ -52,6 +53,7 @@ pub const FIELDS: &[Word<Field>] = &[
     (Field::Source, "source", &["src", "unicast-src-ip"]),
     (Field::Peers, "peers", &["peer", "unicast-peer"]),
     (Field::Checksum, "checksum", &[]),
+    (Field::Mac, "mac", &[]),
     (Field::Track, "track", &[]),
     (Field::SyncGroup, "sync-group", &[]),
     (Field::Notify, "notify", &[]),
@@ -68,6 +70,11 @@ pub const FIELDS: &[Word<Field>] = &[
 const CHECKSUMS: &[Word<Checksum>] = &[
     (Checksum::PseudoHeader, "pseudo-header", &["pseudo"]),
     (Checksum::Message, "message", &["rfc9568"]),
+];
+
+const MACS: &[Word<Mac>] = &[
+    (Mac::Interface, "interface", &["real"]),
+    (Mac::Virtual, "virtual", &["vmac"]),
 ];
 
 const VERSIONS: &[Word<Version>] = &[(Version::V2, "2", &["v2"]), (Version::V3, "3", &["v3"])];
@@ -217,6 +224,7 @@ impl VrrpInstance {
             peers: Vec::new(),
             source: None,
             checksum: Checksum::default(),
+            mac: Mac::default(),
             track: vec![Track::FASTPATH],
             sync_group: None,
             notify: None,
@@ -318,6 +326,7 @@ fn read(instance: &mut VrrpInstance, field: Field, text: &str) -> Result<(), Mod
         Field::Source => instance.source = Some(address(name, text)?),
         Field::Peers => instance.peers = addresses(name, text, MAX_PEERS)?,
         Field::Checksum => instance.checksum = words::parse(CHECKSUMS, name, text)?,
+        Field::Mac => instance.mac = words::parse(MACS, name, text)?,
         Field::Track => instance.track = tracked(text)?,
         Field::SyncGroup => {
             check_name(Item::SyncGroup, text)?;
@@ -375,6 +384,7 @@ fn write(instance: &VrrpInstance, field: Field) -> String {
         Field::Source => list(instance.source.as_slice()),
         Field::Peers => list(&instance.peers),
         Field::Checksum => instance.checksum.to_string(),
+        Field::Mac => instance.mac.to_string(),
         Field::Track if instance.track.is_empty() => "none".to_owned(),
         Field::Track => list(&instance.track),
         Field::SyncGroup => instance.sync_group.clone().unwrap_or_default(),

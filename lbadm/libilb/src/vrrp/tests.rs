@@ -32,7 +32,7 @@ fn what_is_said_is_read_again() {
     for text in [
         "interface=eth0,vrid=1,addresses=192.0.2.80,version=2,interval=3,preempt=no,track=none",
         "interface=eth0,vrid=255,addresses=fe80::80,2001:db8::80,interval=0.01,preempt-delay=1.5,source=fe80::1,peers=fe80::2",
-        "interface=eth0,vrid=9,addresses=192.0.2.80,checksum=message,track=fastpath:-20,interface:eth1,script:/bin/ok:10,file:/x:-1,\
+        "interface=eth0,vrid=9,addresses=192.0.2.80,checksum=message,mac=virtual,track=fastpath:-20,interface:eth1,script:/bin/ok:10,file:/x:-1,\
          sync-group=both,notify=/bin/tell,announcements=2,announce-interval=60,enabled=no",
     ] {
         let text = text.replace(char::is_whitespace, "");

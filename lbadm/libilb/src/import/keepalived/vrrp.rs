@@ -247,7 +247,11 @@ impl Reader<'_> {
             ),
             "dont_track_primary" => left_out("an instance always needs its interface"),
             "authentication" => left_out("there is no authentication of VRRP"),
-            "use_vmac" | "vmac_xmit_base" => left_out("there is no virtual MAC address"),
+            "use_vmac" => {
+                said.set(Field::Mac, "virtual")?;
+                taken()
+            }
+            "vmac_xmit_base" => left_out("advertisements come from the virtual MAC address"),
             "virtual_ipaddress_excluded" => {
                 left_out("all addresses are advertised; add them to the instance")
             }
