@@ -21,6 +21,7 @@
 
 mod announce;
 mod apply;
+mod catching_up;
 pub mod change;
 mod command;
 pub mod describe;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::Manager;
+use super::catching_up::CatchingUp;
 use super::error::{ManagerError, PairError};
 use super::vrrp::Stance;
 use crate::addresses::Addresses;
@@ -60,6 +61,7 @@ pub struct Pairing {
     open: Option<Open>,
     giving: Option<Giving>,
     told: Told,
+    pub(super) catching_up: CatchingUp,
 }
 
 struct Open {
@@ -110,6 +112,7 @@ impl Pairing {
             open: None,
             giving: None,
             told: Told::default(),
+            catching_up: CatchingUp::default(),
         };
         pairing.be();
         pairing
@@ -126,8 +129,16 @@ impl Pairing {
             (_, true, _) => Stance::Out("maintenance"),
             (Some(_), false, _) => Stance::Out("its addresses are given to the other node"),
             (None, false, true) => Stance::Yielding,
+            (None, false, false) if self.is_member() && self.catching_up.waits() => {
+                Stance::Yielding
+            }
             (None, false, false) => Stance::Usual,
         }
+    }
+
+    /// Whether there is another node.
+    pub(super) fn is_member(&self) -> bool {
+        self.kept.membership.is_some()
     }
 
     /// What the fast path shall know of its peer.
@@ -147,7 +158,8 @@ impl Pairing {
     /// When something is due.
     pub fn due(&self) -> Option<Instant> {
         let giving = self.giving.as_ref().map(|giving| giving.until);
-        giving.into_iter().chain(self.told.again).min()
+        let others = [self.told.again, self.catching_up.due()];
+        giving.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Until when somebody may join, in seconds since 1970; 0 if nobody may.
@@ -606,6 +618,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
         self.pair.link.stand(self.own_node());
         self.introduce_peer().await;
+        self.tend_catching_up().await;
     }
 
     /// Whether the addresses that were given are taken.
