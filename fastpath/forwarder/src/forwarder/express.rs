@@ -118,10 +118,12 @@ impl Path {
         let Some(head) = frame.first_chunk::<V4_HEAD>() else {
             return;
         };
-        // EtherType, version and header length in one comparison, and that the frame is for this host alone: what was sent
-        // to a group or to all is not forwarded, whatever its IP header says (as in `packet::parse_into`).
-        let group = (head[0] & 1) as u32;
-        let first = group << 24 | (get16(head, 12) as u32) << 8 | head[ETHERNET] as u32;
+        // What was sent to a group or to all is not forwarded, whatever its IP header says (as in `packet::parse_into`).
+        if head[0] & 1 != 0 {
+            return;
+        }
+        // EtherType, version and header length in one comparison.
+        let first = (get16(head, 12) as u32) << 8 | head[ETHERNET] as u32;
         if first == PLAIN_V4 {
             let total = get16(head, ETHERNET + field::IP4_TOTAL_LENGTH) as usize;
             let protocol = head[ETHERNET + field::IP4_PROTOCOL];
