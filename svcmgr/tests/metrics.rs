@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use common::{Bus, FakeFastpath, Node, PATIENCE, Process, answering, rule, until};
+use ilb_node::control::PeerStatus;
 use libilb::source::SourceSettings;
 
 /// A port that nobody has right now.
@@ -44,13 +45,14 @@ fn scrape(address: SocketAddr, accept: &str) -> String {
     body.to_owned()
 }
 
-/// Values by name and labels.
+/// Values by name and labels, without fractions.
 fn values(body: &str) -> BTreeMap<String, u64> {
     let lines = body.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {
             let (name, value) = line.rsplit_once(' ').expect("a name and a value");
-            (name.to_owned(), value.parse().expect("a number"))
+            let value: f64 = value.parse().expect("a number");
+            (name.to_owned(), value as u64)
         })
         .collect()
 }
@@ -95,6 +97,15 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
     {
         let mut mind = fastpath.mind.lock().unwrap();
         (mind.packets, mind.connections) = (1000, 3);
+        let counts = |key: &str, count| [(key.to_owned(), count)].into();
+        mind.peer = Some(PeerStatus {
+            up: true,
+            pending: 8,
+            counters: counts("sent_octets", 400),
+            records: counts("entered", 5),
+            refused: counts("late", 7),
+            ..PeerStatus::default()
+        });
     }
     let _manager = Process::start(&mut node.command(&bus));
     let client = answering(&bus).await;
@@ -163,6 +174,12 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
         ("ilb_source_candidates{group=\"named\"}".to_owned(), 0),
         ("ilb_rule_quorum{rule=\"www\"}".to_owned(), 1),
         ("ilb_rule_panic{rule=\"www\"}".to_owned(), 0),
+        ("ilb_sync_up".to_owned(), 1),
+        ("ilb_sync_complete".to_owned(), 0),
+        ("ilb_sync_pending".to_owned(), 8),
+        ("ilb_sync_sent_octets_total".to_owned(), 400),
+        ("ilb_sync_records_total{outcome=\"entered\"}".to_owned(), 5),
+        ("ilb_sync_refused_total{reason=\"late\"}".to_owned(), 7),
         ("ilb_rules".to_owned(), 1),
         ("ilb_rule_enabled{rule=\"www\"}".to_owned(), 1),
         ("ilb_rule_packets_total{rule=\"www\"}".to_owned(), 1000),

@@ -2,6 +2,7 @@
 //! collector where it has the thing: `ilb_backend_…` with `local_address`, `local_port`, `remote_address`, `remote_port` and
 //! `proto`. Made piece by piece, so that 100,000 servers need no more memory than a few.
 
+mod exchange;
 mod pair;
 mod sources;
 mod vrrp;
@@ -76,6 +77,8 @@ pub fn write(scrape: &Scrape, format: Format, out: impl FnMut(Vec<u8>) -> bool) 
     writer.fastpath(scrape);
     writer.vrrp(scrape);
     writer.pair(scrape);
+    let status = scrape.status.as_ref();
+    writer.exchange(status.and_then(|status| status.peer.as_ref()));
     writer.rules(scrape);
     writer.backends_of_rules(scrape);
     writer.sources(scrape);

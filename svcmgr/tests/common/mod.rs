@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use ilb_forwarder::listing;
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_node::control::{
-    Counters, Drift, Hello, PROTOCOL_VERSION, Request, Response, RuleStatistics, ServerStatistics,
-    Statistics, Status, read_frame, write_frame,
+    Counters, Drift, Hello, PROTOCOL_VERSION, PeerStatus, Request, Response, RuleStatistics,
+    ServerStatistics, Statistics, Status, read_frame, write_frame,
 };
 use libilb::client::Client;
 
@@ -392,6 +392,8 @@ pub struct Mind {
     pub packets: u64,
     /// What it has found in the kernel.
     pub drift: Vec<Drift>,
+    /// How it stands with the other fast path.
+    pub peer: Option<PeerStatus>,
     start_id: u64,
 }
 
@@ -493,6 +495,7 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             generation: mind.spec.generation,
             rules: Some(mind.spec.rules.len() as u64),
             drift: mind.drift.clone(),
+            peer: mind.peer.clone(),
             ..Status::default()
         }),
         Request::Connections(query) => {
