@@ -1,4 +1,5 @@
-//! Two nodes of which one takes over what the other one began: no connection breaks.
+//! Two nodes of which one takes over what the other one began: no connection breaks, whether the other one was told each of
+//! them or only how to find their servers.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -120,24 +121,64 @@ impl Pair {
         );
     }
 
+    /// Every open connection is answered by the server that it has had.
+    #[track_caller]
+    fn same(&self, targets: &[SocketAddr], held: &mut [Held], when: &str) {
+        let again = |it: &mut Held| {
+            (
+                it.ask().map_err(|error| error.to_string()),
+                it.server.clone(),
+            )
+        };
+        let client = self.lab.at("c1");
+        let answers: Vec<_> = client.enter(|| held.iter_mut().map(again).collect());
+        for (at, (answer, server)) in answers.into_iter().enumerate() {
+            let target = targets[at % targets.len()];
+            assert_eq!(
+                answer,
+                Ok(server),
+                "given an open connection to {target}, {when}, then its server answers"
+            );
+        }
+    }
+
+    /// A node knows of so many traces.
+    #[track_caller]
+    fn has_traces(&self, at: usize, count: u64) {
+        self.until(at, &format!("{count} traces are known"), |it| {
+            it.counters["known_traces"] >= count
+        });
+    }
+
     fn kill(&self, at: usize) {
         self.node(at).kill_manager();
         self.node(at).kill_fastpath();
     }
 }
 
-/// HTTP in all topologies: six services as everywhere, and one through a tunnel.
-fn services(lab: &Lab) -> (Vec<SocketAddr>, Vec<FarEnd>) {
+/// HTTP in all topologies: six services as everywhere, and one through a tunnel. With less than everything told: those for
+/// which that is enough.
+fn services(lab: &Lab, sync: &str) -> (Vec<SocketAddr>, Vec<FarEnd>) {
     let mut lines = Vec::new();
     let mut targets = Vec::new();
-    for (number, topology) in ilb_tests::Topology::ALL.into_iter().enumerate() {
+    let nat = |it: &ilb_tests::Topology| *it == ilb_tests::Topology::Nat;
+    let topologies = ilb_tests::Topology::ALL;
+    let topologies = topologies
+        .into_iter()
+        .filter(|it| sync == "full" || !nat(it));
+    for (number, topology) in topologies.enumerate() {
         for (more, family) in Family::BOTH.into_iter().enumerate() {
-            let service = Service::http((2 * number + more) as u8, topology, family);
+            let algorithm = ["roundrobin", "lc"][more];
+            let service =
+                Service::http((2 * number + more) as u8, topology, family).algorithm(algorithm);
             let vip = lab.vip(family, service.number);
             if topology == ilb_tests::Topology::Dsr {
                 lab.dsr_address(vip);
             }
-            lines.extend([service.group_line(lab), service.rule_line(lab)]);
+            let rule = service
+                .rule_line(lab)
+                .replace("-m ", &format!("-m sync={sync},"));
+            lines.extend([service.group_line(lab), rule]);
             targets.push(SocketAddr::new(vip, 80));
         }
     }
@@ -146,7 +187,7 @@ fn services(lab: &Lab) -> (Vec<SocketAddr>, Vec<FarEnd>) {
     let servers = lab.server_specs(Family::V4, "");
     lines.push(format!("create-servergroup -s server={servers} far"));
     lines.push(format!(
-        "create-rule -e -i vip={vip},port=80 -m lbalg=rr,type=TUN,tunnel=ipip,proxy-src={source} -o servergroup=far tunnel"
+        "create-rule -e -i vip={vip},port=80 -m sync={sync},lbalg=rr,type=TUN,tunnel=ipip,proxy-src={source} -o servergroup=far tunnel"
     ));
     targets.push(SocketAddr::new(vip, 80));
     let far_ends = (1..=2).map(|n| {
@@ -199,7 +240,7 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     });
     lab.node.start();
     lab.second().start();
-    let (targets, _far_ends) = services(&lab);
+    let (targets, _far_ends) = services(&lab, "full");
     let pair = Pair { lab };
     let lab = &pair.lab;
     pair.introduce(0);
@@ -207,8 +248,13 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     pair.settled();
 
     let mut held: Vec<Held> = Vec::new();
-    for target in &targets {
-        let open = || (0..EACH).map(|_| Held::open(*target)).collect::<Vec<_>>();
+    for _ in 0..EACH {
+        let open = || {
+            targets
+                .iter()
+                .map(|target| Held::open(*target))
+                .collect::<Vec<_>>()
+        };
         held.extend(lab.at("c1").enter(open));
     }
     pair.has_open(1, held.len() as u64);
@@ -268,24 +314,7 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     );
     pair.kill(0);
     lab.swap("lb", "lb2");
-    let same = |held: &mut Vec<Held>, when: &str| {
-        let again = |it: &mut Held| {
-            (
-                it.ask().map_err(|error| error.to_string()),
-                it.server.clone(),
-            )
-        };
-        let answers: Vec<_> = lab.at("c1").enter(|| held.iter_mut().map(again).collect());
-        for (at, (answer, server)) in answers.into_iter().enumerate() {
-            let target = targets[at / EACH];
-            assert_eq!(
-                answer,
-                Ok(server),
-                "given an open connection to {target}, {when}, then its server answers"
-            );
-        }
-    };
-    same(&mut held, "when the other node has taken over");
+    pair.same(&targets, &mut held, "when the other node has taken over");
     pair.until(1, "the dead peer is noticed", |it| !it.up);
 
     // The first one comes back with nothing in its table, and is told everything.
@@ -306,6 +335,72 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     pair.has_open(0, open);
     pair.kill(1);
     lab.swap("lb2", "lb");
-    same(&mut held, "when the first node is back");
+    pair.same(&targets, &mut held, "when the first node is back");
+    lab.node.assert_alive();
+}
+
+#[test]
+fn no_connection_breaks_when_the_other_node_knows_only_their_servers() {
+    let lab = Lab::new(Spec {
+        servers: 2,
+        twin: true,
+        ..Spec::default()
+    });
+    lab.node.start();
+    lab.second().start();
+    let (targets, _far_ends) = services(&lab, "light");
+    let pair = Pair { lab };
+    let lab = &pair.lab;
+    pair.introduce(0);
+    pair.introduce(1);
+    pair.settled();
+
+    let mut held: Vec<Held> = Vec::new();
+    for _ in 0..EACH {
+        let open = || {
+            targets
+                .iter()
+                .map(|target| Held::open(*target))
+                .collect::<Vec<_>>()
+        };
+        held.extend(lab.at("c1").enter(open));
+    }
+    let downloads: Vec<Downloads> = targets
+        .iter()
+        .map(|target| Downloads::start(lab.at("c1"), *target, "/paced/big?rate=700000", EACH))
+        .collect();
+    let all = (EACH * targets.len()) as u64;
+    pair.has_traces(1, 2 * all);
+    pair.settled();
+    assert_eq!(
+        (pair.open(1), pair.peer(0).counters["sent_records"]),
+        (0, 0),
+        "given rules with sync=light, then no connection is told of as it is"
+    );
+    let under_way: usize = downloads.iter().map(Downloads::under_way).sum();
+    assert_eq!(
+        under_way as u64, all,
+        "given downloads, when a node dies, then none has ended yet"
+    );
+    pair.kill(0);
+    lab.swap("lb", "lb2");
+    // Half of them say nothing as long as the second node has the addresses.
+    let (asking, _silent) = held.split_at_mut(all as usize / 2);
+    pair.same(&targets, asking, "when the other node has taken over");
+    let expected = big(lab);
+    for set in downloads {
+        set.none_broken(&expected, "given downloads, when the other node takes over");
+    }
+
+    // The first one comes back with nothing in its table, and is told what the second one has, and what that was told.
+    pair.until(1, "the dead peer is noticed", |it| !it.up);
+    std::fs::remove_file(pair.run(0).join("connections")).expect("there is a table");
+    lab.node.start();
+    pair.introduce(0);
+    pair.settled();
+    pair.has_traces(0, all);
+    pair.kill(1);
+    lab.swap("lb2", "lb");
+    pair.same(&targets, &mut held, "when the first node is back");
     lab.node.assert_alive();
 }

@@ -1,6 +1,6 @@
 //! What all workers share beside connections: counts of the current second and who is known to be real, to keep floods
-//! out, and where first fragments went. It goes from
-//! snapshot to snapshot.
+//! out, where first fragments went, and what the peer has told of connections that it has. It goes from snapshot to
+//! snapshot.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,6 +8,7 @@ use crate::admission::{Admission, Window};
 use crate::fragment::Fragments;
 use crate::known_clients::KnownClients;
 use crate::nat::Share;
+use crate::traces::Traces;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Guard {
     pub fragments: Fragments,
     /// Clients that are known to be real.
     pub clients: KnownClients,
+    /// What the peer has told of its connections, the light way.
+    pub traces: Traces,
     /// [`Share`] by its number.
     share: AtomicU8,
 }

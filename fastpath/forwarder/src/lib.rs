@@ -41,6 +41,7 @@ mod state;
 pub mod steering;
 pub mod table;
 mod too_big;
+pub mod traces;
 pub mod tunnel;
 pub mod verdict;
 pub mod view;

@@ -53,6 +53,8 @@ pub mod tcp {
 
 /// SCTP chunk types (RFC 9260 section 3.2).
 pub mod sctp {
+    /// Carries data.
+    pub const DATA: u8 = 0;
     /// Begins an association.
     pub const INIT: u8 = 1;
     /// Answers [`INIT`].

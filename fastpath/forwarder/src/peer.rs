@@ -11,7 +11,7 @@
 //! Not for workers: it allocates. Entering goes by the protocol that workers enter by; whoever calls [`enter`], [`claim`]
 //! or [`leave`] does so between [`Table::enter`] and [`Table::quiesce`] of [`VISITOR`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
@@ -20,12 +20,15 @@ use crate::changes::Phase;
 use crate::hash::{FoldBuild, FoldHasher};
 use crate::packet::Ports;
 use crate::persistence;
-use crate::snapshot::{Rule, Snapshot, Target};
+use crate::pool;
+use crate::select::Request;
+use crate::snapshot::{Snapshot, Vip};
 use crate::spec::{PortMap, RuleId, ServerId, Synchronise, Topology};
 use crate::state;
 use crate::table::{
     Candidate, Connection, Direction, Found, Identity, InsertError, NO_LANE, State, Table,
 };
+use crate::traces;
 use crate::view::View;
 
 pub use crate::table::VISITOR;
@@ -40,40 +43,44 @@ const REFRESH: u32 = 60;
 pub struct Places {
     ids: HashMap<u64, (RuleId, ServerId), FoldBuild>,
     hashes: HashMap<(RuleId, ServerId), u64, FoldBuild>,
+    /// Those whose connections are told of by their traces.
+    marks: HashSet<u64, FoldBuild>,
 }
 
 fn put_address(hasher: &mut FoldHasher, address: Addr) {
     hasher.write_u128(address.0);
 }
 
-fn rule_hash(rule: &Rule) -> u64 {
+/// What a rule stands for, on every node.
+pub(crate) fn rule_hash(name: &str, topology: Topology, vips: &[Vip], sources: &[Addr]) -> u64 {
     let mut hasher = std::hash::BuildHasher::build_hasher(&FoldBuild);
-    hasher.write(rule.name.as_bytes());
-    hasher.write_u64(rule.name.len() as u64);
-    hasher.write_u8(match rule.topology {
+    hasher.write(name.as_bytes());
+    hasher.write_u64(name.len() as u64);
+    hasher.write_u8(match topology {
         Topology::Dsr => 1,
         Topology::HalfNat => 2,
         Topology::Nat => 3,
         Topology::Tun => 4,
     });
-    hasher.write_u64(rule.vips.len() as u64);
-    for vip in &rule.vips {
+    hasher.write_u64(vips.len() as u64);
+    for vip in vips {
         put_address(&mut hasher, vip.address);
         let number = vip.protocol.number(vip.address.is_v4());
         hasher.write_u64(u64::from(number.unwrap_or(u8::MAX)));
         hasher.write_u32(u32::from(vip.ports.first) << 16 | u32::from(vip.ports.last));
     }
-    rule.proxy_src
+    sources
         .iter()
         .for_each(|&address| put_address(&mut hasher, address));
     hasher.finish()
 }
 
-fn place_hash(rule: u64, target: &Target) -> u64 {
+/// What a server of a rule stands for.
+pub(crate) fn place_hash(rule: u64, address: Addr, ports: PortMap) -> u64 {
     let mut hasher = std::hash::BuildHasher::build_hasher(&FoldBuild);
     hasher.write_u64(rule);
-    put_address(&mut hasher, target.address);
-    hasher.write_u32(match target.ports {
+    put_address(&mut hasher, address);
+    hasher.write_u32(match ports {
         PortMap::Same => 0,
         PortMap::Collapse(port) => 1 << 16 | u32::from(port),
         PortMap::Shift(port) => 2 << 16 | u32::from(port),
@@ -86,13 +93,21 @@ impl Places {
     /// was removed and one that was added in its place, the one that takes new connections is meant.
     pub fn of(snapshot: &Snapshot) -> Places {
         let mut places = Places::default();
-        let rules: Vec<u64> = snapshot.rules().iter().map(rule_hash).collect();
+        let rules: Vec<u64> = {
+            let rules = snapshot.rules().iter();
+            rules
+                .map(|it| rule_hash(&it.name, it.topology, &it.vips, &it.proxy_src))
+                .collect()
+        };
         for target in snapshot.targets() {
             let rule = &snapshot.rules()[target.rule as usize];
-            if rule.sync != Synchronise::Full {
+            if rule.sync == Synchronise::Off {
                 continue;
             }
-            let hash = place_hash(rules[target.rule as usize], target);
+            let hash = place_hash(rules[target.rule as usize], target.address, target.ports);
+            if target.mark != 0 {
+                places.marks.insert(target.mark);
+            }
             let ids = (rule.id, target.server);
             places.hashes.insert(ids, hash);
             if rule.accepting && target.accepting {
@@ -112,6 +127,11 @@ impl Places {
     /// The hash of a server of a rule.
     pub fn hash(&self, rule: RuleId, server: ServerId) -> Option<u64> {
         self.hashes.get(&(rule, server)).copied()
+    }
+
+    /// Whether connections are told of by their traces that were not so in `old`.
+    pub fn traces_more_than(&self, old: &Places) -> bool {
+        !self.marks.is_subset(&old.marks)
     }
 
     /// Whether there is something in it that was not in `old`.
@@ -177,6 +197,33 @@ fn counts(table: &Table, found: &Found, here: &Connection, idle: u32, now: u32) 
     }
 }
 
+/// Whether connections of the rule are told of by their traces, and only their clients' claims as they are.
+pub fn is_light(view: &View, rule: RuleId) -> bool {
+    let rule = view.snapshot.rule_by_id(rule);
+    rule.is_some_and(|rule| rule.sync == Synchronise::Light)
+}
+
+/// The trace of an entry, if that is what the peer should know of it: see [`crate::traces`].
+pub fn trace(view: &View, table: &Table, entry: u32) -> Option<u32> {
+    let connection = telling(table, entry)?;
+    let flow = view.flow(connection.identity)?;
+    if flow.target.mark == 0 || !pool::is_remembered(&flow, connection.state) {
+        return None;
+    }
+    let request = Request::new(&flow.forward_tuple(), connection.identity.vip_index, 0);
+    Some(traces::trace(request.hash, flow.target.mark))
+}
+
+/// Seconds after which nobody can come back to a connection that the peer told of by its trace.
+pub fn patience(view: &View) -> u32 {
+    let rules = view.snapshot.rules().iter();
+    let light = rules.filter(|rule| rule.sync == Synchronise::Light);
+    light
+        .map(|rule| pool::longest(&rule.timeouts))
+        .max()
+        .unwrap_or(0)
+}
+
 /// What can be told of an entry: its contents, if it is something that the peer should know.
 pub fn telling(table: &Table, entry: u32) -> Option<Connection> {
     let connection = table.get(entry)?;
@@ -196,6 +243,7 @@ pub fn wants_refresh(view: &View, table: &Table, entry: u32, gap: u32, now: u32)
     };
     let timeout = match Phase::of(connection.state) {
         Phase::Claim => rule.persistence.map_or(0, |it| it.timeout),
+        Phase::Open if rule.sync == Synchronise::Light => return false,
         Phase::Open if table.has_lane(entry) => state::timeout(
             connection.state,
             connection.identity.protocol,

@@ -92,6 +92,44 @@ fn process_does_not_allocate() {
     }
 }
 
+#[test]
+fn a_connection_that_is_found_by_its_trace_does_not_allocate() {
+    let mut light = rule(V4, Topology::HalfNat, Algorithm::LeastConnection, 3);
+    light.sync = Synchronise::Light;
+    let (mut begun, mut other) = (World::new(vec![light.clone()]), World::new(vec![light]));
+    let vip = (V4.vip(), 80);
+    let mut frames = Vec::new();
+    for n in 1..=2 {
+        begun.send(&syn((V4.client(n), 4000), vip));
+        let (_, sent) = begun.send(&ack((V4.client(n), 4000), vip));
+        let (client, server) = ends(&sent);
+        frames
+            .push([(ack(client, vip), FRONT), (ack(server, client), BACK)][n as usize - 1].clone());
+    }
+    let traces: Vec<u32> = (0..begun.table.high_water())
+        .filter_map(|entry| ilb_forwarder::peer::trace(&begun.view, &begun.table, entry))
+        .collect();
+    let told = &other.view.snapshot.guard().traces;
+    told.told(1, &traces, other.now);
+    let mut packets: Vec<_> = frames
+        .iter_mut()
+        .map(|(frame, by)| {
+            let len = frame.len();
+            Packet::new(frame, 0, len, *by)
+        })
+        .collect();
+    let before = ALLOCATIONS.get();
+    other
+        .forwarder
+        .process(&other.view, &mut packets, other.now);
+    assert_eq!(ALLOCATIONS.get(), before);
+    let verdicts: Vec<_> = packets.iter().map(|packet| packet.verdict).collect();
+    assert_eq!(
+        verdicts,
+        [Verdict::Transmit(BACK), Verdict::Transmit(FRONT)]
+    );
+}
+
 /// A packet without a body worth mentioning: the type of an SCTP chunk or of an ICMP message is all that matters.
 fn bare(family: Family, protocol: u8, src: std::net::IpAddr, dst: std::net::IpAddr) -> Vec<u8> {
     let mut body = vec![0; 20];

@@ -6,7 +6,7 @@ use ilb_forwarder::changes::Ended;
 use ilb_forwarder::peer::{self, Known, Outcome, Places};
 use ilb_forwarder::table::{self, Connection};
 use ilb_forwarder::{Table, View};
-use ilb_sync::{Claim, End, Record, State};
+use ilb_sync::{Claim, End, Record, Session, State, Traces};
 
 /// What came of a record: [`Outcome`], or a place that we do not have.
 pub enum Came {
@@ -60,6 +60,9 @@ impl Entries<'_> {
     /// What is to be told of a connection.
     fn record(&self, connection: &Connection) -> Option<Record> {
         let identity = &connection.identity;
+        if peer::is_light(self.view, identity.rule) && !connection.state.is_claim() {
+            return None;
+        }
         let place = self.places.hash(identity.rule, identity.server)?;
         let client: IpAddr = identity.client.into();
         let idle = connection.idle(self.now).min(u32::from(u16::MAX)) as u16;
@@ -93,6 +96,9 @@ impl Entries<'_> {
 
     /// How a connection that has ended is told of.
     pub fn end(&self, ended: &Ended) -> Option<End> {
+        if peer::is_light(self.view, ended.rule) {
+            return None;
+        }
         Some(End {
             protocol: ended.protocol,
             vip_index: ended.vip_index,
@@ -113,6 +119,26 @@ impl Entries<'_> {
             protocol: end.protocol,
             nat: None,
         })
+    }
+
+    /// Tells the session of an entry that has changed.
+    pub fn tell(&self, session: &mut Session, entry: u32, now: u64) {
+        match peer::trace(self.view, self.table, entry) {
+            Some(trace) => session.traced(trace, now),
+            None => session.changed(entry, now),
+        }
+    }
+
+    /// Remembers traces of the peer.
+    pub fn remember(&self, it: &Traces) {
+        let told = &self.view.snapshot.guard().traces;
+        match it.inherited {
+            Some(age) => told.told_again(&it.traces, age, self.now),
+            None => told.told(it.round, &it.traces, self.now),
+        }
+        if it.over {
+            told.over(it.round);
+        }
     }
 
     /// Does as a record of the peer says. To be called as the table's visitor.
@@ -153,5 +179,13 @@ impl ilb_sync::Table for Entries<'_> {
     fn has(&mut self, end: &End) -> bool {
         let known = self.known(end);
         known.is_some_and(|it| peer::has(self.view, self.table, &it.identity()))
+    }
+
+    fn trace(&mut self, entry: u32) -> Option<u32> {
+        peer::trace(self.view, self.table, entry)
+    }
+
+    fn inherited(&mut self) -> Option<(Vec<u32>, u16)> {
+        self.view.snapshot.guard().traces.inherited(self.now)
     }
 }

@@ -91,6 +91,8 @@ pub struct Talk {
     up: bool,
     complete_at: Option<u64>,
     reported: u64,
+    /// That of the peer whose traces are the present ones.
+    incarnation: Option<u64>,
     /// Entry that is looked at next for a refresh, and when that was done last.
     refresh_at: u32,
     refreshed: u64,
@@ -128,6 +130,7 @@ impl Talk {
             up: false,
             complete_at: None,
             reported: 0,
+            incarnation: None,
             refresh_at: 0,
             refreshed: now,
         };
@@ -233,6 +236,10 @@ impl Talk {
                         "the peer {} is there",
                         self.peer
                     );
+                    if self.session.peer() != self.incarnation {
+                        self.incarnation = self.session.peer();
+                        self.view.snapshot.guard().traces.inherit();
+                    }
                 }
                 Event::Down => {
                     self.up = false;
@@ -253,7 +260,7 @@ impl Talk {
                     );
                 }
                 Event::Asked => tracing::info!("the peer {} asks for everything", self.peer),
-                Event::Piece(_) => {}
+                Event::Traces(traces) => entries.remember(traces),
             }
         }
         self.table.quiesce(VISITOR);
@@ -277,6 +284,9 @@ impl Talk {
             let size = self.table.high_water();
             self.session.everything_changed(size, now.milliseconds());
         }
+        if places.traces_more_than(&self.places) {
+            self.session.traces_changed();
+        }
         self.places = places;
     }
 
@@ -289,7 +299,7 @@ impl Talk {
         };
         let (session, time) = (&mut self.session, now.milliseconds());
         let missed = self.changes.take(|change| match change {
-            Change::Entry(entry) => session.changed(entry, time),
+            Change::Entry(entry) => entries.tell(session, entry, time),
             Change::Ended(ended) => {
                 if let Some(end) = entries.end(&ended) {
                     session.ended(end, time);
@@ -308,6 +318,11 @@ impl Talk {
             return;
         }
         self.refreshed = now.milliseconds();
+        let traces = &self.view.snapshot.guard().traces;
+        if self.up {
+            traces.heard(now.seconds());
+        }
+        traces.forget(peer::patience(&self.view), now.seconds());
         let size = self.table.high_water();
         let share = u64::from(size) * passed / (u64::from(ROUND) * 1000) + 1;
         for _ in 0..share.min(u64::from(size)) {
@@ -328,6 +343,9 @@ impl Talk {
         let counters = self.session.counters().entries();
         let mut counters: BTreeMap<_, _> = counters.map(|(name, n)| named(name, n)).collect();
         counters.insert("unsent_datagrams".into(), self.unsent);
+        let known = self.view.snapshot.guard().traces.count();
+        let known = [known.younger, known.older, known.inherited].map(u64::from);
+        counters.insert("known_traces".into(), known.into_iter().sum());
         let outcomes = Outcome::ALL.iter().zip(self.outcomes);
         let mut records: BTreeMap<_, _> = outcomes.map(|(it, n)| named(it.label(), n)).collect();
         records.insert("unknown-place".into(), self.unknown);

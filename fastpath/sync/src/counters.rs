@@ -22,12 +22,16 @@ counters! {
     sent_octets;
     /// Records sent, those that were told again included.
     sent_records;
+    /// Traces sent, those that were told again included.
+    sent_traces;
     /// Datagrams of the peer that counted.
     received_datagrams;
     /// Octets of them, without headers.
     received_octets;
     /// Records that came.
     received_records;
+    /// Traces that came.
+    received_traces;
     /// Datagrams of ours that did not arrive in time, and whose records were told again.
     lost_datagrams;
     /// Ends that found no room.

@@ -7,13 +7,16 @@
 //!   2 records          one behind the other
 //!   3 want             id(4)           everything, please
 //!   4 done             id(4)           that was everything
-//!   5 piece            of something larger: rule(8) length(4) offset(4) octets
+//!   6 traces           as in [`crate::traces`]
 //! ```
 //!
-//! Frames of a type that we do not know are left out, so that a later version may add some.
+//! Frames of a type that we do not know are left out, so that a later version may add some. An end that does not know
+//! traces acknowledges the datagrams that they come in, and keeps nothing of them. Type 5 is not to be used again: the first
+//! version knew it.
 
 use crate::bytes::Reader;
 use crate::record::Record;
+use crate::traces::{Parcel, Traces};
 
 /// Largest number of gaps in one acknowledgement.
 pub const MOST_GAPS: usize = 32;
@@ -22,31 +25,15 @@ const ACK: u8 = 1;
 const RECORDS: u8 = 2;
 const WANT: u8 = 3;
 const DONE: u8 = 4;
-const PIECE: u8 = 5;
+const TRACES: u8 = 6;
 const WANTS_ACK: u8 = 1;
 
 /// Octets of a payload before its first frame.
 pub const HEAD: usize = 9;
 /// Octets of a frame before its body.
 pub const FRAME_HEAD: usize = 3;
-/// Octets of a piece before what it is a piece of.
-pub const PIECE_HEAD: usize = 16;
-
 /// Datagrams that did not come: the number of the first, and how many.
 pub type Gap = (u64, u32);
-
-/// A part of something that is larger than a datagram: what a rule's pool knows of its connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
-    /// Which rule's: a hash, as of places.
-    pub rule: u64,
-    /// Octets of the whole.
-    pub length: u32,
-    /// Where these belong.
-    pub offset: u32,
-    /// The octets.
-    pub octets: Vec<u8>,
-}
 
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +51,8 @@ pub enum Frame {
     Want(u32),
     /// The sender has told everything that was asked for by this question.
     Done(u32),
-    /// A part of something larger.
-    Piece(Piece),
+    /// Traces.
+    Traces(Traces),
 }
 
 /// All that a datagram says.
@@ -106,6 +93,11 @@ pub fn append_records(out: &mut Vec<u8>, records: &[u8]) {
     append(out, RECORDS, |out| out.extend(records));
 }
 
+/// Appends a frame of traces that are encoded already, as they are told in this round.
+pub(crate) fn append_parcel(out: &mut Vec<u8>, parcel: &Parcel, round: u32) {
+    append(out, TRACES, |out| parcel.encode(round, out));
+}
+
 impl Frame {
     /// Appends it to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -122,12 +114,7 @@ impl Frame {
             }),
             Frame::Want(id) => append(out, WANT, |out| out.extend(id.to_be_bytes())),
             Frame::Done(id) => append(out, DONE, |out| out.extend(id.to_be_bytes())),
-            Frame::Piece(piece) => append(out, PIECE, |out| {
-                out.extend(piece.rule.to_be_bytes());
-                out.extend(piece.length.to_be_bytes());
-                out.extend(piece.offset.to_be_bytes());
-                out.extend(&piece.octets);
-            }),
+            Frame::Traces(it) => append(out, TRACES, |out| it.encode(out)),
         }
     }
 }
@@ -155,19 +142,7 @@ fn frame(kind: u8, body: &[u8]) -> Option<Option<Frame>> {
         }
         WANT => Frame::Want(reader.u32()?),
         DONE => Frame::Done(reader.u32()?),
-        PIECE => {
-            let piece = Piece {
-                rule: reader.u64()?,
-                length: reader.u32()?,
-                offset: reader.u32()?,
-                octets: std::mem::take(&mut reader.0).to_vec(),
-            };
-            let end = u64::from(piece.offset) + piece.octets.len() as u64;
-            if end > u64::from(piece.length) {
-                return None;
-            }
-            Frame::Piece(piece)
-        }
+        TRACES => Frame::Traces(Traces::decode(&mut reader)?),
         _ => return Some(None),
     };
     reader.is_empty().then_some(Some(frame))

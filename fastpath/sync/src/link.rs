@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::frame::{Frame, Gap, MOST_GAPS};
 use crate::record::End;
 use crate::seal::{Keys, Token};
+use crate::traces::Parcel;
 
 /// What a datagram on its way says.
 #[derive(Debug)]
@@ -12,6 +13,7 @@ pub struct Flight {
     pub number: u64,
     pub entries: Vec<u32>,
     pub ends: Vec<End>,
+    pub parcel: Option<Parcel>,
 }
 
 /// One session of two ends.

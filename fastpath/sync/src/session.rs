@@ -4,7 +4,8 @@
 //! turn comes is told of once, as it is then. There are two sets, one of what changed, one of everything that the peer has
 //! asked for; the first goes first. What is told is read from the table at that moment. A datagram that was lost marks its
 //! entries again, so that what is told twice is told as it is the second time. Only ends have no entry any more and wait in
-//! a list of their own, which is bounded: what finds no room there leaves the peer's table by its own timers.
+//! a list of their own, which is bounded: what finds no room there leaves the peer's table by its own timers. Traces
+//! ([`crate::traces`]) have no entry at the other end, and go in turn with the rest.
 //!
 //! **Order.** Numbers of datagrams that count only grow. One that was overtaken on its way is not taken any more, for it may
 //! say what is not true any longer; to its sender it is lost.
@@ -18,12 +19,14 @@ use std::collections::VecDeque;
 
 pub use crate::counters::Counters;
 use crate::error::Refused;
-use crate::frame::{self, Frame, Gap, MOST_GAPS, PIECE_HEAD, Payload, Piece};
+use crate::frame::{self, Frame, Gap, MOST_GAPS, Payload};
+use crate::host::{Event, Settings, Table};
 use crate::link::{Flight, Link};
 use crate::marks::Marks;
 use crate::pace::Pace;
 use crate::record::{End, LONGEST, Record};
-use crate::seal::{self, Greeter, Greeting, Opened, Secret, Token};
+use crate::seal::{self, Greeter, Greeting, Opened, Token};
+use crate::traces::{Parcel, Teller};
 
 /// Milliseconds between two greetings while nobody answers.
 pub const GREET: u64 = 500;
@@ -49,46 +52,6 @@ const MOST_ENDS: usize = 65_536;
 pub const DATAGRAM: usize = 1452;
 /// What a datagram costs on its way beside its own octets: headers of IPv6 and UDP.
 const ON_THE_WAY: usize = 48;
-
-/// What an end goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Our number, 0 or 1; the peer has the other one.
-    pub node: u8,
-    /// What both know.
-    pub secret: Secret,
-    /// Most octets a second that are sent, headers included; 0 is no limit.
-    pub bandwidth: u32,
-    /// Largest datagram, in octets.
-    pub datagram: usize,
-}
-
-/// The connections of this node.
-pub trait Table {
-    /// Entries below this number may hold something.
-    fn size(&self) -> u32;
-    /// What is to be told of an entry; None if there is nothing in it, or nothing that the peer needs.
-    fn read(&mut self, entry: u32) -> Option<Record>;
-    /// Whether there is a connection (again) that would be mistaken for the one that ended.
-    fn has(&mut self, end: &End) -> bool;
-}
-
-/// What came of a datagram, or of time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The peer is there.
-    Up,
-    /// It does not answer any more.
-    Down,
-    /// It says this of a connection.
-    Record(Record),
-    /// It has asked for everything.
-    Asked,
-    /// It has told everything that we asked for.
-    Everything,
-    /// A piece of something larger.
-    Piece(Piece),
-}
 
 /// See the module's text.
 pub struct Session {
@@ -119,7 +82,9 @@ pub struct Session {
     changes: Marks,
     everything: Marks,
     ends: VecDeque<End>,
-    pieces: VecDeque<Piece>,
+    traces: Teller,
+    /// Whether traces go before records in the next datagram.
+    turn: bool,
     /// Since when there is something to be told of.
     waiting: Option<u64>,
     pace: Pace,
@@ -142,7 +107,6 @@ impl Session {
         Session {
             greeter: Greeter::new(&settings.secret, settings.node),
             pace: Pace::new(settings.bandwidth, now),
-            settings,
             draw: Box::new(draw),
             incarnation: u64::from_be_bytes(first),
             fresh,
@@ -161,10 +125,12 @@ impl Session {
             changes: Marks::new(capacity),
             everything: Marks::new(capacity),
             ends: VecDeque::new(),
-            pieces: VecDeque::new(),
+            traces: Teller::new(room(settings.datagram) - frame::FRAME_HEAD),
+            turn: false,
             waiting: None,
             counters: Counters::default(),
             refused: [0; Refused::ALL.len()],
+            settings,
         }
     }
 
@@ -176,6 +142,11 @@ impl Session {
     /// Whether the peer is there.
     pub fn is_up(&self) -> bool {
         self.link.as_ref().is_some_and(|link| !link.unconfirmed)
+    }
+
+    /// The peer's incarnation: another process of it has another one. None if it was never there.
+    pub fn peer(&self) -> Option<u64> {
+        self.peer
     }
 
     /// Whether the peer, as it is now, has told us everything.
@@ -204,9 +175,15 @@ impl Session {
 
     /// Entries of which the peer may not know all yet, those on their way not counted.
     pub fn pending(&self) -> u64 {
+        self.untold() + self.traces.gathered()
+    }
+
+    /// The same without what waits for others to go with it.
+    fn untold(&self) -> u64 {
         u64::from(self.changes.count())
             + u64::from(self.everything.count())
             + self.ends.len() as u64
+            + self.traces.waiting()
     }
 
     /// For how many milliseconds something has been waiting to be told of.
@@ -230,9 +207,22 @@ impl Session {
         }
     }
 
+    /// A connection has begun that is told of by its trace.
+    pub fn traced(&mut self, trace: u32, now: u64) {
+        if self.is_up() {
+            self.traces.add(trace, now);
+        }
+    }
+
+    /// Other connections than before are told of by their traces: all of those are told anew.
+    pub fn traces_changed(&mut self) {
+        self.traces.again();
+    }
+
     /// Something was missed: all entries below `size` may have changed.
     pub fn everything_changed(&mut self, size: u32, now: u64) {
         self.everything.set_below(size);
+        self.traces.again();
         self.waiting.get_or_insert(now);
     }
 
@@ -240,26 +230,6 @@ impl Session {
     pub fn want(&mut self) {
         self.want = self.want.wrapping_add(1);
         self.wanting = true;
-    }
-
-    /// Sends something that fits no datagram, in pieces, which are not told again when they are lost.
-    pub fn send_large(&mut self, rule: u64, octets: &[u8]) {
-        let room = self.room() - PIECE_HEAD - frame::FRAME_HEAD;
-        for (at, part) in octets.chunks(room).enumerate() {
-            self.pieces.push_back(Piece {
-                rule,
-                length: octets.len() as u32,
-                offset: (at * room) as u32,
-                octets: part.to_vec(),
-            });
-        }
-    }
-
-    /// Octets of frames that a datagram has room for, a short acknowledgement and the questions aside.
-    fn room(&self) -> usize {
-        let heads = seal::HEAD + seal::TAG + frame::HEAD;
-        let acks = frame::FRAME_HEAD * 3 + 16 + MOST_GAPS * 12;
-        self.settings.datagram.max(heads + acks + 256) - heads - acks
     }
 
     /// Takes a datagram. What it leads to is appended to `events`.
@@ -363,6 +333,7 @@ impl Session {
             return;
         };
         self.barrier = None;
+        self.traces.nobody();
         if !link.unconfirmed {
             events.push(Event::Down);
         }
@@ -372,6 +343,9 @@ impl Session {
     }
 
     fn lost(&mut self, flight: Flight) {
+        if let Some(parcel) = flight.parcel {
+            self.traces.lost(parcel);
+        }
         let marks = match self.is_serving() {
             // The answer to the peer's question is not whole without them.
             true => &mut self.everything,
@@ -392,6 +366,7 @@ impl Session {
             return;
         };
         if std::mem::take(&mut link.unconfirmed) {
+            self.traces.again();
             events.push(Event::Up);
         }
         link.came(number, payload.floor, now);
@@ -416,7 +391,10 @@ impl Session {
                         events.push(Event::Everything);
                     }
                 }
-                Frame::Piece(piece) => events.push(Event::Piece(piece)),
+                Frame::Traces(traces) => {
+                    self.counters.received_traces += traces.traces.len() as u64;
+                    events.push(Event::Traces(traces));
+                }
             }
         }
     }
@@ -506,21 +484,31 @@ impl Session {
         if self.is_serving() && self.marked != self.serving {
             self.marked = self.serving;
             self.everything.set_below(table.size());
+            if let Some((traces, age)) = table.inherited() {
+                self.traces.inherit(traces, age);
+            }
+            self.traces.again();
         }
         let link = self.link.as_ref()?;
+        if !link.unconfirmed {
+            let size = table.size();
+            self.traces.step(now, size, |entry| table.trace(entry));
+            let first = link.flights.front().map(|it| it.number);
+            self.traces.end_round(link.next, first);
+        }
         // Until it has confirmed the session, the peer could not read any of this.
         let told = match may_send && !link.unconfirmed && link.flights.len() < WINDOW {
             true => self.tell(table),
             false => Told::default(),
         };
-        match self.pending() {
+        match self.untold() {
             0 => self.waiting = None,
             _ => drop(self.waiting.get_or_insert(now)),
         }
         self.see_whether_all_is_told();
         let link = self.link.as_mut()?;
         let since = |then: u64| now.saturating_sub(then);
-        let telling = told.count > 0 || told.piece.is_some();
+        let telling = told.count > 0 || told.parcel.is_some();
         let probing = !link.flights.is_empty() && since(link.asked) >= PROBE;
         let waited = since(link.unacknowledged_since) >= ACK_WAIT;
         let acking = link.unacknowledged >= ACK_EVERY || link.unacknowledged > 0 && waited;
@@ -555,22 +543,31 @@ impl Session {
         if told.count > 0 {
             frame::append_records(&mut payload, &told.records);
             self.counters.sent_records += told.count;
+        }
+        if let Some(parcel) = &told.parcel {
+            frame::append_parcel(&mut payload, parcel, self.traces.round());
+            self.counters.sent_traces += parcel.count();
+        }
+        if telling {
             link.flights.push_back(Flight {
                 number,
                 entries: told.entries,
                 ends: told.ends,
+                parcel: told.parcel,
             });
-        }
-        if let Some(piece) = told.piece {
-            Frame::Piece(piece).encode(&mut payload);
         }
         Some(link.keys.seal(number, &payload))
     }
 
     /// As much of what has to be told as fits a datagram.
     fn tell(&mut self, table: &mut dyn Table) -> Told {
-        let room = self.room();
+        let room = room(self.settings.datagram);
         let mut told = Told::default();
+        self.turn = !self.turn && self.traces.has_any();
+        if self.turn {
+            told.parcel = self.traces.take();
+            return told;
+        }
         while told.records.len() + LONGEST <= room
             && let Some(end) = self.ends.pop_front()
         {
@@ -595,7 +592,7 @@ impl Session {
             }
         }
         if told.count == 0 {
-            told.piece = self.pieces.pop_front();
+            told.parcel = self.traces.take();
         }
         told
     }
@@ -626,6 +623,13 @@ impl Session {
     }
 }
 
+/// Octets of frames that a datagram has room for, a short acknowledgement and the questions aside.
+fn room(datagram: usize) -> usize {
+    let heads = seal::HEAD + seal::TAG + frame::HEAD;
+    let acks = frame::FRAME_HEAD * 3 + 16 + MOST_GAPS * 12;
+    datagram.max(heads + acks + 256) - heads - acks
+}
+
 /// What one datagram tells.
 #[derive(Default)]
 struct Told {
@@ -633,5 +637,5 @@ struct Told {
     entries: Vec<u32>,
     ends: Vec<End>,
     count: u64,
-    piece: Option<Piece>,
+    parcel: Option<Parcel>,
 }

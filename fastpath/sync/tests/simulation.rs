@@ -1,7 +1,7 @@
 //! Two ends over a network that loses, delays, doubles and reorders, with somebody in between who keeps everything that he
 //! hears and sends it again: in the end both tables agree.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ilb_sync::seal::Token;
 use ilb_sync::{
@@ -34,6 +34,13 @@ impl Random {
 struct Node {
     own: BTreeMap<u32, Record>,
     told: BTreeMap<Key, Record>,
+    /// Traces of its own, and those that it was told: in this round, and before.
+    traces: BTreeMap<u32, u32>,
+    heard: [BTreeSet<u32>; 2],
+    round: u32,
+    /// What it has to pass on, and what was passed on to it.
+    inherited: Option<(Vec<u32>, u16)>,
+    kept: BTreeSet<u32>,
     events: Vec<Event>,
 }
 
@@ -59,6 +66,12 @@ impl Table for Node {
         let wanted = key(&Record::End(*end));
         self.own.values().any(|record| key(record) == wanted)
     }
+    fn trace(&mut self, entry: u32) -> Option<u32> {
+        self.traces.get(&entry).copied()
+    }
+    fn inherited(&mut self) -> Option<(Vec<u32>, u16)> {
+        self.inherited.take()
+    }
 }
 
 impl Node {
@@ -67,7 +80,19 @@ impl Node {
             match event {
                 Event::Record(record @ Record::End(_)) => drop(self.told.remove(&key(&record))),
                 Event::Record(record) => drop(self.told.insert(key(&record), record)),
-                Event::Up | Event::Down | Event::Asked | Event::Everything | Event::Piece(_) => {}
+                Event::Traces(it) if it.inherited.is_some() => self.kept.extend(it.traces),
+                Event::Traces(it) => {
+                    if it.round != self.round {
+                        self.round = it.round;
+                        let before = std::mem::take(&mut self.heard[0]);
+                        self.heard[1].extend(before);
+                    }
+                    self.heard[0].extend(it.traces);
+                    if it.over {
+                        self.heard[1].clear();
+                    }
+                }
+                Event::Up | Event::Down | Event::Asked | Event::Everything => {}
             }
         }
     }
@@ -469,31 +494,78 @@ fn no_more_is_sent_than_the_limit_allows_and_changes_go_first() {
     );
 }
 
-#[test]
-fn large_things_arrive_in_pieces() {
-    let mut world = World::new(8, 0);
-    settle(&mut world);
-    let whole: Vec<u8> = (0..10_000u32).map(|n| (n % 251) as u8).collect();
-    world.ends[0].send_large(42, &whole);
-    let mut got = vec![0; whole.len()];
-    for _ in 0..20 {
-        world.now += 10;
-        let mut events = Vec::new();
-        while let Some(mut bytes) =
-            world.ends[0].poll(&mut world.nodes[0], world.now, &mut Vec::new())
-        {
-            assert!(bytes.len() <= 700, "{}", bytes.len());
-            world.ends[1]
-                .handle(&mut bytes, world.now, &mut events)
-                .unwrap();
-        }
-        for event in events {
-            if let Event::Piece(piece) = event {
-                assert_eq!((piece.rule, piece.length), (42, 10_000));
-                let at = piece.offset as usize;
-                got[at..at + piece.octets.len()].copy_from_slice(&piece.octets);
+impl Node {
+    fn knows(&self, other: &Node) -> bool {
+        let all: BTreeSet<u32> = self.heard.iter().flatten().copied().collect();
+        other.traces.values().all(|it| all.contains(it))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn traces_are_known_in_the_end_and_forgotten_by_the_next_round(seed: u64, faults in 0u64..30) {
+        let mut world = World::new(seed, faults);
+        for step in 0..1_500 {
+            if world.random.below(3) == 0 {
+                let at = world.random.below(2) as usize;
+                let (entry, trace) = (world.random.below(u64::from(ENTRIES)) as u32, world.random.next() as u32);
+                world.nodes[at].traces.insert(entry, trace);
+                let now = world.now;
+                world.ends[at].traced(trace, now);
             }
+            world.cut = [step % 500 > 400, step % 700 > 600];
+            world.tick();
+        }
+        world.cut = [false; 2];
+        let quiet = |world: &World| world.ends.iter().all(|end| end.is_up() && end.pending() == 0);
+        for again in [false, true] {
+            if again {
+                world.ends.iter_mut().for_each(Session::traces_changed);
+            }
+            let known = |world: &World| {
+                let [a, b] = &world.nodes;
+                a.knows(b) && b.knows(a) && (!again || a.heard[0].len() == b.traces.len() && b.heard[0].len() == a.traces.len())
+                    && world.nodes.iter().all(|node| !again || node.heard[1].is_empty())
+            };
+            for _ in 0..6_000 {
+                world.tick();
+                if quiet(&world) && known(&world) {
+                    break;
+                }
+            }
+            prop_assert!(known(&world), "again: {}", again);
         }
     }
-    assert_eq!(got, whole);
+}
+
+#[test]
+fn a_peer_that_asks_for_everything_is_told_what_was_inherited() {
+    let mut world = World::new(3, 0);
+    settle(&mut world);
+    let expected: BTreeSet<u32> = (1..2000).map(|n: u32| n.wrapping_mul(77_777)).collect();
+    world.nodes[0].inherited = Some((expected.iter().copied().collect(), 99));
+    world.restart(1, true);
+    let mut ages = BTreeSet::new();
+    for _ in 0..300 {
+        world.now += 10;
+        for from in 0..2 {
+            while let Some(mut bytes) =
+                world.ends[from].poll(&mut world.nodes[from], world.now, &mut Vec::new())
+            {
+                let to = 1 - from;
+                let _ = world.ends[to].handle(&mut bytes, world.now, &mut world.nodes[to].events);
+            }
+        }
+        let told = world.nodes[1].events.iter().filter_map(|it| match it {
+            Event::Traces(it) if !it.traces.is_empty() => Some(it.inherited),
+            _ => None,
+        });
+        ages.extend(told);
+        world.nodes.iter_mut().for_each(Node::take);
+    }
+    assert_eq!(world.nodes[1].kept, expected);
+    assert!(world.nodes[1].heard.iter().all(BTreeSet::is_empty));
+    assert_eq!(ages, [Some(99)].into());
 }

@@ -1,7 +1,7 @@
 //! Records, frames and secrets as they are written and read.
 
-use ilb_sync::frame::{Frame, Payload, Piece};
-use ilb_sync::{Claim, Connection, Record, Secret, State};
+use ilb_sync::frame::{Frame, Payload};
+use ilb_sync::{Claim, Connection, Record, Secret, State, Traces};
 use proptest::prelude::*;
 
 fn address() -> impl Strategy<Value = std::net::IpAddr> {
@@ -45,15 +45,16 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<u32>().prop_map(Frame::Want),
         any::<u32>().prop_map(Frame::Done),
         (
-            any::<u64>(),
-            0u32..5000,
-            prop::collection::vec(any::<u8>(), 0..500)
+            any::<u32>(),
+            any::<Option<u16>>(),
+            any::<bool>(),
+            prop::collection::btree_set(any::<u32>(), 0..300)
         )
-            .prop_map(|(rule, offset, octets)| Frame::Piece(Piece {
-                rule,
-                length: 6000,
-                offset,
-                octets
+            .prop_map(|(round, inherited, over, traces)| Frame::Traces(Traces {
+                round,
+                inherited,
+                over,
+                traces: traces.into_iter().collect(),
             })),
     ]
 }
@@ -116,7 +117,7 @@ fn what_is_not_understood_is_nothing_and_unknown_frames_are_left_out() {
     let frames = |rest| with(rest).map(|payload| payload.frames);
     type Case = (&'static str, &'static [u8], Option<Vec<Frame>>);
     #[rustfmt::skip]
-    let table: [Case; 9] = [
+    let table: [Case; 13] = [
         ("nothing", &[], Some(vec![])),
         ("a frame of a later version", &[99, 0, 2, 1, 2], Some(vec![])),
         ("one, and one that we know", &[99, 0, 0, 3, 0, 4, 0, 0, 0, 7], Some(vec![Frame::Want(7)])),
@@ -125,7 +126,11 @@ fn what_is_not_understood_is_nothing_and_unknown_frames_are_left_out() {
         ("a record of no kind", &[2, 0, 1, 0x0f], None),
         ("a record with flags that it cannot have", &[2, 0, 1, 0x83], None),
         ("a record in a state that is not told of", &[2, 0, 2, 1, 0], None),
-        ("a piece behind its whole's end", &[5, 0, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 9], None),
+        ("a piece, as the first version knew it", &[5, 0, 1, 9], Some(vec![])),
+        ("traces with a flag that there is not", &[6, 0, 10, 0, 0, 0, 1, 4, 0, 0, 3, 0, 0], None),
+        ("traces with an age that nobody gave them", &[6, 0, 10, 0, 0, 0, 1, 0, 0, 1, 3, 0, 0], None),
+        ("more traces than there are octets for", &[6, 0, 14, 0, 0, 0, 1, 0, 0, 0, 3, 0, 9, 1, 2, 3, 4], None),
+        ("a trace above the highest", &[6, 0, 15, 0, 0, 0, 1, 0, 0, 0, 3, 0, 2, 255, 255, 255, 255, 0], None),
     ];
     for (what, bytes, expected) in table {
         assert_eq!(frames(bytes), expected, "{what}");

@@ -201,9 +201,9 @@ Keys:
                               reschedule (default), reset, drop or keep
      sync=full|light|off      what the other node of a pair is told, so that
                               connections go on there: full (default), each of
-                              them; light, two or three octets for one of tcp or
-                              sctp, by which it finds its server again (not with
-                              NAT); off, nothing
+                              them; light, a few octets for one of tcp or sctp,
+                              by which it finds its server again (not with NAT);
+                              off, nothing
      max-new-flows=N          new flows a second
      quorum=N                 weight of servers that is enough; with less, those
                               of the next tier serve, too; 1

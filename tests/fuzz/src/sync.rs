@@ -21,6 +21,12 @@ impl Table for Nothing {
     fn has(&mut self, _: &End) -> bool {
         false
     }
+    fn trace(&mut self, entry: u32) -> Option<u32> {
+        Some(entry << 20)
+    }
+    fn inherited(&mut self) -> Option<(Vec<u32>, u16)> {
+        Some((vec![7, 3], 60))
+    }
 }
 
 const SECRET: Secret = Secret::new([3; seal::SECRET_LEN]);
@@ -101,9 +107,23 @@ fn peer(bytes: &[u8]) {
             assert!(sent < 100, "it comes to an end");
         }
     }
-    let records = events
-        .iter()
-        .filter(|it| matches!(it, Event::Record(_)))
-        .count();
-    assert_eq!(records as u64, session.counters().received_records);
+    let (mut records, mut traces) = (0, 0);
+    for event in &events {
+        match event {
+            Event::Record(_) => records += 1,
+            Event::Traces(it) => {
+                assert!(
+                    it.traces.is_sorted_by(|a, b| a < b),
+                    "ascending, none twice"
+                );
+                traces += it.traces.len() as u64;
+            }
+            _ => {}
+        }
+    }
+    let counters = session.counters();
+    assert_eq!(
+        (records, traces),
+        (counters.received_records, counters.received_traces)
+    );
 }

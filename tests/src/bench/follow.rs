@@ -8,7 +8,7 @@ use ilb_fastpath::peer::entries::Entries;
 use ilb_forwarder::Table;
 use ilb_forwarder::changes::{Change, Changes};
 use ilb_forwarder::peer::{self, Places, VISITOR};
-use ilb_forwarder::spec::Topology;
+use ilb_forwarder::spec::{Synchronise, Topology};
 use ilb_sync::{Event, Secret, Session, Settings};
 
 use super::logic::{Bench, Shape};
@@ -51,12 +51,7 @@ struct Node {
 }
 
 impl Node {
-    fn new(node: u8) -> Node {
-        let shape = Shape {
-            rules: 1,
-            servers: 16,
-        };
-        let mut bench = Bench::empty(Topology::Nat, shape, LASTING + NEW * SECONDS, 1 << 20);
+    fn new(node: u8, mut bench: Bench) -> Node {
         let changes = Arc::new(Changes::new(1));
         changes.switch(true);
         bench.forwarder().set_changes(Arc::clone(&changes));
@@ -86,14 +81,16 @@ impl Node {
             let _ = self.session.handle(&mut datagram, now, &mut self.events);
         }
         for event in self.events.drain(..) {
-            if let Event::Record(record) = event {
-                entries.take(&record);
+            match event {
+                Event::Record(record) => drop(entries.take(&record)),
+                Event::Traces(traces) => entries.remember(&traces),
+                _ => {}
             }
         }
         let session = &mut self.session;
         let missed = self.changes.take(|change| {
             if let Change::Entry(entry) = change {
-                session.changed(entry, now);
+                entries.tell(session, entry, now);
             }
         });
         assert!(!missed, "the rings are large enough for this rate");
@@ -119,10 +116,21 @@ fn turns(nodes: &mut [Node; 2], now: u64) {
     }
 }
 
-/// Measures and reports.
-pub fn run(report: &mut Report) {
-    println!("Connections follow ({LASTING} that last, {NEW} new ones a second, NAT):");
-    let mut nodes = [Node::new(0), Node::new(1)];
+/// What it took to tell of connections.
+struct Cost {
+    /// Octets, headers included, and records or traces.
+    octets: u64,
+    told: u64,
+    /// Time of sender and receiver, and of the packets that begin connections.
+    took: [Duration; 2],
+    beginning: Duration,
+    nodes: [Node; 2],
+    now: u64,
+}
+
+/// Plays connections that last and new ones.
+fn play(bench: impl Fn() -> Bench, lasting: u32, new: u32, seconds: u32) -> Cost {
+    let mut nodes = [Node::new(0, bench()), Node::new(1, bench())];
     let mut now = 1;
     for _ in 0..100 {
         now += 1000 / u64::from(TICKS);
@@ -132,21 +140,20 @@ pub fn run(report: &mut Report) {
         nodes.iter().all(|node| node.session.is_up()),
         "both are there"
     );
-
-    for first in (0..LASTING).step_by(NEW as usize / TICKS as usize) {
-        nodes[0].bench.begin(first, NEW / TICKS);
+    for first in (0..lasting).step_by(new as usize / TICKS as usize) {
+        nodes[0].bench.begin(first, new / TICKS);
         now += 1000 / u64::from(TICKS);
         turns(&mut nodes, now);
     }
     let before = *nodes[0].session.counters();
-    let mut forwarding = Duration::ZERO;
+    let mut beginning = Duration::ZERO;
     nodes.iter_mut().for_each(|node| node.took = Duration::ZERO);
-    for tick in 0..SECONDS * TICKS {
-        let first = LASTING + tick * (NEW / TICKS);
-        forwarding += nodes[0].bench.begin(first, NEW / TICKS);
-        // What goes on is told of once a minute.
-        for entry in 0..LASTING / 60 / TICKS {
-            let entry = (tick * (LASTING / 60 / TICKS) + entry) % LASTING;
+    for tick in 0..seconds * TICKS {
+        let first = lasting + tick * (new / TICKS);
+        beginning += nodes[0].bench.begin(first, new / TICKS);
+        // What goes on is told of once a minute, unless rounds do that.
+        for entry in 0..lasting / 60 / TICKS {
+            let entry = (tick * (lasting / 60 / TICKS) + entry) % lasting;
             nodes[0].session.changed(entry, now);
         }
         now += 1000 / u64::from(TICKS);
@@ -157,44 +164,110 @@ pub fn run(report: &mut Report) {
         now += 1000 / u64::from(TICKS);
         turns(&mut nodes, now);
     }
-    let told = (0..nodes[1].bench.table().high_water())
-        .filter(|&entry| peer::telling(nodes[1].bench.table(), entry).is_some())
+    Cost {
+        octets: after.sent_octets - before.sent_octets
+            + HEADERS * (after.sent_datagrams - before.sent_datagrams),
+        told: after.sent_records - before.sent_records + after.sent_traces - before.sent_traces,
+        took: nodes.each_ref().map(|node| node.took),
+        beginning,
+        nodes,
+        now,
+    }
+}
+
+/// Measures and reports.
+pub fn run(report: &mut Report) {
+    println!("Connections follow ({LASTING} that last, {NEW} new ones a second, NAT):");
+    let shape = Shape {
+        rules: 1,
+        servers: 16,
+    };
+    let flows = LASTING + NEW * SECONDS;
+    let bench = || Bench::empty(Topology::Nat, shape, flows, 1 << 20);
+    let cost = play(bench, LASTING, NEW, SECONDS);
+    let other = cost.nodes[1].bench.table();
+    let told = (0..other.high_water())
+        .filter(|&entry| peer::telling(other, entry).is_some())
         .count() as u32;
-    assert_eq!(told, LASTING + NEW * SECONDS, "all have followed");
+    assert_eq!(told, flows, "all have followed");
 
     let seconds = f64::from(SECONDS);
-    let octets = after.sent_octets - before.sent_octets
-        + HEADERS * (after.sent_datagrams - before.sent_datagrams);
-    let records = after.sent_records - before.sent_records;
     report.add(
         "sync_kB_per_s",
-        octets as f64 / seconds / 1e3,
+        cost.octets as f64 / seconds / 1e3,
         "kB/s",
         "on the wire, headers included",
     );
-    report.add("sync_records_per_s", records as f64 / seconds, "1/s", "");
-    let share = |node: &Node| node.took.as_secs_f64() / seconds * 100.0;
-    report.add(
-        "sync_cpu_sender",
-        share(&nodes[0]),
-        "%",
-        "of one processor, without system calls",
-    );
-    report.add(
-        "sync_cpu_receiver",
-        share(&nodes[1]),
-        "%",
-        "of one processor, without system calls",
-    );
-    let beginning = forwarding.as_secs_f64() / f64::from(NEW * SECONDS) * 1e9;
+    report.add("sync_records_per_s", cost.told as f64 / seconds, "1/s", "");
+    let share = |took: Duration| took.as_secs_f64() / seconds * 100.0;
+    for (name, took) in ["sync_cpu_sender", "sync_cpu_receiver"]
+        .into_iter()
+        .zip(cost.took)
+    {
+        let meaning = "of one processor, without system calls";
+        report.add(name, share(took), "%", meaning);
+    }
+    let beginning = cost.beginning.as_secs_f64() / f64::from(NEW * SECONDS) * 1e9;
     report.add(
         "sync_beginning_ns",
         beginning,
         "ns",
         "two packets that begin a flow, with notes for the peer",
     );
-    drop(nodes);
+    drop(cost);
+    light(report);
     ratios(report);
+}
+
+/// The same by traces, for connections of TCP under DSR; and what everything told once more costs.
+fn light(report: &mut Report) {
+    let flows = LASTING + NEW * SECONDS;
+    let ways = [Synchronise::Full, Synchronise::Light].map(|sync| {
+        let bench = || Bench::tcp(Topology::Dsr, sync, flows, 1 << 20);
+        play(bench, LASTING, NEW, SECONDS)
+    });
+    let names = ["sync_tcp_B_per_flow", "sync_light_B_per_flow"];
+    for (name, cost) in names.into_iter().zip(&ways) {
+        report.add(
+            name,
+            cost.octets as f64 / f64::from(NEW * SECONDS),
+            "B",
+            "a new connection of TCP under DSR, headers and repetitions included",
+        );
+    }
+    let [_, mut cost] = ways;
+    let known = cost.nodes[1].bench.view().snapshot.guard().traces.count();
+    // Of so many, a few have the same trace as another one.
+    assert!(
+        known.younger + known.older >= flows - flows / 1000,
+        "all are known: {known:?}"
+    );
+    for (name, took) in ["sync_light_cpu_sender", "sync_light_cpu_receiver"]
+        .into_iter()
+        .zip(cost.took)
+    {
+        let share = took.as_secs_f64() / f64::from(SECONDS) * 100.0;
+        report.add(name, share, "%", "of one processor, without system calls");
+    }
+    let before = *cost.nodes[0].session.counters();
+    cost.nodes[0].session.traces_changed();
+    for tick in 1..200 {
+        turns(&mut cost.nodes, cost.now + tick * 10);
+    }
+    let after = *cost.nodes[0].session.counters();
+    let told = after.sent_traces - before.sent_traces;
+    assert!(
+        told >= u64::from(flows - flows / 1000),
+        "a round tells all: {told}"
+    );
+    let octets = after.sent_octets - before.sent_octets
+        + HEADERS * (after.sent_datagrams - before.sent_datagrams);
+    report.add(
+        "sync_light_B_per_flow_in_rounds",
+        octets as f64 / told as f64,
+        "B",
+        "one that is told of again with all others",
+    );
 }
 
 /// The same packets with and without somebody who reads notes, in turn.

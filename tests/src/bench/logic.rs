@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use ilb_fastpath::table_file::{self, Joining};
 use ilb_forwarder::address::Addr;
 use ilb_forwarder::network::{Hop, Interface, Neighbour, Network, Route};
+use ilb_forwarder::packet::{protocol, tcp};
 use ilb_forwarder::select::maglev::Maglev;
 use ilb_forwarder::spec::{
-    Algorithm, Limits, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Topology, VipSpec,
+    Algorithm, Limits, PortRange, Protocol, RuleSpec, ServerSpec, SnapshotSpec, Synchronise,
+    Topology, VipSpec,
 };
 use ilb_forwarder::verdict::Verdict;
 use ilb_forwarder::{BATCH, Forwarder, Packet, Snapshot, Table, View, checksum};
@@ -40,6 +42,8 @@ pub struct Bench {
     flows: u32,
     rules: u32,
     random: u64,
+    /// Flags of TCP segments, if that is what packets are; else they are UDP's.
+    flags: Option<u8>,
 }
 
 /// How large a configuration is.
@@ -68,6 +72,37 @@ impl Bench {
 
     /// As many rules and servers as `shape` says, a table of `capacity` connections, and no connection yet.
     pub fn empty(topology: Topology, shape: Shape, flows: u32, capacity: u32) -> Bench {
+        Bench::of(topology, shape, flows, capacity, |_| {})
+    }
+
+    /// The same for connections of TCP, of which the peer is told in this way.
+    pub fn tcp(topology: Topology, sync: Synchronise, flows: u32, capacity: u32) -> Bench {
+        let shape = Shape {
+            rules: 1,
+            servers: SERVERS,
+        };
+        let bench = Bench::of(topology, shape, flows, capacity, |rule| {
+            rule.vips[0].protocol = Protocol::Tcp;
+            rule.sync = sync;
+        });
+        Bench {
+            flags: Some(tcp::SYN),
+            ..bench
+        }
+    }
+
+    fn of(
+        topology: Topology,
+        shape: Shape,
+        flows: u32,
+        capacity: u32,
+        change: impl Fn(&mut RuleSpec),
+    ) -> Bench {
+        let rules = (0..shape.rules).map(|n| {
+            let mut rule = rule(topology, shape, n);
+            change(&mut rule);
+            rule
+        });
         let spec = SnapshotSpec {
             generation: 1,
             // The packets of one flow come one after the other here, not as those of real ones.
@@ -75,7 +110,7 @@ impl Bench {
                 embryonic_percent: 0,
                 ..Limits::default()
             },
-            rules: (0..shape.rules).map(|n| rule(topology, shape, n)).collect(),
+            rules: rules.collect(),
         };
         let table = Arc::new(table(capacity));
         let snapshot = Snapshot::compile(&spec, None, 1).expect("snapshot");
@@ -89,6 +124,7 @@ impl Bench {
             flows,
             rules: shape.rules,
             random: 0x1234_5678_9abc_def1,
+            flags: None,
         }
     }
 
@@ -106,7 +142,8 @@ impl Bench {
     /// took; `count` is made a multiple of a batch.
     pub fn begin(&mut self, first: u32, count: u32) -> Duration {
         let (last, mut took) = (first + count - 1, Duration::ZERO);
-        for _ in 0..2 {
+        for flags in [tcp::SYN, tcp::ACK] {
+            self.flags = self.flags.map(|_| flags);
             for at in (0..count).step_by(BATCH) {
                 took += self.batch(|n| (first + at + n as u32).min(last));
             }
@@ -143,14 +180,19 @@ impl Bench {
 
     /// 64 packets of the flows that `flow` names; gives the time that they took.
     pub fn batch(&mut self, mut flow: impl FnMut(usize) -> u32) -> Duration {
-        let (first, rules) = (self.next_frame, self.rules);
+        let (first, rules, flags) = (self.next_frame, self.rules, self.flags);
         self.next_frame = (first + BATCH) % FRAMES;
         let frames = &mut self.pool[first * STRIDE..(first + BATCH) * STRIDE];
         let mut packets: [Packet<'_>; BATCH] = {
             let mut chunks = frames.chunks_exact_mut(STRIDE).enumerate();
             std::array::from_fn(|_| {
                 let (n, chunk) = chunks.next().expect("one chunk a packet");
-                write_frame(&mut chunk[HEADROOM..HEADROOM + LENGTH], flow(n), rules);
+                write_frame(
+                    &mut chunk[HEADROOM..HEADROOM + LENGTH],
+                    flow(n),
+                    rules,
+                    flags,
+                );
                 Packet::new(chunk, HEADROOM, LENGTH, 0)
             })
         };
@@ -257,9 +299,9 @@ fn network(shape: Shape) -> Network {
     Network::new(interfaces, vec![on_link(0, 0), on_link(2, 1)], neighbours)
 }
 
-/// A UDP packet of flow `flow` with a whole IPv4 checksum and no UDP checksum to begin with: a present one costs the
+/// A UDP packet, or a TCP segment with these flags, of flow `flow` with a whole IPv4 checksum and no UDP checksum to begin with: a present one costs the
 /// same.
-fn write_frame(frame: &mut [u8], flow: u32, rules: u32) {
+fn write_frame(frame: &mut [u8], flow: u32, rules: u32, flags: Option<u8>) {
     let client = Addr::v4((0x0b00_0000 + flow / 16_384).to_be_bytes());
     let vip = Addr::from(IpAddr::V4(vip(flow % rules)));
     let source_port = 1024 + (flow % 16_384) as u16;
@@ -270,13 +312,19 @@ fn write_frame(frame: &mut [u8], flow: u32, rules: u32) {
     frame[14] = 0x45;
     frame[16..18].copy_from_slice(&ip_len.to_be_bytes());
     frame[22] = 64;
-    frame[23] = 17;
+    frame[23] = if flags.is_some() { protocol::TCP } else { 17 };
     frame[26..30].copy_from_slice(&client.v4_bytes());
     frame[30..34].copy_from_slice(&vip.v4_bytes());
     let sum = checksum::of(&frame[14..34], 0);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
     frame[34..36].copy_from_slice(&source_port.to_be_bytes());
     frame[36..38].copy_from_slice(&80u16.to_be_bytes());
+    if let Some(flags) = flags {
+        frame[38..LENGTH].fill(0);
+        (frame[46], frame[47]) = (5 << 4, flags);
+        frame[50..52].copy_from_slice(&[0x12, 0x34]);
+        return;
+    }
     frame[38..40].copy_from_slice(&(ip_len - 20).to_be_bytes());
     // Any non-zero sum takes the same path as the right one.
     frame[40..42].copy_from_slice(&[0x12, 0x34]);

@@ -30,7 +30,11 @@ impl Path {
     ) -> Begun<'v> {
         let tuple = &headers.tuple;
         let Some((rule, vip)) = view.snapshot.accepting(tuple) else {
-            return Err(Some(Verdict::Kernel));
+            return match self.recover_back(view, headers, now) {
+                Some(Some(flow)) => Ok((flow, Direction::Reverse)),
+                Some(None) => Err(None),
+                None => Err(Some(Verdict::Kernel)),
+            };
         };
         let rule = &view.snapshot.rules()[rule as usize];
         let account = rule.account.of(self.worker);

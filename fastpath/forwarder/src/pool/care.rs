@@ -23,7 +23,7 @@ pub struct Care<'v> {
 }
 
 /// Seconds after which nobody can come back to a connection that was seen last before.
-fn longest(timeouts: &Timeouts) -> u32 {
+pub(crate) fn longest(timeouts: &Timeouts) -> u32 {
     [
         timeouts.tcp_established,
         timeouts.tcp_fin_wait,

@@ -28,7 +28,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 pub use care::Care;
-pub(crate) use care::is_remembered;
+pub(crate) use care::{is_remembered, longest};
 pub use export::{MergeError, Merged};
 pub use filter::{BITS_A_FLOW, Filter, Key};
 pub use version::{Candidates, Chooser, Version};
@@ -206,6 +206,11 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// None if there is nothing left for a question about so many servers.
+    pub(crate) fn question(&self, now: u32, servers: usize) -> Option<()> {
+        self.take(now, QUESTION + servers as u32)
+    }
+
     /// None if there is nothing left.
     fn take(&self, now: u32, servers: u32) -> Option<()> {
         if self.second.replace(now) != now {

@@ -198,7 +198,7 @@ impl Version {
     }
 
     /// The server that it chooses for a flow, if it computes its choice.
-    pub(super) fn computed(&self, request: &Request) -> Option<ServerId> {
+    pub(crate) fn computed(&self, request: &Request) -> Option<ServerId> {
         let Chooser { selector, order } = self.chooser.as_ref()?;
         let at = selector.computed(request)?;
         order.get(at as usize).copied()

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{CompileError, Rule, Snapshot, Target, Vip, check, places, target_key};
+use super::{Behind, CompileError, Rule, Snapshot, Target, Vip, check, places, target_key};
+use crate::address::Addr;
 use crate::chunks::{Chunks, Draft};
 use crate::counters::Account;
 use crate::hash::FoldBuild;
@@ -11,10 +12,13 @@ use crate::idmap::Places;
 use crate::lane;
 use crate::load::Thresholds;
 use crate::matching::{self, Claim, Matcher};
+use crate::peer;
 use crate::pool::{Candidates, Chooser, Pool};
 use crate::select::candidates::Terms;
 use crate::select::{self, Recipe, Selector, Turns, Workshop, maglev};
-use crate::spec::{Limits, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, Topology};
+use crate::spec::{
+    Limits, Protocol, RuleId, RuleSpec, ServerId, ServerSpec, Synchronise, Topology,
+};
 use crate::tunnel::{self, Encapsulation};
 
 /// Flows that the first filters of all rules together are made for; at 16 bits and two halves, 256 KiB.
@@ -45,6 +49,8 @@ pub(super) struct Compiler<'a> {
     seen: HashSet<RuleId, FoldBuild>,
     /// That of the copied snapshot, as long as the same rules accept the same packets in the same places.
     matcher: Option<Arc<Matcher>>,
+    /// See [`Snapshot::behind`]; that of the copied snapshot, as long as no rule is different that has a part in it.
+    behind: Option<Arc<Behind>>,
     workshop: Workshop,
 }
 
@@ -62,6 +68,7 @@ impl<'a> Compiler<'a> {
             rule_index: HashMap::default(),
             seen: HashSet::default(),
             matcher: None,
+            behind: None,
             workshop: Workshop::default(),
         }
     }
@@ -75,6 +82,7 @@ impl<'a> Compiler<'a> {
             target_index: Places::of(&previous.target_index),
             rule_index: previous.rule_index.clone(),
             matcher: Some(previous.matcher.clone()),
+            behind: Some(previous.behind.clone()),
             ..Compiler::new(previous, previous.workers)
         }
     }
@@ -101,6 +109,9 @@ impl<'a> Compiler<'a> {
             self.remove_target(target_key(id, server));
         }
         self.rule_index.remove(&id);
+        if is_behind(&self.rules[at as usize]) {
+            self.behind = None;
+        }
         self.rules.swap_remove(at as usize);
         self.matcher = None;
         if (at as usize) < self.rules.len() {
@@ -165,11 +176,27 @@ impl<'a> Compiler<'a> {
 
         let old = self.previous.rule_by_id(spec.id);
         let sources = tunnel::Sources::new(&spec.proxy_src);
+        let vips: Box<[Vip]> = spec
+            .vips
+            .iter()
+            .map(|vip| Vip {
+                address: vip.address.into(),
+                protocol: vip.protocol,
+                ports: vip.ports,
+            })
+            .collect();
+        let proxy_src: Box<[Addr]> = spec
+            .proxy_src
+            .iter()
+            .map(|&address| address.into())
+            .collect();
+        let mark = (spec.sync == Synchronise::Light && remembers(spec))
+            .then(|| peer::rule_hash(&spec.name, spec.topology, &vips, &proxy_src));
         let mut targets = Vec::with_capacity(spec.servers.len());
         let mut candidates = Vec::new();
         for server in &spec.servers {
             let candidate = takes_new(server).then_some(candidates.len() as u32);
-            let target = self.server(spec, server, at, candidate, &sources)?;
+            let target = self.server(spec, server, at, candidate, &sources, mark)?;
             targets.push(target);
             if candidate.is_some() {
                 candidates.push((target, server));
@@ -197,15 +224,6 @@ impl<'a> Compiler<'a> {
                 flows: self.flows,
             },
         );
-        let vips: Box<[Vip]> = spec
-            .vips
-            .iter()
-            .map(|vip| Vip {
-                address: vip.address.into(),
-                protocol: vip.protocol,
-                ports: vip.ports,
-            })
-            .collect();
         let account = old
             .map(|old| &old.account)
             .filter(|account| account.fits(self.workers))
@@ -217,11 +235,7 @@ impl<'a> Compiler<'a> {
             topology: spec.topology,
             vips,
             clients: spec.clients.clone().into(),
-            proxy_src: spec
-                .proxy_src
-                .iter()
-                .map(|&address| address.into())
-                .collect(),
+            proxy_src,
             new_flows_per_second: spec.new_flows_per_second,
             admission: old.map(|old| old.admission.clone()).unwrap_or_default(),
             persistence: spec.persistence,
@@ -237,6 +251,10 @@ impl<'a> Compiler<'a> {
             selector,
             turns,
         };
+        let was = place.is_some_and(|place| is_behind(&self.rules[place as usize]));
+        if was || is_behind(&rule) {
+            self.behind = None;
+        }
         match place {
             Some(place) => {
                 let old = self.rules.get_mut(place as usize);
@@ -305,6 +323,7 @@ impl<'a> Compiler<'a> {
         rule_at: u32,
         candidate: Option<u32>,
         sources: &tunnel::Sources,
+        mark: Option<u64>,
     ) -> Result<u32, CompileError> {
         let old = self
             .previous
@@ -331,6 +350,9 @@ impl<'a> Compiler<'a> {
             candidate,
             account: account.unwrap_or_else(|| Arc::new(Account::new(self.workers))),
             encapsulation,
+            mark: mark.map_or(0, |rule| {
+                peer::place_hash(rule, spec.address.into(), spec.ports).max(1)
+            }),
         };
         let key = target_key(rule.id, spec.id);
         Ok(match self.target_index.get(key) {
@@ -373,13 +395,18 @@ impl<'a> Compiler<'a> {
             Some(matcher) => matcher,
             None => Arc::new(matcher_of(&rules)?),
         };
+        let targets = self.targets.finish();
+        let behind = self
+            .behind
+            .unwrap_or_else(|| Arc::new(behind(&rules, &targets)));
         Ok(Snapshot {
             generation,
             limits,
             workers: self.workers,
             guard: self.previous.guard.clone(),
             rules,
-            targets: self.targets.finish(),
+            targets,
+            behind,
             target_index: self.target_index.finish(),
             rule_index: self.rule_index,
             matcher,
@@ -399,6 +426,23 @@ fn matcher_of(rules: &Chunks<Rule>) -> Result<Matcher, CompileError> {
         protocol: ambiguity.protocol,
         port: ambiguity.port,
     })
+}
+
+/// Whether packets from its servers without an entry may belong to connections that the peer had.
+fn is_behind(rule: &Rule) -> bool {
+    rule.sync == Synchronise::Light && rule.topology == Topology::HalfNat
+}
+
+fn behind(rules: &Chunks<Rule>, targets: &Chunks<Target>) -> Behind {
+    let mut all = Behind::default();
+    for rule in rules.iter().filter(|rule| is_behind(rule)) {
+        for target in rule.targets.iter().map(|&at| &targets[at as usize]) {
+            all.entry(target.address)
+                .or_default()
+                .push((rule.id, target.server));
+        }
+    }
+    all
 }
 
 fn takes_new(server: &ServerSpec) -> bool {

@@ -11,6 +11,7 @@ mod target;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::address::Addr;
 use crate::chunks::Chunks;
 use crate::guard::Guard;
 use crate::hash::FoldBuild;
@@ -27,6 +28,9 @@ pub use error::CompileError;
 pub use rule::{Rule, Vip};
 pub use target::Target;
 
+/// Servers by their addresses, see [`Snapshot::behind`].
+type Behind = HashMap<Addr, Vec<(RuleId, ServerId)>, FoldBuild>;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -42,6 +46,8 @@ pub struct Snapshot {
     rule_index: HashMap<RuleId, u32, FoldBuild>,
     /// Which accepting rule a packet is for.
     matcher: Arc<Matcher>,
+    /// See [`Snapshot::behind`].
+    behind: Arc<Behind>,
     /// Far ends of tunnels.
     tunnel_ends: Arc<tunnel::Ends>,
 }
@@ -113,6 +119,12 @@ impl Snapshot {
     #[inline(always)]
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// Servers with this address whose answers pass through here and whose connections leave traces
+    /// ([`crate::spec::Synchronise::Light`] and HALF-NAT), each with its rule.
+    pub fn behind(&self, address: Addr) -> &[(RuleId, ServerId)] {
+        self.behind.get(&address).map_or(&[], |servers| servers)
     }
 
     /// All rules.

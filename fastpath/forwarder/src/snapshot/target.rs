@@ -31,6 +31,8 @@ pub struct Target {
     pub lane: u32,
     /// Its number among the candidates of the rule's selector.
     pub(super) candidate: Option<u32>,
+    /// What stands for it and its rule in traces, the same on both nodes; 0 if the rule's connections leave none.
+    pub mark: u64,
     /// TUN: what goes before its packets.
     pub encapsulation: Option<Arc<Encapsulation>>,
 }

@@ -69,8 +69,13 @@ impl<F: FnMut(Vec<u8>) -> bool> Writer<F> {
         for (what, count) in &peer.counters {
             let name = format!("ilb_sync_{what}");
             let help = format!("Exchange of connections: {}.", what.replace('_', " "));
-            self.family(&name, Kind::Counter, &help);
-            self.line(&name, Kind::Counter, &[], *count);
+            let kind = match what.as_str() {
+                // Those that are known now come and go.
+                "known_traces" => Kind::Gauge,
+                _ => Kind::Counter,
+            };
+            self.family(&name, kind, &help);
+            self.line(&name, kind, &[], *count);
         }
         for (name, help, label, table) in TABLES {
             self.family(name, Kind::Counter, help);
