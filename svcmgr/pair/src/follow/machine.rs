@@ -1,0 +1,801 @@
+//! What a node says and does, by what it hears.
+
+use super::line::{Kept, Line, MOST, Relation};
+use super::message::{Delta, Heard, Hello, Message, OLDEST, PROTOCOL, Reason, Whole};
+use super::version::{Draft, Version, VersionId};
+
+/// Deltas that one message has at most.
+const FEED: usize = 64;
+
+/// The protocols that a program speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speaks {
+    /// The best.
+    pub protocol: u32,
+    /// The oldest.
+    pub oldest: u32,
+}
+
+impl Default for Speaks {
+    fn default() -> Speaks {
+        Speaks {
+            protocol: PROTOCOL,
+            oldest: OLDEST,
+        }
+    }
+}
+
+/// Changes on both nodes that did not know of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The last version that both had; `None` if none is known.
+    pub common: Option<VersionId>,
+    /// Versions that only we had.
+    pub ours: usize,
+    /// Versions that only the other node had.
+    pub theirs: usize,
+}
+
+/// What the host is to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Say this.
+    Send(Message),
+    /// Make these changes durably, one after the other; tell by [`Follow::took`].
+    Take(Vec<Delta>),
+    /// Make this the configuration durably; tell by [`Follow::took`].
+    Replace {
+        /// What.
+        whole: Box<Whole>,
+        /// What gets lost by it, if anything.
+        fork: Option<Fork>,
+    },
+    /// Find out what has changed after this version; tell by [`Follow::collected`].
+    Collect(VersionId),
+    /// Find out everything; tell by [`Follow::gathered`].
+    Gather,
+    /// This became of what was offered.
+    Outcome(Outcome),
+    /// The other node gave up what it had changed; tell people.
+    Won(Fork),
+    /// Somebody took note on the other node of what became of conflicting histories.
+    Acknowledged,
+}
+
+/// What becomes of a change that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is to be made now, as this version; tell by [`Follow::advanced`].
+    Make(Version),
+    /// Another change came first: it has to be tried again on top of that.
+    Overtaken,
+    /// The other node must not change now; the words say why.
+    Forbidden(String),
+}
+
+/// Why something was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// For programs.
+    pub reason: Reason,
+    /// For people.
+    pub words: String,
+}
+
+/// How a change can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The other node is asked first.
+    Offer,
+    /// At once: the other node gets it when it can.
+    Alone,
+    /// Not yet: what the other node has comes first.
+    Wait,
+}
+
+/// How the nodes stand to each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stand {
+    /// The other node is not heard.
+    Away,
+    /// It has not said yet what it has.
+    Greeting,
+    /// It speaks nothing that we speak; the words say what.
+    Incompatible(String),
+    /// Both have the same.
+    Together,
+    /// It gets what it lacks, so many versions.
+    Ahead(usize),
+    /// We get what we lack, so many versions.
+    Behind(usize),
+    /// Both have changed while apart; one of us gets what the other has.
+    Forked(Fork),
+}
+
+/// Whether node 0 goes on with its line when histories are in conflict, as opposed to node 1: the active node does, by whose
+/// configuration clients are served; if both or none are active, the one with more changes; then node 0.
+pub fn wins(zero_active: bool, zero_changes: usize, one_active: bool, one_changes: usize) -> bool {
+    match (zero_active, one_active) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) | (false, false) => zero_changes >= one_changes,
+    }
+}
+
+/// What is known of the other node while it is heard.
+#[derive(Debug, Clone)]
+struct Peer {
+    hello: Hello,
+    /// The newest version that it has, as far as we know.
+    head: VersionId,
+    /// It gets something and has not answered yet.
+    fed: bool,
+    /// It did not answer in time.
+    slow: bool,
+    /// Why it did not take what it got last.
+    refuses: Option<Refused>,
+    /// It was given everything because histories were in conflict.
+    gave_up: Option<Fork>,
+}
+
+#[derive(Debug, Clone)]
+enum Link {
+    Down,
+    Greeting,
+    Incompatible(String),
+    Up(Box<Peer>),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    node: u8,
+    speaks: Speaks,
+    line: Line,
+    active: bool,
+    incomplete: bool,
+    link: Link,
+    /// Our change that the other node was asked to take.
+    offer: Option<Version>,
+    /// What the host is taking.
+    taking: Option<VersionId>,
+    /// Why we did not take what we got last.
+    refused: Option<Refused>,
+}
+
+type Actions = Vec<Action>;
+
+impl Follow {
+    /// For one of the two nodes, with what it has.
+    pub fn new(node: u8, speaks: Speaks, line: Line, incomplete: bool) -> Follow {
+        Follow {
+            node,
+            speaks,
+            line,
+            active: false,
+            incomplete,
+            link: Link::Down,
+            offer: None,
+            taking: None,
+            refused: None,
+        }
+    }
+
+    /// Which node this is.
+    pub fn node(&self) -> u8 {
+        self.node
+    }
+
+    /// The versions that we have.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// How the nodes stand to each other.
+    pub fn stand(&self) -> Stand {
+        let peer = match &self.link {
+            Link::Down => return Stand::Away,
+            Link::Greeting => return Stand::Greeting,
+            Link::Incompatible(words) => return Stand::Incompatible(words.clone()),
+            Link::Up(peer) => peer,
+        };
+        if peer.head == self.line.head() {
+            return Stand::Together;
+        }
+        if let Some(after) = self.line.after(peer.head) {
+            return Stand::Ahead(after.len());
+        }
+        match self.line.relation(&peer.hello.line) {
+            Relation::Same => Stand::Together,
+            Relation::Ahead(more) => Stand::Ahead(more),
+            Relation::Behind(more) => Stand::Behind(more),
+            Relation::Forked {
+                common,
+                ours,
+                theirs,
+            } => Stand::Forked(Fork {
+                common: Some(common),
+                ours,
+                theirs,
+            }),
+            Relation::Strangers { ours, theirs } => Stand::Forked(Fork {
+                common: None,
+                ours,
+                theirs,
+            }),
+        }
+    }
+
+    /// Why the other node did not take what it got last, if it did not.
+    pub fn peer_refuses(&self) -> Option<&Refused> {
+        match &self.link {
+            Link::Up(peer) => peer.refuses.as_ref(),
+            Link::Down | Link::Greeting | Link::Incompatible(_) => None,
+        }
+    }
+
+    /// Why we did not take what we got last, if we did not.
+    pub fn refuses(&self) -> Option<&Refused> {
+        self.refused.as_ref()
+    }
+
+    /// Whether the other node is active, while it is heard.
+    pub fn peer_active(&self) -> Option<bool> {
+        match &self.link {
+            Link::Up(peer) => Some(peer.hello.active),
+            Link::Down | Link::Greeting | Link::Incompatible(_) => None,
+        }
+    }
+
+    /// Whether what we are told may have more in it than we can keep: a later program tells it.
+    pub fn may_lack(&self) -> bool {
+        match &self.link {
+            Link::Up(peer) => peer.hello.protocol > self.speaks.protocol,
+            Link::Down | Link::Greeting | Link::Incompatible(_) => false,
+        }
+    }
+
+    /// Whether this node is the one that changes something of its own accord: the active one, or node 0 if both or none
+    /// are; alone, each.
+    pub fn leads(&self) -> bool {
+        match self.peer_active() {
+            None => true,
+            Some(theirs) if theirs == self.active => self.node == 0,
+            Some(_) => self.active,
+        }
+    }
+
+    /// How a change can be made now.
+    pub fn turn(&self) -> Turn {
+        match self.stand() {
+            Stand::Together => Turn::Offer,
+            Stand::Away | Stand::Incompatible(_) => Turn::Alone,
+            // It has what we have in a moment, unless it cannot.
+            Stand::Ahead(_) => match &self.link {
+                Link::Up(peer) if !peer.slow && peer.refuses.is_none() => Turn::Wait,
+                _ => Turn::Alone,
+            },
+            Stand::Forked(_) => match &self.link {
+                Link::Up(peer) if peer.gave_up.is_some() => Turn::Alone,
+                _ => Turn::Wait,
+            },
+            Stand::Greeting | Stand::Behind(_) => Turn::Wait,
+        }
+    }
+
+    /// Our offer that is not decided yet.
+    pub fn offered(&self) -> Option<&Version> {
+        self.offer.as_ref()
+    }
+
+    fn hello(&self, answer: bool) -> Action {
+        Action::Send(Message::Hello(Hello {
+            protocol: self.speaks.protocol,
+            oldest: self.speaks.oldest,
+            node: self.node,
+            line: self.line.ids(),
+            active: self.active,
+            incomplete: self.incomplete,
+            answer,
+        }))
+    }
+
+    /// The other node is heard.
+    pub fn up(&mut self) -> Actions {
+        let mut actions = self.down();
+        self.link = Link::Greeting;
+        actions.push(self.hello(false));
+        actions
+    }
+
+    /// The other node is not heard any more. What was offered is made alone: if the other node has made it, it is the same
+    /// version.
+    pub fn down(&mut self) -> Actions {
+        self.link = Link::Down;
+        self.make().into_iter().collect()
+    }
+
+    fn make(&mut self) -> Option<Action> {
+        let offer = self.offer.take()?;
+        Some(Action::Outcome(Outcome::Make(offer)))
+    }
+
+    fn overtaken(&mut self) -> Option<Action> {
+        self.offer.take()?;
+        Some(Action::Outcome(Outcome::Overtaken))
+    }
+
+    /// Whether clients are served by our configuration.
+    pub fn set_active(&mut self, active: bool) -> Actions {
+        if self.active == active {
+            return Vec::new();
+        }
+        self.active = active;
+        match self.link {
+            Link::Up(_) => vec![Action::Send(Message::Active { active })],
+            Link::Down | Link::Greeting | Link::Incompatible(_) => Vec::new(),
+        }
+    }
+
+    /// Finds out anew how things stand: something is otherwise here, or nothing was heard for long.
+    pub fn again(&mut self) -> Actions {
+        match self.link {
+            Link::Up(_) | Link::Greeting => vec![self.hello(false)],
+            Link::Down | Link::Incompatible(_) => Vec::new(),
+        }
+    }
+
+    /// Somebody took note of what became of conflicting histories.
+    pub fn acknowledge(&mut self) -> Actions {
+        match self.link {
+            Link::Up(_) => vec![Action::Send(Message::Acknowledged)],
+            Link::Down | Link::Greeting | Link::Incompatible(_) => Vec::new(),
+        }
+    }
+
+    /// The version that a change would be here and now.
+    pub fn draft(&self, draft: &Draft) -> Version {
+        Version::new(self.line.newest(), self.node, draft)
+    }
+
+    /// Offers a change, made by [`Follow::draft`], if there is somebody to take it. Otherwise it is to be made alone.
+    pub fn offer(&mut self, delta: Delta) -> Actions {
+        let version = delta.version.clone();
+        if self.stand() != Stand::Together || self.offer.is_some() {
+            return vec![Action::Outcome(Outcome::Make(version))];
+        }
+        self.offer = Some(version);
+        vec![Action::Send(Message::Offer(delta))]
+    }
+
+    /// The other node has had enough time to answer: what was offered is made alone, and so is what comes next, until it
+    /// answers. What it answers later is understood.
+    pub fn enough(&mut self) -> Actions {
+        let made = self.make();
+        if let Link::Up(peer) = &mut self.link {
+            peer.slow = true;
+            peer.fed |= made.is_some();
+        }
+        made.into_iter().collect()
+    }
+
+    /// This is what we have durably now.
+    pub fn advanced(&mut self, line: &Line, incomplete: bool) -> Actions {
+        self.incomplete = incomplete;
+        if self.line.head() == line.head() {
+            self.line = line.clone();
+            return Vec::new();
+        }
+        self.line = line.clone();
+        self.feed()
+    }
+
+    /// Gives the other node what it lacks, if it waits for nothing.
+    fn feed(&mut self) -> Actions {
+        let ahead = matches!(self.stand(), Stand::Ahead(_));
+        let Link::Up(peer) = &mut self.link else {
+            return Vec::new();
+        };
+        if !ahead || peer.fed || peer.refuses.is_some() {
+            return Vec::new();
+        }
+        peer.fed = true;
+        match peer.head {
+            // It has nothing, and what the first version made of nothing is not known.
+            VersionId::ROOT => vec![Action::Gather],
+            head => vec![Action::Collect(head)],
+        }
+    }
+
+    /// Answers [`Action::Collect`]: what has changed, or nothing if that is not known any more.
+    pub fn collected(&mut self, deltas: Option<Vec<Delta>>) -> Actions {
+        match deltas {
+            Some(mut deltas) if !deltas.is_empty() => {
+                deltas.truncate(FEED);
+                vec![Action::Send(Message::Feed { deltas })]
+            }
+            _ => vec![Action::Gather],
+        }
+    }
+
+    /// Answers [`Action::Gather`]; the versions are added here.
+    pub fn gathered(&mut self, mut whole: Whole) -> Actions {
+        let Link::Up(peer) = &self.link else {
+            return Vec::new();
+        };
+        let versions = self.line.versions().iter();
+        whole.line = versions.map(|kept| kept.version.clone()).collect();
+        if whole.line.is_empty() {
+            return Vec::new();
+        }
+        let instead = peer.head;
+        vec![Action::Send(Message::Whole { instead, whole })]
+    }
+
+    /// What the other node says.
+    pub fn heard(&mut self, heard: Heard) -> Actions {
+        let message = match heard {
+            Heard::Message(message) => *message,
+            Heard::Unknown(what) => return vec![Action::Send(Message::Unknown { what })],
+        };
+        match message {
+            Message::Hello(hello) => self.greeted(hello),
+            // What was left of an earlier connection, or comes before a greeting.
+            _ if !matches!(self.link, Link::Up(_)) => Vec::new(),
+            Message::Offer(delta) => self.asked(delta),
+            Message::Feed { deltas } => self.given(deltas),
+            Message::Whole { instead, whole } => self.given_whole(instead, whole),
+            Message::Done { id } => self.done(id),
+            Message::Refused { id, reason, words } => self.denied(id, Refused { reason, words }),
+            Message::Want { instead } => self.wanted(instead),
+            Message::Active { active } => {
+                if let Link::Up(peer) = &mut self.link {
+                    peer.hello.active = active;
+                }
+                Vec::new()
+            }
+            Message::Acknowledged => vec![Action::Acknowledged],
+            Message::Unknown { .. } => Vec::new(),
+        }
+    }
+
+    fn greeted(&mut self, hello: Hello) -> Actions {
+        let mut actions = Vec::new();
+        if !hello.answer {
+            actions.push(self.hello(true));
+        }
+        if let Some(words) = self.misfit(&hello) {
+            actions.extend(self.make());
+            self.link = Link::Incompatible(words);
+            return actions;
+        }
+        let head = hello.line.last().copied().unwrap_or(VersionId::ROOT);
+        let (gave_up, slow) = match &mut self.link {
+            Link::Up(peer) => {
+                if hello.answer && peer.hello.line == hello.line && peer.fed {
+                    // Nothing new: it has not got yet what is on its way.
+                    peer.hello = hello;
+                    return actions;
+                }
+                (peer.gave_up.take(), peer.slow)
+            }
+            Link::Down | Link::Greeting | Link::Incompatible(_) => (None, false),
+        };
+        let has_it = |offer: &Version| hello.line.contains(&offer.id);
+        let has_offer = self.offer.as_ref().map(has_it);
+        self.link = Link::Up(Box::new(Peer {
+            hello,
+            head,
+            fed: false,
+            slow,
+            refuses: None,
+            gave_up,
+        }));
+        match has_offer {
+            Some(true) => actions.extend(self.make()),
+            // It may have said this before it heard of the offer.
+            Some(false) => {}
+            None => actions.extend(self.weigh()),
+        }
+        actions
+    }
+
+    /// Why we cannot speak with it, if so.
+    fn misfit(&self, hello: &Hello) -> Option<String> {
+        if hello.node == self.node {
+            return Some(format!(
+                "both nodes say that they are node {}: let one of them leave the pair and join it again",
+                self.node
+            ));
+        }
+        let ours = self.speaks;
+        let agreed = hello.protocol.min(ours.protocol);
+        let (older, newer, oldest) = match hello.protocol < ours.protocol {
+            true => ("the other node", "this one", ours.oldest),
+            false => ("this node", "the other one", hello.oldest),
+        };
+        (agreed < hello.oldest.max(ours.oldest)).then(|| {
+            format!(
+                "{older} speaks protocol {agreed}, and the oldest that {newer} understands is {oldest}: install a newer \
+                 ilb on {older}"
+            )
+        })
+    }
+
+    /// Does what follows from the two lines.
+    fn weigh(&mut self) -> Actions {
+        let stand = self.stand();
+        let (node, active, head) = (self.node, self.active, self.line.head());
+        let lacks_too = self.incomplete;
+        let protocol = self.speaks.protocol;
+        let Link::Up(peer) = &mut self.link else {
+            return Vec::new();
+        };
+        match stand {
+            Stand::Together => {
+                let lacks = peer.hello.incomplete && peer.hello.protocol >= protocol;
+                let ours_is_whole = !lacks_too || node == 0;
+                if lacks && ours_is_whole && head != VersionId::ROOT {
+                    peer.fed = true;
+                    return vec![Action::Gather];
+                }
+                peer.gave_up.take().map(Action::Won).into_iter().collect()
+            }
+            Stand::Ahead(_) => self.feed(),
+            // Node 0 decides, so that there are no two opinions.
+            Stand::Forked(fork) if node == 0 => {
+                if wins(active, fork.ours, peer.hello.active, fork.theirs) {
+                    peer.gave_up = Some(fork);
+                    peer.fed = true;
+                    vec![Action::Gather]
+                } else {
+                    peer.gave_up = None;
+                    vec![Action::Send(Message::Want { instead: head })]
+                }
+            }
+            Stand::Forked(_)
+            | Stand::Behind(_)
+            | Stand::Away
+            | Stand::Greeting
+            | Stand::Incompatible(_) => Vec::new(),
+        }
+    }
+
+    /// It asks whether it may make a change.
+    fn asked(&mut self, delta: Delta) -> Actions {
+        let id = delta.version.id;
+        if self.line.has(id) {
+            return vec![Action::Send(Message::Done { id })];
+        }
+        if self.offer.is_some() && self.node == 0 {
+            let words = "a change of node 0 goes first".to_owned();
+            return vec![refuse(id, Reason::Busy, words)];
+        }
+        if !self.follows(&delta.version) {
+            return self.stale(id);
+        }
+        self.taking = Some(id);
+        vec![Action::Take(vec![delta])]
+    }
+
+    /// Whether it is the next one.
+    fn follows(&self, version: &Version) -> bool {
+        let number = self.line.newest().map_or(0, |newest| newest.number);
+        version.parent == self.line.head() && version.number == number + 1
+    }
+
+    fn stale(&mut self, id: VersionId) -> Actions {
+        let words = format!("the newest version here is {}", self.line.head());
+        vec![refuse(id, Reason::Stale, words), self.hello(false)]
+    }
+
+    /// It has made changes.
+    fn given(&mut self, mut deltas: Vec<Delta>) -> Actions {
+        let Some(last) = deltas.last().map(|delta| delta.version.id) else {
+            return Vec::new();
+        };
+        let broken = deltas.windows(2).any(|two| match two {
+            [first, second] => {
+                let (first, second) = (&first.version, &second.version);
+                second.parent != first.id || Some(second.number) != first.number.checked_add(1)
+            }
+            _ => false,
+        });
+        if broken {
+            let words = "the changes do not follow one another".to_owned();
+            return vec![refuse(last, Reason::Cannot, words)];
+        }
+        deltas.retain(|delta| !self.line.has(delta.version.id));
+        let Some(first) = deltas.first() else {
+            return match self.line.head() == last {
+                true => vec![Action::Send(Message::Done { id: last })],
+                false => vec![self.hello(false)],
+            };
+        };
+        if !self.follows(&first.version) {
+            return self.stale(last);
+        }
+        if let Link::Up(peer) = &mut self.link {
+            for delta in &deltas {
+                peer.has(delta.version.id);
+            }
+        }
+        self.taking = Some(last);
+        vec![Action::Take(deltas)]
+    }
+
+    /// It gives us everything.
+    fn given_whole(&mut self, instead: VersionId, whole: Whole) -> Actions {
+        let Some(last) = whole.line.last().map(|version| version.id) else {
+            return Vec::new();
+        };
+        let versions = whole.line.iter().cloned();
+        let line = Line::new(versions.map(|version| Kept { version, mark: 0 }));
+        let line = match line {
+            Ok(line) => line,
+            Err(words) => return vec![refuse(last, Reason::Cannot, words)],
+        };
+        if instead != self.line.head() {
+            return self.stale(last);
+        }
+        let ids = line.ids();
+        let fork = match self.line.relation(&ids) {
+            Relation::Same | Relation::Behind(_) => None,
+            Relation::Ahead(_) => return self.stale(last),
+            Relation::Forked {
+                common,
+                ours,
+                theirs,
+            } => Some(Fork {
+                common: Some(common),
+                ours,
+                theirs,
+            }),
+            Relation::Strangers { ours, theirs } => Some(Fork {
+                common: None,
+                ours,
+                theirs,
+            }),
+        };
+        if let Link::Up(peer) = &mut self.link {
+            peer.hello.line = ids;
+            peer.head = last;
+        }
+        self.taking = Some(last);
+        let whole = Box::new(whole);
+        vec![Action::Replace { whole, fork }]
+    }
+
+    /// Answers [`Action::Take`] and [`Action::Replace`]: this is what we have durably now.
+    pub fn took(&mut self, line: &Line, incomplete: bool, result: Result<(), Refused>) -> Actions {
+        let before = self.line.head();
+        self.line = line.clone();
+        self.incomplete = incomplete;
+        let mut actions = Vec::new();
+        let head = self.line.head();
+        if head != before || result.is_ok() {
+            actions.push(Action::Send(Message::Done { id: head }));
+        }
+        let id = self.taking.take().unwrap_or(head);
+        if let Link::Up(peer) = &mut self.link
+            && result.is_ok()
+        {
+            peer.has(head);
+            peer.fed = false;
+            peer.slow = false;
+            peer.refuses = None;
+        }
+        self.refused = result.err();
+        if let Some(Refused { reason, words }) = self.refused.clone() {
+            actions.push(refuse(id, reason, words));
+        }
+        // What we wanted ourselves has to be tried again on top of that.
+        actions.extend(self.overtaken());
+        actions
+    }
+
+    /// It has this version.
+    fn done(&mut self, id: VersionId) -> Actions {
+        let ours = self.line.has(id);
+        let offered = self.offer.as_ref().is_some_and(|offer| offer.id == id);
+        let Link::Up(peer) = &mut self.link else {
+            return Vec::new();
+        };
+        if offered {
+            peer.has(id);
+            peer.fed = false;
+            peer.slow = false;
+            peer.refuses = None;
+            return self.make().into_iter().collect();
+        }
+        if !ours {
+            return Vec::new();
+        }
+        let mut ids = self.line.ids();
+        if let Some(place) = ids.iter().rposition(|known| *known == id) {
+            ids.truncate(place + 1);
+        }
+        peer.hello.line = ids;
+        peer.head = id;
+        peer.fed = false;
+        peer.slow = false;
+        peer.refuses = None;
+        peer.hello.incomplete = false;
+        if self.offer.is_some() {
+            return Vec::new();
+        }
+        self.weigh()
+    }
+
+    /// It does not have this version.
+    fn denied(&mut self, id: VersionId, refused: Refused) -> Actions {
+        let offered = self.offer.as_ref().is_some_and(|offer| offer.id == id);
+        let Link::Up(peer) = &mut self.link else {
+            return Vec::new();
+        };
+        let reason = refused.reason;
+        if !offered {
+            // An offer that is made or withdrawn, or what it was given.
+            peer.fed = false;
+            return match reason {
+                Reason::Busy | Reason::Stale => vec![self.hello(false)],
+                Reason::Waiting | Reason::Cannot => {
+                    peer.refuses = Some(refused);
+                    Vec::new()
+                }
+            };
+        }
+        match reason {
+            Reason::Busy | Reason::Stale => {
+                let mut actions = vec![self.hello(false)];
+                actions.extend(self.overtaken());
+                // What it has is not what we thought, and it says so soon.
+                self.link = Link::Greeting;
+                actions
+            }
+            Reason::Waiting => {
+                self.offer = None;
+                vec![Action::Outcome(Outcome::Forbidden(refused.words))]
+            }
+            Reason::Cannot => {
+                peer.refuses = Some(refused);
+                self.make().into_iter().collect()
+            }
+        }
+    }
+
+    /// Node 0 wants what we have in the place of what it has.
+    fn wanted(&mut self, instead: VersionId) -> Actions {
+        let Stand::Forked(fork) = self.stand() else {
+            return vec![self.hello(false)];
+        };
+        let Link::Up(peer) = &mut self.link else {
+            return Vec::new();
+        };
+        if self.node == 0 || peer.head != instead {
+            return vec![self.hello(false)];
+        }
+        peer.gave_up = Some(fork);
+        peer.fed = true;
+        vec![Action::Gather]
+    }
+}
+
+fn refuse(id: VersionId, reason: Reason, words: String) -> Action {
+    Action::Send(Message::Refused { id, reason, words })
+}
+
+impl Peer {
+    /// It has one more version now.
+    fn has(&mut self, id: VersionId) {
+        self.head = id;
+        let line = &mut self.hello.line;
+        if line.last() == Some(&id) {
+            return;
+        }
+        line.push(id);
+        if line.len() > MOST + 1 {
+            line.remove(0);
+        }
+    }
+}
