@@ -18,6 +18,8 @@ pub enum Author {
         /// His name; `None` if nobody knows one.
         name: Option<String>,
     },
+    /// Somebody on the other node of the pair, as that one names him.
+    Peer(String),
 }
 
 impl Author {
@@ -56,6 +58,7 @@ impl fmt::Display for Author {
                 name: Some(name), ..
             } => f.write_str(name),
             Author::User { uid, name: None } => write!(f, "user {uid}"),
+            Author::Peer(name) => write!(f, "{name} on the other node"),
         }
     }
 }
@@ -72,5 +75,7 @@ mod tests {
         assert_eq!(Author::Manager.to_string(), "ilb-svcmgr");
         let discovery = Author::Discovery("web".into());
         assert_eq!(discovery.to_string(), "discovery of web");
+        let peer = Author::Peer("root".into());
+        assert_eq!(peer.to_string(), "root on the other node");
     }
 }

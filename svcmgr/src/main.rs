@@ -13,6 +13,7 @@ mod checks;
 mod compile;
 mod dataplane;
 mod dbus;
+mod followed;
 mod history;
 mod manager;
 mod metrics;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use libilb::map::Map;
 use libilb::model::Configuration;
 
+use crate::followed::Followed;
 use crate::history::History;
 use crate::pending::Pending;
 use crate::retired::Retired;
@@ -25,4 +26,6 @@ pub struct State {
     pub addresses: Map<IpAddr, String>,
     /// How the generations came about, and the way back to them.
     pub history: History,
+    /// What is known of the pair that this node is in, if it is in one.
+    pub pair: Option<Arc<Followed>>,
 }

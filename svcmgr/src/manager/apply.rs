@@ -13,7 +13,7 @@ use libilb::model::Configuration;
 use tokio::time::Instant;
 
 use super::error::ManagerError;
-use super::steps::{Cause, cause_words, unix_now};
+use super::steps::{Cause, TRIES, cause_words, unix_now};
 use super::{Command, Manager, ManagerHandle};
 use crate::addresses::Addresses;
 use crate::author::Author;
@@ -85,15 +85,30 @@ async fn plan(text: String, present: Configuration, merge: bool) -> Result<Plan,
 }
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
-    /// A document from beginning to end.
+    /// A document from beginning to end. If the other node of a pair was first, it is done again on top of that.
     pub(super) async fn apply(
         &mut self,
         author: &Author,
         text: String,
         options: ApplyOptions,
     ) -> Result<Report, ManagerError> {
+        for _ in 0..TRIES {
+            match self.apply_once(author, text.clone(), options).await {
+                Err(ManagerError::Overtaken) => {}
+                result => return result,
+            }
+        }
+        Err(ManagerError::Overtaken)
+    }
+
+    async fn apply_once(
+        &mut self,
+        author: &Author,
+        text: String,
+        options: ApplyOptions,
+    ) -> Result<Report, ManagerError> {
         self.need_store().await?;
-        let before = self.state.configuration.clone();
+        let before = self.editable();
         let Plan {
             configuration,
             mut report,
@@ -131,6 +146,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         // No new generation: the configuration is the same.
         self.commit(next, Cause::own(String::new())).await?;
         self.watch_pending();
+        self.look_again().await;
         Ok(true)
     }
 
@@ -147,6 +163,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.configure_until(back, None, Cause { author, words })
             .await?;
         self.watch_pending();
+        self.look_again().await;
         Ok(true)
     }
 

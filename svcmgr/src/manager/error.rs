@@ -29,6 +29,30 @@ pub enum ManagerError {
         /// Seconds that are left.
         left: u64,
     },
+    /// The other node of the pair was first, again and again.
+    #[error(
+        "the other node of the pair changes the configuration at the same time, nothing was changed: try again"
+    )]
+    Overtaken,
+    /// The other node must not change now.
+    #[error("nothing was changed: on the other node of the pair {0}")]
+    PeerForbids(String),
+    /// This node lacks what the other one has.
+    #[error(
+        "nothing was changed: this node lacks {changes} that the other node of the pair has{why}; make the change there, or \
+         see 'lbadm show-pair'"
+    )]
+    PeerAhead {
+        /// How many changes, in words.
+        changes: String,
+        /// Why, in words that go on; may be empty.
+        why: String,
+    },
+    /// The other node has it, and this one could not keep it.
+    #[error(
+        "{0}; the other node of the pair has the change, and this one gets it when it can be stored"
+    )]
+    OnlyThere(Box<ManagerError>),
     /// Nothing can be stored.
     #[error("nothing can be changed, the manager is degraded: {0}")]
     Degraded(String),
@@ -171,7 +195,11 @@ impl ManagerError {
             ManagerError::Generation { .. } => ErrorKind::NotFound,
             ManagerError::Pair(error) => error.kind(),
             ManagerError::Document(_) | ManagerError::TooLarge(_) => ErrorKind::InvalidArgument,
-            ManagerError::Waiting { .. } => ErrorKind::Conflict,
+            ManagerError::Waiting { .. }
+            | ManagerError::Overtaken
+            | ManagerError::PeerForbids(_)
+            | ManagerError::PeerAhead { .. } => ErrorKind::Conflict,
+            ManagerError::OnlyThere(error) => error.kind(),
             ManagerError::Degraded(_) => ErrorKind::Degraded,
             ManagerError::FastpathRejected(_) => ErrorKind::FastpathRejected,
             ManagerError::NotAuthorized { .. } | ManagerError::UnknownCaller(_) => {

@@ -28,6 +28,7 @@ pub mod describe;
 mod drift;
 pub mod error;
 mod fastpath_description;
+pub mod following;
 mod handle;
 mod health;
 mod ledger_file;
@@ -75,6 +76,7 @@ use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store};
 pub use command::{Command, Live};
 use drift::Drifts;
+use following::Following;
 pub use handle::ManagerHandle;
 use ledger_file::LedgerFile;
 use link::Link;
@@ -162,6 +164,7 @@ pub struct Manager<D, A> {
     book: Book,
     vrrp: Failover,
     pair: Pairing,
+    following: Following,
     link: Link,
     ledger: Ledger,
     ledger_file: Option<LedgerFile>,
@@ -224,6 +227,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             checks: start.checks,
             vrrp: Failover::new(start.vrrp),
             pair: Pairing::start(start.pair),
+            following: Following::default(),
             followers: Followers::new(start.sources),
             notifier: start.notifier,
             ledger,
@@ -236,6 +240,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             view,
             database: start.database.clone(),
         };
+        manager.begin_following();
         manager.begin_checks();
         manager.begin_sources();
         manager.view.send_replace(Arc::new(manager.look()));

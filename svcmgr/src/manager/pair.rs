@@ -223,6 +223,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.pair.set_link(true, "");
                 self.pair.there = Some(*beat);
                 self.peer_is_at(local, remote).await;
+                self.follow_up().await;
             }
             Event::Down(why) => {
                 tracing::warn!(
@@ -230,6 +231,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     "the other node of the pair is not heard any more: {why}"
                 );
                 self.pair.set_link(false, &why);
+                self.follow_down().await;
             }
             Event::Trouble(why) => {
                 if self.pair.why != why {
@@ -241,7 +243,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             }
             Event::Heard(beat) => self.pair.there = Some(*beat),
             Event::Admitted(admitted) => self.admit(*admitted).await,
-            Event::Message(_) => {}
+            Event::Message(message) => self.follow_hear(message).await,
         }
     }
 
@@ -712,16 +714,12 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// How the configurations stand to each other.
     pub(super) fn pair_step(&self) -> StepDescription {
-        StepDescription::default()
+        self.follow_status().map(|it| it.step).unwrap_or_default()
     }
 
     /// What happened that nobody has taken note of yet.
     pub(super) fn pair_notices(&self) -> Vec<Notice> {
-        Vec::new()
-    }
-
-    /// `AcknowledgePair`.
-    pub(super) async fn acknowledge_pair(&mut self, _author: &Author) -> Result<u32, ManagerError> {
-        Ok(0)
+        let status = self.follow_status();
+        status.map(|it| it.notices).unwrap_or_default()
     }
 }

@@ -100,11 +100,21 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         ManagerError::Degraded(self.health_reason.clone())
     }
 
+    /// Passes when something can be changed.
+    ///
+    /// # Errors
+    /// [`ManagerError::Degraded`]; [`ManagerError::Waiting`] while a change waits for its confirmation;
+    /// [`ManagerError::PeerAhead`].
+    pub(super) async fn need_store(&mut self) -> Result<(), ManagerError> {
+        self.can_store().await?;
+        self.has_caught_up().await
+    }
+
     /// Passes when something can be stored.
     ///
     /// # Errors
     /// [`ManagerError::Degraded`]; [`ManagerError::Waiting`] while a change waits for its confirmation.
-    pub(super) async fn need_store(&mut self) -> Result<(), ManagerError> {
+    pub(super) async fn can_store(&mut self) -> Result<(), ManagerError> {
         if self.health == describe::State::Degraded {
             let recently = |last: Instant| last.elapsed() < SOON;
             if !self.recovery.last.is_some_and(recently) {
@@ -160,6 +170,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             snapshots.write(&self.state);
         }
         self.catch_up().await;
+        self.look_again_soon();
     }
 }
 

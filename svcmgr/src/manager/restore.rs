@@ -5,7 +5,7 @@ use libilb::history::{Item, Report};
 use libilb::model::Configuration;
 
 use super::error::ManagerError;
-use super::steps::Cause;
+use super::steps::{Cause, TRIES};
 use super::{Command, Manager, ManagerHandle};
 use crate::addresses::Addresses;
 use crate::author::Author;
@@ -101,8 +101,22 @@ fn items(state: &State, snapshots: &[u64]) -> Vec<Item> {
 }
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
-    /// Goes back, or with no author says what that would change.
+    /// Goes back, or with no author says what that would change. If the other node of a pair was first, it is done again.
     pub(super) async fn rollback(
+        &mut self,
+        author: Option<Author>,
+        generation: u64,
+    ) -> Result<Report, ManagerError> {
+        for _ in 0..TRIES {
+            match self.rollback_once(author.clone(), generation).await {
+                Err(ManagerError::Overtaken) => {}
+                result => return result,
+            }
+        }
+        Err(ManagerError::Overtaken)
+    }
+
+    async fn rollback_once(
         &mut self,
         author: Option<Author>,
         generation: u64,

@@ -197,7 +197,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 group.name
             );
         }
-        if !step.add.is_empty() || !step.remove.is_empty() {
+        // In a pair one node follows sources, and the other one follows it.
+        if self.leads() && (!step.add.is_empty() || !step.remove.is_empty()) {
             let done = self.follow(&group, &source, &step.add, &step.remove).await;
             match done {
                 Ok(followed) => {
@@ -222,7 +223,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.followers.all.insert(news.group, Arc::new(follower));
     }
 
-    /// The change itself.
+    /// The change itself. If the other node of a pair was first, the next answer is as good.
     async fn follow(
         &mut self,
         group: &Arc<ServerGroup>,
@@ -231,7 +232,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         remove: &[u32],
     ) -> Result<Followed, ManagerError> {
         self.need_store().await?;
-        let mut next = self.state.configuration.clone();
+        let mut next = self.editable();
         let followed = next.follow(&group.name, add, remove)?;
         let words = words(source, &followed);
         if words.is_empty() {

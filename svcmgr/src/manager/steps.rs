@@ -15,6 +15,7 @@ use crate::addresses::{self, AddressError, Addresses, Plan};
 use crate::author::Author;
 use crate::compile;
 use crate::dataplane::DataPlane;
+use crate::followed::Followed;
 use crate::history::Entry;
 use crate::pending::Pending;
 use crate::retired::RetiredKey;
@@ -23,20 +24,36 @@ use crate::store::codec;
 
 /// How long a commit may take before the disk is given up: a write takes milliseconds, on a disk that is very busy seconds.
 const STORE_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a change is tried that the other node of the pair overtakes.
+pub(super) const TRIES: usize = 5;
 /// How many names a line of the history has at most.
 const NAMED: usize = 8;
 /// How often in a row a retired item has to be without connections before it goes.
 const IDLE_ENOUGH: u32 = 2;
 
 impl<D: DataPlane, A: Addresses> Manager<D, A> {
-    /// A user action from beginning to end.
+    /// A user action from beginning to end. If the other node of a pair was first, it is done again on top of that.
     pub(super) async fn change(
         &mut self,
         author: &Author,
         change: &Change,
     ) -> Result<Vec<String>, ManagerError> {
+        for _ in 0..TRIES {
+            match self.change_once(author, change).await {
+                Err(ManagerError::Overtaken) => {}
+                result => return result,
+            }
+        }
+        Err(ManagerError::Overtaken)
+    }
+
+    async fn change_once(
+        &mut self,
+        author: &Author,
+        change: &Change,
+    ) -> Result<Vec<String>, ManagerError> {
         self.need_store().await?;
-        let mut configuration = self.state.configuration.clone();
+        let mut configuration = self.editable();
         let names = change.apply(&mut configuration)?;
         let cause = Cause {
             author: author.clone(),
@@ -57,20 +74,45 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.configure_until(configuration, pending, cause).await
     }
 
-    /// The same, and in the same transaction what is known of a change that waits for its confirmation.
+    /// The same, and in the same transaction what is known of a change that waits for its confirmation. In a pair the other
+    /// node has it before.
+    ///
+    /// # Errors
+    /// [`ManagerError::Overtaken`] when that one had another change, which is in force now.
     pub(super) async fn configure_until(
         &mut self,
         configuration: Configuration,
         pending: Option<Arc<Pending>>,
         cause: Cause,
     ) -> Result<(), ManagerError> {
+        let configuration = self.unless_only_numbers(configuration);
+        let Some(agreed) = self.agree(&configuration, &cause).await? else {
+            let pair = self.state.pair.clone();
+            return self.put(configuration, pending, pair, cause).await;
+        };
+        let pair = self.one_more(&agreed.version, configuration != self.state.configuration);
+        self.following.told = agreed.told;
+        let result = self.put(configuration, pending, pair, cause).await;
+        self.following.told = false;
+        self.follow_on(agreed, result).await
+    }
+
+    /// Makes this the configuration, with what is known of the pair.
+    pub(super) async fn put(
+        &mut self,
+        configuration: Configuration,
+        pending: Option<Arc<Pending>>,
+        pair: Option<Arc<Followed>>,
+        cause: Cause,
+    ) -> Result<(), ManagerError> {
         let before = &self.state.configuration;
         if configuration == *before {
-            if pending == self.state.pending {
+            if (&pending, &pair) == (&self.state.pending, &self.state.pair) {
                 return Ok(());
             }
             let next = State {
                 pending,
+                pair,
                 ..self.state.clone()
             };
             return self.commit(next, cause).await;
@@ -78,6 +120,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let mut next = self.state.clone();
         next.configuration = configuration;
         next.pending = pending;
+        next.pair = pair;
         next.retired.follow(before, &next.configuration, unix_now());
         let (old, book) = (before.clone(), self.book.clone());
         let surroundings = self.surroundings.clone();
@@ -118,12 +161,14 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             return Ok(());
         };
         tracing::warn!("taking the change back: {refusal}");
+        let words = format!("taken back: {refusal}");
         let back = State {
             generation: self.state.generation + 1,
             history: self.state.history.clone(),
             ..before
         };
-        let cause = Cause::own(format!("taken back: {refusal}"));
+        let back = self.told_back(back, &words);
+        let cause = Cause::own(words);
         self.commit(back, cause).await?;
         self.catch_up().await;
         Err(refusal)

@@ -23,6 +23,7 @@ use crate::author::Author;
 use crate::dataplane::{Event, LinkError};
 use crate::store::StoreError;
 
+mod following;
 mod health;
 mod pair;
 mod sources;

@@ -6,6 +6,7 @@ use libilb::describe;
 use libilb::map::Map;
 use libilb::vrrp::VrrpStatus;
 
+use super::following::FollowStatus;
 use crate::checks::book::Book;
 use crate::sources::follow::Follower;
 use crate::standing::Standings;
@@ -37,6 +38,8 @@ pub struct View {
     pub vrrp: Map<String, VrrpStatus>,
     /// What is known of the sources of server groups, by the keys of these.
     pub followers: Map<String, Arc<Follower>>,
+    /// How the configuration stands to that of the other node of the pair; nothing without one.
+    pub following: Option<FollowStatus>,
 }
 
 impl View {

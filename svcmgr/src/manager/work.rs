@@ -41,6 +41,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             let recovery = self.recovery.due();
             let confirm_by = self.confirm_by;
             let pair_due = self.pair.due();
+            let follow_due = self.following.due();
             tokio::select! {
                 () = &mut stop => break,
                 command = self.commands.recv() => match command {
@@ -53,6 +54,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 news = self.followers.asking.news() => self.hear(news).await,
                 event = self.pair.link.event() => self.pair_event(event).await,
                 () = sleep_until(pair_due.unwrap_or(supervision)), if pair_due.is_some() => {}
+                () = sleep_until(follow_due.unwrap_or(supervision)), if follow_due.is_some() => {
+                    self.look_again().await;
+                }
                 () = self.addresses.changed() => inspection = self.inspect().await,
                 () = sleep_until(inspection) => inspection = self.inspect().await,
                 () = sleep_until(look), if self.link.peer.is_some() => {
@@ -227,6 +231,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 
     pub(super) async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
         self.tend_pair().await;
+        self.tend_following().await;
         let forwards = self.forwards();
         if self.known {
             let configuration = &self.state.configuration;
@@ -261,6 +266,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             standings: self.surroundings.standings.clone(),
             vrrp: self.vrrp.standing(),
             followers: self.followers.all.clone(),
+            following: self.follow_status(),
         }
     }
 }

@@ -12,14 +12,17 @@
 //! | `retired-servers` | number of the rule, number of the server | JSON of [`RetiredServer`] |
 //! | `addresses` | 4 or 16 octets | name of the interface |
 //! | `pending` | `pending` | JSON of [`Pending`] |
+//! | `pair` | `pair`, or number of a version, u64 big-endian | JSON of [`PairRecord`], or of [`VersionRecord`] |
 //! | `history` | generation, u64 big-endian | JSON of [`HistoryRecord`] |
 //! | `undo` | generation, u32 of the record, big-endian | a record of the generation before, see [`history`] |
 //!
 //! `meta` has the schema, the generation, the numbers that the next rule and the next server get, and the [`Seal`].
 //! Schema 1 had no `health-checks`, no `history`, no `undo`, and of the seal only the number of records. Schema 2 had no `vrrp`: who
-//! does not know that tree would count too few records and take the database for damaged.
+//! does not know that tree would count too few records and take the database for damaged. Schema 3 had no `pair`.
 
+pub mod forward;
 pub mod history;
+mod pair;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -37,9 +40,10 @@ use crate::pending::Pending;
 use crate::retired::{RetiredRule, RetiredServer};
 use crate::state::State;
 pub use history::HistoryRecord;
+pub use pair::{PairRecord, VersionRecord};
 
 /// Version of this layout.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 /// The oldest layout that is read; it becomes the present one with the next change.
 pub const OLDEST_SCHEMA: u32 = 1;
 
@@ -70,11 +74,13 @@ pub enum Tree {
     Undo,
     /// See [`State::pending`].
     Pending,
+    /// See [`State::pair`].
+    Pair,
 }
 
 impl Tree {
     /// All trees; a tree's place is `tree as usize`.
-    pub const ALL: [Tree; 12] = [
+    pub const ALL: [Tree; 13] = [
         Tree::Meta,
         Tree::Rules,
         Tree::Groups,
@@ -87,6 +93,7 @@ impl Tree {
         Tree::History,
         Tree::Undo,
         Tree::Pending,
+        Tree::Pair,
     ];
 
     /// Its name in the database.
@@ -102,6 +109,7 @@ impl Tree {
             Tree::RetiredServers => "retired-servers",
             Tree::Addresses => "addresses",
             Tree::Pending => "pending",
+            Tree::Pair => "pair",
             Tree::History => "history",
             Tree::Undo => "undo",
         }
@@ -117,7 +125,8 @@ impl Tree {
             | Tree::Addresses
             | Tree::History
             | Tree::Undo
-            | Tree::Pending => false,
+            | Tree::Pending
+            | Tree::Pair => false,
         }
     }
 }
@@ -329,6 +338,7 @@ pub fn changes(before: &State, after: &State) -> Vec<Change> {
         });
     }
     history::changes(&before.history, &after.history, &mut changes.list);
+    pair::changes(before.pair.as_ref(), after.pair.as_ref(), &mut changes.list);
     let meta = meta_records(after);
     let old = meta_records(before);
     let different = meta.into_iter().zip(old).filter(|(new, old)| new != old);
@@ -384,6 +394,7 @@ fn decode_state(records: &Records) -> Result<State, DecodeError> {
         ..State::default()
     };
     let mut history = history::Reader::default();
+    let mut pair = pair::Reader::default();
     let mut groups: BTreeMap<String, ServerGroup> = BTreeMap::new();
     // Trees come in their order: groups before servers.
     for ((tree, record_key), value) in records {
@@ -466,9 +477,11 @@ fn decode_state(records: &Records) -> Result<State, DecodeError> {
             }
             Tree::History => history.entry(record_key, value).map_err(fail)?,
             Tree::Undo => history.undo(record_key, value).map_err(fail)?,
+            Tree::Pair => pair.record(record_key, value).map_err(fail)?,
         }
     }
     state.history = history.finish()?;
+    state.pair = pair.finish()?;
     state.configuration.groups = groups
         .into_iter()
         .map(|(name, mut group)| {

@@ -12,7 +12,7 @@ use libilb::vrrp::VrrpInstance;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use super::codec::{self, HistoryRecord, OLDEST_SCHEMA, SCHEMA};
+use super::codec::{self, HistoryRecord, OLDEST_SCHEMA, PairRecord, SCHEMA, VersionRecord};
 use super::sled_store::{io_error, sync_folder};
 use crate::history::{Entry, History};
 use crate::pending::Pending;
@@ -58,9 +58,22 @@ struct Document {
     address: Vec<Address>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pending: Option<Pending>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pair: Option<Pair>,
     /// Newest first.
     #[serde(default)]
     change: Vec<ChangeOfGeneration>,
+}
+
+/// The pair, with as many versions as there are changes.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Pair {
+    #[serde(flatten)]
+    record: PairRecord,
+    /// Oldest first.
+    #[serde(default)]
+    version: Vec<VersionRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -229,6 +242,18 @@ fn to_text(state: &State) -> Result<String, String> {
             .collect(),
         change: changes(&state.history),
         pending: state.pending.as_deref().cloned(),
+        pair: state.pair.as_deref().map(|pair| {
+            let versions = pair.line.versions();
+            let older = versions.len().saturating_sub(CHANGES);
+            Pair {
+                record: PairRecord::from(pair),
+                version: versions
+                    .iter()
+                    .skip(older)
+                    .map(|kept| VersionRecord::from(&**kept))
+                    .collect(),
+            }
+        }),
     };
     let text = toml::to_string(&document).map_err(|error| error.to_string())?;
     Ok(format!("{HEAD}{text}{END}"))
@@ -320,6 +345,10 @@ fn from_text(text: &str) -> Result<State, String> {
             .collect(),
         history,
         pending: document.pending.map(Arc::new),
+        pair: match document.pair {
+            Some(pair) => Some(Arc::new(pair.record.followed(pair.version)?)),
+            None => None,
+        },
     };
     codec::check(&state).map_err(|error| error.to_string())?;
     Ok(state)

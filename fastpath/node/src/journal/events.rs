@@ -218,4 +218,21 @@ events! {
         []
         "This node is not in maintenance any more"
         "It takes part by VRRP again, as its instances are configured.";
+    PAIR_FORKED = "pair-forked" "37e120bdb6da43008348b09831f8b984"
+        ["ILB_GENERATION"]
+        "Conflicting histories: the configuration of one node of the pair gave way"
+        "Both nodes were changed while they did not hear each other. The configuration of the active node is in force on both now, or, \
+         if both or neither were active, that of the node with more changes. The message says how many changes gave way. They are in \
+         the history of the node on which they were made (`lbadm history`), and `lbadm rollback` brings them back. `lbadm pair \
+         acknowledge` clears the notice in `lbadm show-pair`.";
+    PAIR_OUT_OF_STEP = "pair-out-of-step" "50687de25e46480b9fbb7754e2993703"
+        []
+        "A change was made without the other node of the pair"
+        "The other node is connected and did not answer in time. It gets the change when it answers. If that happens often, see what \
+         keeps it busy.";
+    PAIR_REFUSED = "pair-refused" "ac14a74671454da6bdbd97cb6b386c8f"
+        ["ILB_REASON"]
+        "The configuration does not follow in the pair"
+        "One node does not take what the other one has: @ILB_REASON@. It goes on with the configuration that it had, and is asked \
+         again every few seconds. `lbadm show-pair` shows how far it is behind.";
 }

@@ -23,6 +23,9 @@ pub struct HistoryRecord {
     /// The author's name, if he has one; without a number, the group whose source it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The author's name on the other node of the pair, if he was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// See [`Entry::words`].
     pub words: String,
     /// See [`Entry::before`].
@@ -34,16 +37,18 @@ pub struct HistoryRecord {
 
 impl From<&Entry> for HistoryRecord {
     fn from(entry: &Entry) -> HistoryRecord {
-        let (uid, user) = match &entry.author {
-            Author::Manager => (None, None),
-            Author::Discovery(group) => (None, Some(group.clone())),
-            Author::User { uid, name } => (Some(*uid), name.clone()),
+        let (uid, user, peer) = match &entry.author {
+            Author::Manager => (None, None, None),
+            Author::Discovery(group) => (None, Some(group.clone()), None),
+            Author::User { uid, name } => (Some(*uid), name.clone(), None),
+            Author::Peer(name) => (None, None, Some(name.clone())),
         };
         let undo = entry.undo.as_ref();
         HistoryRecord {
             time: entry.time,
             uid,
             user,
+            peer,
             words: entry.words.clone(),
             before: entry.before,
             undo: undo.map(|undo| u32::try_from(undo.changes.len()).unwrap_or(u32::MAX)),
@@ -56,10 +61,11 @@ impl HistoryRecord {
     pub fn entry(self, undo: Option<Arc<Undo>>) -> Entry {
         Entry {
             time: self.time,
-            author: match (self.uid, self.user) {
-                (Some(uid), name) => Author::User { uid, name },
-                (None, Some(group)) => Author::Discovery(group),
-                (None, None) => Author::Manager,
+            author: match (self.peer, self.uid, self.user) {
+                (Some(name), _, _) => Author::Peer(name),
+                (None, Some(uid), name) => Author::User { uid, name },
+                (None, None, Some(group)) => Author::Discovery(group),
+                (None, None, None) => Author::Manager,
             },
             words: self.words,
             before: self.before,

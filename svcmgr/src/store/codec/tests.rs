@@ -1,8 +1,10 @@
 use super::*;
 use crate::author::Author;
+use crate::followed::Followed;
 use crate::history::{Entry, History, Undo};
 use crate::pending::Pending;
 use crate::retired::Retired;
+use ilb_pair::follow::{Draft, Version};
 use libilb::model::{HealthCheckSettings, RuleSettings};
 use libilb::source::SourceSettings;
 
@@ -149,7 +151,29 @@ pub fn full_state() -> State {
         .collect(),
         history,
         pending: Some(Arc::new(pending)),
+        pair: Some(Arc::new(followed())),
     }
+}
+
+/// Node 1 of a pair that has had a few changes and a conflict.
+fn followed() -> Followed {
+    let mut pair = Followed {
+        node: 1,
+        incomplete: true,
+        ..Followed::default()
+    };
+    for (generation, words) in [(7, "beginning"), (40, "many things"), (42, "remove")] {
+        let draft = Draft {
+            time: generation,
+            author: "alice".into(),
+            words: words.into(),
+            content: Vec::new(),
+        };
+        let next = Version::new(pair.line.newest(), 0, &draft);
+        pair.line.push(next, generation).unwrap();
+    }
+    pair.notice(1_700_000_000, "what gave way".into());
+    pair
 }
 
 #[test]
@@ -299,6 +323,62 @@ fn a_way_leads_back_step_by_step() {
     }
     let wrong = super::history::back(newest, &way[1..]).unwrap_err();
     assert!(wrong.to_string().contains("there is no group"), "{wrong}");
+}
+
+#[test]
+fn what_changes_on_one_node_changes_on_the_other() {
+    let full = full_state().configuration;
+    let mut configuration = full.clone();
+    let mut steps: Vec<(&str, Configuration)> = vec![("nothing", Configuration::default())];
+    let mut step = |what: &'static str, change: &dyn Fn(&mut Configuration)| {
+        change(&mut configuration);
+        steps.push((what, configuration.clone()));
+    };
+    step("everything", &|_| ());
+    step("a server goes", &|c| {
+        drop(c.remove_servers("web", &["_Web.0"]).unwrap());
+    });
+    step("a rule is disabled", &|c| {
+        drop(c.enable_rules(&["shop"], false).unwrap());
+    });
+    step("a name goes to another", &|c| {
+        drop(c.delete_rules(&["shop"]).unwrap());
+        drop(c.delete_groups(&["web"]).unwrap());
+        drop(c.create_group("WEB", &["192.0.2.77"]).unwrap());
+    });
+    step("checks and instances go", &|c| {
+        drop(c.delete_checks(&["udp"]).unwrap());
+        drop(c.delete_vrrp(&["outer"]).unwrap());
+    });
+    step("all of it comes back", &|c| *c = c.restored(full.clone()));
+    for pair in steps.windows(2) {
+        let [(_, before), (what, after)] = pair else {
+            continue;
+        };
+        let records = forward::records(before, after);
+        let numbers = forward::numbers(after);
+        // Each has its own of the instances: as on the node that has everything.
+        let found = forward::apply(before, before, &records, numbers).unwrap();
+        let own = |configuration: &Configuration| {
+            let mut shared = configuration.clone();
+            for (name, instance) in &configuration.vrrp {
+                let mut instance = instance.as_ref().clone();
+                (instance.priority, instance.peers, instance.source) = (0, Vec::new(), None);
+                shared.vrrp.insert(name.clone(), Arc::new(instance));
+            }
+            shared
+        };
+        assert_eq!(own(&found), own(after), "{what}");
+        assert_eq!(forward::records(after, after), [], "{what}");
+    }
+    // An instance that is new has a lower priority, and the peers the other way round.
+    let records = forward::records(&Configuration::default(), &full);
+    let empty = Configuration::default();
+    let there = forward::apply(&empty, &empty, &records, forward::numbers(&full)).unwrap();
+    assert_eq!(there.vrrp.get("outer").unwrap().priority, 100);
+    let six = there.vrrp.get("six").unwrap();
+    let (source, peer) = ("fe80::2".parse().unwrap(), "fe80::1".parse().unwrap());
+    assert_eq!((six.source, &six.peers), (Some(source), &vec![peer]));
 }
 
 /// Records as the first version wrote them: one VIP, and nothing of what rules and servers can say since.
