@@ -1,7 +1,8 @@
-//! Two machines become a pair by two commands: addresses and connections move when a node dies, and back, when somebody wants
-//! it, and nobody has told the fast paths of each other but their managers.
+//! From two fresh machines to a tested pair, by the commands of docs/pair.md: what is made on one node is on the other,
+//! addresses and connections move when a node dies, and back, and nobody has set up anything but that.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ilb_tests::held::Held;
@@ -13,13 +14,14 @@ use ilb_tests::transfer::{Downloads, sha256_of};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where clients ask.
+/// Where clients ask: the VIP of the documentation.
 const VIP: &str = "10.1.0.100";
 /// Downloads, and open connections.
 const EACH: usize = 6;
 
 struct Pair {
     lab: Lab,
+    documentation: String,
 }
 
 impl Pair {
@@ -30,9 +32,13 @@ impl Pair {
         }
     }
 
-    /// Types a command on a node.
+    /// Types a command that is in the documentation, on a node.
     #[track_caller]
     fn types(&self, role: &str, line: &str) -> String {
+        assert!(
+            self.documentation.contains(&format!("lbadm {line}\n")),
+            "docs/pair.md does not have 'lbadm {line}'"
+        );
         self.node(role).lbadm(line)
     }
 
@@ -56,12 +62,13 @@ impl Pair {
         })
     }
 
-    /// Both hear each other, and know of each other's connections.
+    /// Both hear each other, have the same configuration, and know of each other's connections.
     #[track_caller]
     fn settled(&self, given: &str) {
         for role in ["lb", "lb2"] {
-            self.until(role, &format!("{given}, then connections follow"), |pair| {
+            self.until(role, &format!("{given}, then both are in step"), |pair| {
                 pair["link"]["up"] == true
+                    && pair["configuration"]["step"] == "in-step"
                     && pair["connections"]["up"] == true
                     && pair["connections"]["complete"] == true
                     && pair["connections"]["pending"] == 0
@@ -105,6 +112,11 @@ impl Pair {
     }
 }
 
+fn documentation() -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/pair.md");
+    std::fs::read_to_string(path).expect("the documentation is there")
+}
+
 #[test]
 fn two_fresh_machines_become_a_pair_that_fails_over() {
     let pair = Pair {
@@ -113,6 +125,7 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
             pair: true,
             ..Spec::default()
         }),
+        documentation: documentation(),
     };
     let lab = &pair.lab;
     lab.node.start();
@@ -132,16 +145,8 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
         .find_map(|line| line.trim().strip_prefix("lbadm "))
         .expect("pair create says what to type on the other node");
     assert!(line.starts_with("pair join 10.2.0.1 ilb1"), "{invited}");
-    for line in [
-        "create-servergroup -s server=10.2.0.11,10.2.0.12 web",
-        "create-vrrp -i interface=eth0,vrid=51,addresses=10.1.0.100,priority=100,interval=0.1,sync-group=pair front",
-        "create-vrrp -i interface=eth1,vrid=51,addresses=10.2.0.200,priority=100,interval=0.1,sync-group=pair back",
-        "create-rule -e -i vip=10.1.0.100,port=80 -m lbalg=rr,type=NAT,proxy-src=10.2.0.200 -o servergroup=web www",
-    ] {
-        lab.second().lbadm(line);
-    }
-    lab.second()
-        .lbadm(&line.replace("pair join", "pair join --replace"));
+    assert!(pair.documentation.contains("lbadm pair join 10.2.0.1 ilb1"));
+    lab.second().lbadm(line);
     let given = "given a fresh node, when it has joined";
     pair.settled(given);
     pair.active(given, "lb", "lb2");
@@ -179,6 +184,21 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
         }
     }
 
+    // What is changed on either is changed on both.
+    pair.types("lb2", "add-server -s server=10.2.0.77,weight=0 web");
+    assert_eq!(
+        configuration("lb"),
+        configuration("lb2"),
+        "given a change on the second node"
+    );
+    pair.types("lb", "remove-server -s server=_web.2 web");
+    pair.settled("given a change on the first node");
+    assert_eq!(
+        configuration("lb"),
+        configuration("lb2"),
+        "given a change on the first node"
+    );
+
     // The active node dies, and comes back.
     let mut held: Vec<Held> = lab
         .at("c1")
@@ -211,16 +231,18 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
     };
     same(given);
     downloads.none_broken(&expected, given);
+    pair.types("lb2", "disable-server _web.1");
     lab.node.start();
     let given = "given a node that was dead, when it comes back";
     pair.settled(given);
     pair.active(given, "lb", "lb2");
     assert_eq!(configuration("lb"), configuration("lb2"), "{given}");
     same(given);
+    pair.types("lb", "enable-server _web.1");
 
     // A planned change, and back.
     pair.settled(given);
-    pair.types("lb", "failover --force");
+    pair.types("lb", "failover");
     let given = "given a pair, when the active node gives its addresses away";
     pair.active(given, "lb2", "lb");
     same(given);
@@ -230,7 +252,7 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
         "{given}: {refused}"
     );
     pair.settled(given);
-    pair.types("lb2", "failover --force");
+    pair.types("lb2", "failover");
     let given = "given a pair, when the addresses are given back";
     pair.active(given, "lb", "lb2");
     same(given);
