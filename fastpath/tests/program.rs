@@ -34,6 +34,15 @@ fn shares(lab: &Lab) {
     }
 }
 
+/// Until connections are made by both VIPs.
+fn wait_for_both(lab: &Lab) {
+    for vip in [VIP4, VIP6] {
+        wait("a connection by an interface that has come", || {
+            lab.connect(vip, Duration::from_millis(200)).ok()
+        });
+    }
+}
+
 #[test]
 fn traffic_flows_at_once_in_both_families() {
     for topology in [Topology::HalfNat, Topology::Nat] {
@@ -243,6 +252,8 @@ fn an_interface_that_comes_back_is_served_again() {
     run(&format!(
         "ip -n {balancer} addr add fd01::1/64 dev cl nodad"
     ));
+    // The kernel may take a second until it sends by an interface that has come up (`linkwatch_event`).
+    wait_for_both(&lab);
     shares(&lab);
     // The first interface of the settings is the one that the packet memory was made with.
     for (at, name) in ["cl", "sv"].into_iter().enumerate() {
@@ -252,9 +263,7 @@ fn an_interface_that_comes_back_is_served_again() {
             (!status.interfaces[at].mode_reason.is_empty()).then_some(())
         });
         lab.join(name, 2);
-        wait("the interface's return", || {
-            lab.connect(VIP4, Duration::from_millis(200)).ok()
-        });
+        wait_for_both(&lab);
         shares(&lab);
     }
     // And one that is not there at the start.
@@ -262,9 +271,7 @@ fn an_interface_that_comes_back_is_served_again() {
     run(&format!("ip -n {balancer} link del sv"));
     lab.start();
     lab.join("sv", 2);
-    wait("the interface's arrival", || {
-        lab.connect(VIP4, Duration::from_millis(200)).ok()
-    });
+    wait_for_both(&lab);
     shares(&lab);
     assert!(!lab.log().contains("ERROR"), "{}", lab.log());
 }

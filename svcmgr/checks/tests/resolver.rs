@@ -19,33 +19,61 @@ struct Dnsmasq {
 
 impl Dnsmasq {
     fn start(arguments: &[&str]) -> Dnsmasq {
-        let free = UdpSocket::bind((LOOPBACK, 0)).unwrap();
-        let at = free.local_addr().unwrap();
-        drop(free);
-        let child = Command::new("dnsmasq")
-            .args([
-                "--keep-in-foreground",
-                "--conf-file=/dev/null",
-                "--pid-file=",
-            ])
-            .args(["--no-resolv", "--no-hosts", "--listen-address=127.0.0.1"])
-            .args([
-                "--bind-interfaces",
-                "--local=/example/",
-                "--user=",
-                "--group=",
-            ])
-            .arg(format!("--port={}", at.port()))
-            .args(arguments)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dnsmasq (Debian package dnsmasq-base)");
         let until = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(at).is_err() {
-            assert!(Instant::now() < until, "dnsmasq listens");
-            thread::sleep(Duration::from_millis(20));
+        loop {
+            // A port that is free now may be another test's a moment later: then it ends, and another one is tried.
+            let free = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+            let at = free.local_addr().unwrap();
+            drop(free);
+            let child = Command::new("dnsmasq")
+                .args([
+                    "--keep-in-foreground",
+                    "--conf-file=/dev/null",
+                    "--pid-file=",
+                ])
+                .args(["--no-resolv", "--no-hosts", "--listen-address=127.0.0.1"])
+                .args([
+                    "--bind-interfaces",
+                    "--local=/example/",
+                    "--user=",
+                    "--group=",
+                ])
+                .arg(format!("--port={}", at.port()))
+                .args(arguments)
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("dnsmasq (Debian package dnsmasq-base)");
+            let mut dnsmasq = Dnsmasq { child, at };
+            while dnsmasq.child.try_wait().unwrap().is_none() {
+                if answers(at) {
+                    return dnsmasq;
+                }
+                assert!(Instant::now() < until, "dnsmasq answers");
+            }
+            assert!(Instant::now() < until, "dnsmasq starts");
         }
-        Dnsmasq { child, at }
+    }
+}
+
+/// Whether somebody answers a question (for the servers of the root, RFC 1035 section 4.1) at once.
+fn answers(at: SocketAddr) -> bool {
+    let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+    socket.connect(at).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let question = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+    // Refused as long as nobody is there.
+    if socket.send(&question).is_err() {
+        return false;
+    }
+    let mut answer = [0; 512];
+    match socket.recv(&mut answer) {
+        Ok(length) => length >= 12 && answer[..2] == question[..2],
+        Err(_) => {
+            thread::sleep(Duration::from_millis(20));
+            false
+        }
     }
 }
 
