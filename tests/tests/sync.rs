@@ -1,19 +1,17 @@
 //! Two nodes of which one takes over what the other one began: no connection breaks, whether the other one was told each of
 //! them or only how to find their servers.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
-use ilb_node::control::{
-    PEER_PORT, PeerKey, PeerSpec, PeerStatus, Request, Response, read_frame, write_frame,
-};
+use ilb_node::control::PEER_PORT;
 use ilb_tests::capture::Capture;
 use ilb_tests::held::Held;
 use ilb_tests::lab::node::Node;
 use ilb_tests::lab::web::big_file;
 use ilb_tests::lab::{Lab, Spec};
+use ilb_tests::peers::Peers;
 use ilb_tests::service::Service;
 use ilb_tests::transfer::{Downloads, sha256_of};
 use ilb_tests::tunnel::{FarEnd, Kind};
@@ -27,98 +25,20 @@ const EACH: usize = 4;
 /// Both nodes, by number.
 struct Pair {
     lab: Lab,
+    peers: Peers,
 }
 
 impl Pair {
+    fn new(lab: Lab) -> Pair {
+        let peers = Peers {
+            runs: ["run", "second/run"].map(|run| lab.directory().join(run)),
+            addresses: NODES.map(|it| it.parse().expect("an address")),
+        };
+        Pair { lab, peers }
+    }
+
     fn node(&self, at: usize) -> &Node {
         [&self.lab.node, self.lab.second()][at]
-    }
-
-    fn run(&self, at: usize) -> PathBuf {
-        self.lab.directory().join(["run", "second/run"][at])
-    }
-
-    #[track_caller]
-    fn ask(&self, at: usize, request: &Request) -> Response {
-        let socket = self.run(at).join("fastpath.sock");
-        let mut stream = UnixStream::connect(socket).expect("the fast path listens");
-        write_frame(&mut stream, request).expect("the fast path reads");
-        let answer = read_frame(&mut stream).expect("an answer that is understood");
-        answer.expect("an answer")
-    }
-
-    /// Tells a node who its peer is.
-    #[track_caller]
-    fn introduce(&self, at: usize) {
-        let address = |n: usize| -> IpAddr { NODES[n].parse().expect("an address") };
-        let spec = PeerSpec {
-            local: address(at),
-            address: address(1 - at),
-            port: PEER_PORT,
-            node: at as u8,
-            key: PeerKey("5e".repeat(32)),
-            bandwidth: 2_000_000,
-        };
-        match self.ask(at, &Request::Peer(Some(spec))) {
-            Response::Peer(Some(_)) => {}
-            other => {
-                panic!("given a fast path, when it is told of its peer, then it agrees; {other:?}")
-            }
-        }
-    }
-
-    #[track_caller]
-    fn peer(&self, at: usize) -> PeerStatus {
-        match self.ask(at, &Request::Status) {
-            Response::Status(status) => status.peer.expect("it has a peer"),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Waits until something holds of what a node says of its peer.
-    #[track_caller]
-    fn until(&self, at: usize, what: &str, holds: impl Fn(&PeerStatus) -> bool) -> PeerStatus {
-        let status = shell::wait_for(PATIENCE, || Some(self.peer(at)).filter(&holds));
-        status.unwrap_or_else(|| {
-            panic!(
-                "given two nodes, then {what} at node {at} within {PATIENCE:?}; {:#?}\nand the other one: {:#?}",
-                self.peer(at),
-                self.peer(1 - at)
-            )
-        })
-    }
-
-    /// Both are there, have told each other everything, and have nothing to say.
-    #[track_caller]
-    fn settled(&self) {
-        for at in 0..2 {
-            self.until(at, "all is told", |it| {
-                it.up && it.complete && it.pending == 0
-            });
-        }
-    }
-
-    /// Open connections that a node has in its table.
-    fn open(&self, at: usize) -> u64 {
-        let Response::Statistics(statistics) = self.ask(at, &Request::Statistics) else {
-            panic!("no statistics");
-        };
-        statistics
-            .rules
-            .iter()
-            .map(|rule| rule.counters.connections_open)
-            .sum()
-    }
-
-    #[track_caller]
-    fn has_open(&self, at: usize, count: u64) {
-        let enough = shell::wait_for(PATIENCE, || (self.open(at) >= count).then_some(()));
-        assert!(
-            enough.is_some(),
-            "given {count} open connections, then node {at} knows of them; it has {}: {:#?}",
-            self.open(at),
-            self.peer(at)
-        );
     }
 
     /// Every open connection is answered by the server that it has had.
@@ -145,9 +65,10 @@ impl Pair {
     /// A node knows of so many traces.
     #[track_caller]
     fn has_traces(&self, at: usize, count: u64) {
-        self.until(at, &format!("{count} traces are known"), |it| {
-            it.counters["known_traces"] >= count
-        });
+        self.peers
+            .until(at, &format!("{count} traces are known"), |it| {
+                it.counters["known_traces"] >= count
+            });
     }
 
     fn kill(&self, at: usize) {
@@ -241,11 +162,11 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     lab.node.start();
     lab.second().start();
     let (targets, _far_ends) = services(&lab, "full");
-    let pair = Pair { lab };
+    let pair = Pair::new(lab);
     let lab = &pair.lab;
-    pair.introduce(0);
-    pair.introduce(1);
-    pair.settled();
+    pair.peers.introduce(0);
+    pair.peers.introduce(1);
+    pair.peers.settled();
 
     let mut held: Vec<Held> = Vec::new();
     for _ in 0..EACH {
@@ -257,8 +178,8 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
         };
         held.extend(lab.at("c1").enter(open));
     }
-    pair.has_open(1, held.len() as u64);
-    pair.settled();
+    pair.peers.has_open(1, held.len() as u64);
+    pair.peers.settled();
 
     // What strangers say changes nothing, and is counted.
     let capture = Capture::start(lab.at("lb2"), "peer", "udp and src host 10.8.0.1");
@@ -270,7 +191,7 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     let mut real = datagrams(&capture.stop());
     real.retain(|it| it[5] == 2);
     let sealed = real.first().expect("a sealed datagram").clone();
-    let before = pair.peer(1);
+    let before = pair.peers.status(1);
     let mut future = sealed.clone();
     future[16..24].fill(0xff);
     let mut old = sealed.clone();
@@ -287,11 +208,12 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     for (what, reason, datagrams) in table {
         send(lab, NODES[0], &datagrams);
         let least = before.refused[reason] + datagrams.len() as u64;
-        pair.until(1, &format!("what is {what} is counted as {reason}"), |it| {
-            it.refused[reason] >= least
-        });
+        pair.peers
+            .until(1, &format!("what is {what} is counted as {reason}"), |it| {
+                it.refused[reason] >= least
+            });
     }
-    let after = pair.peer(1);
+    let after = pair.peers.status(1);
     assert!(
         after.up && after.complete,
         "given hostile datagrams, then the session goes on: {after:#?}"
@@ -304,8 +226,8 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
         .iter()
         .map(|target| Downloads::start(lab.at("c1"), *target, "/paced/big?rate=700000", EACH))
         .collect();
-    pair.has_open(1, (2 * EACH * targets.len()) as u64);
-    pair.settled();
+    pair.peers.has_open(1, (2 * EACH * targets.len()) as u64);
+    pair.peers.settled();
     let under_way: usize = downloads.iter().map(Downloads::under_way).sum();
     assert_eq!(
         under_way,
@@ -315,7 +237,7 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
     pair.kill(0);
     lab.swap("lb", "lb2");
     pair.same(&targets, &mut held, "when the other node has taken over");
-    pair.until(1, "the dead peer is noticed", |it| !it.up);
+    pair.peers.until(1, "the dead peer is noticed", |it| !it.up);
 
     // The first one comes back with nothing in its table, and is told everything.
     let expected = big(lab);
@@ -323,16 +245,16 @@ fn no_connection_breaks_when_the_other_node_takes_over() {
         set.none_broken(&expected, "given downloads, when the other node takes over");
     }
     let open = EACH as u64 * targets.len() as u64;
-    std::fs::remove_file(pair.run(0).join("connections")).expect("there is a table");
+    std::fs::remove_file(pair.peers.runs[0].join("connections")).expect("there is a table");
     lab.node.start();
     assert_eq!(
-        pair.open(0),
+        pair.peers.open(0),
         0,
         "given a new table, then there is nothing in it"
     );
-    pair.introduce(0);
-    pair.settled();
-    pair.has_open(0, open);
+    pair.peers.introduce(0);
+    pair.peers.settled();
+    pair.peers.has_open(0, open);
     pair.kill(1);
     lab.swap("lb2", "lb");
     pair.same(&targets, &mut held, "when the first node is back");
@@ -349,11 +271,11 @@ fn no_connection_breaks_when_the_other_node_knows_only_their_servers() {
     lab.node.start();
     lab.second().start();
     let (targets, _far_ends) = services(&lab, "light");
-    let pair = Pair { lab };
+    let pair = Pair::new(lab);
     let lab = &pair.lab;
-    pair.introduce(0);
-    pair.introduce(1);
-    pair.settled();
+    pair.peers.introduce(0);
+    pair.peers.introduce(1);
+    pair.peers.settled();
 
     let mut held: Vec<Held> = Vec::new();
     for _ in 0..EACH {
@@ -371,9 +293,12 @@ fn no_connection_breaks_when_the_other_node_knows_only_their_servers() {
         .collect();
     let all = (EACH * targets.len()) as u64;
     pair.has_traces(1, 2 * all);
-    pair.settled();
+    pair.peers.settled();
     assert_eq!(
-        (pair.open(1), pair.peer(0).counters["sent_records"]),
+        (
+            pair.peers.open(1),
+            pair.peers.status(0).counters["sent_records"]
+        ),
         (0, 0),
         "given rules with sync=light, then no connection is told of as it is"
     );
@@ -393,11 +318,11 @@ fn no_connection_breaks_when_the_other_node_knows_only_their_servers() {
     }
 
     // The first one comes back with nothing in its table, and is told what the second one has, and what that was told.
-    pair.until(1, "the dead peer is noticed", |it| !it.up);
-    std::fs::remove_file(pair.run(0).join("connections")).expect("there is a table");
+    pair.peers.until(1, "the dead peer is noticed", |it| !it.up);
+    std::fs::remove_file(pair.peers.runs[0].join("connections")).expect("there is a table");
     lab.node.start();
-    pair.introduce(0);
-    pair.settled();
+    pair.peers.introduce(0);
+    pair.peers.settled();
     pair.has_traces(0, all);
     pair.kill(1);
     lab.swap("lb2", "lb");
