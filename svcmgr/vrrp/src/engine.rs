@@ -16,7 +16,7 @@ use crate::interfaces::{self, Interface};
 use crate::notify::{Notice, Notifier};
 use crate::router::{Received, Router, parts};
 use crate::track::{Finding, Probes, Verdict, World};
-use crate::{News, Order, Report, Server};
+use crate::{News, Order, Report, Server, urgent};
 
 /// Packets that may wait; more wait in the kernel, which drops what is too much.
 const PACKETS: usize = 64;
@@ -36,7 +36,14 @@ pub fn spawn(server: Server) -> io::Result<()> {
         Engine::new(server.news)?
     };
     let thread = std::thread::Builder::new().name("vrrp".to_owned());
-    thread.spawn(move || runtime.block_on(engine.run(server.orders)))?;
+    thread.spawn(move || {
+        if let Err(error) = urgent::make_urgent() {
+            tracing::info!(
+                "VRRP runs with ordinary priority, no real-time priority is allowed: {error}"
+            );
+        }
+        runtime.block_on(engine.run(server.orders));
+    })?;
     Ok(())
 }
 

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! The engine has a thread of its own, so that an advertisement is not late because the manager writes to its disk or describes
-//! ten thousand rules. It owns the addresses of its instances: they carry a mark of their own ([`holder`]), by which a
+//! ten thousand rules; the kernel lets it go before ordinary ones ([`urgent`]). It owns the addresses of its instances: they carry a mark of their own ([`holder`]), by which a
 //! new start finds what a killed one has left behind. It refuses to know rules, servers and the store.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod announcer;
 mod engine;
@@ -25,6 +25,7 @@ mod schedule;
 mod simulated;
 mod socket;
 mod track;
+mod urgent;
 mod virtual_mac;
 
 use std::collections::BTreeMap;
