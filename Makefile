@@ -27,7 +27,7 @@ endif
 endif
 
 PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
-# Every crate but the lab, which is built once, in the release profile.
+# Every crate but the lab. (Its own choice of features is the same as that of all, so nothing is built twice.)
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
 PURE_TESTS := simulation wire peer forward lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes resolver scripts completion engine import detection journal
@@ -64,20 +64,21 @@ test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 	$(MAKE) --no-print-directory fuzz SECONDS=10
 	$(MAKE) --no-print-directory test-lab
 
-# The packages named are the same in every call, because cargo builds dependencies anew for another choice of features.
 test-pure: ## unit and property tests; no privileges
 	@echo
 	echo '==== Tier 1: pure tests (no privileges) ===='
-	cargo test --locked $(CRATES) --lib --bins
+	cargo test --locked --workspace --lib --bins
 	cargo test --locked $(CRATES) $(foreach test,$(PURE_TESTS),--test $(test))
 	cargo test --locked $(CRATES) --doc
 
-test-lab: build ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
+# All of it with the programs of the test profile: their assertions are on, and one build does for both tiers.
+test-lab: ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
 	@echo
 	echo '==== Tier 2: lab tests (network namespaces, BPF, the real programs) ===='
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
+	cargo build --locked --workspace --bins --examples
 	cargo test --locked $(CRATES) --no-fail-fast $(foreach test,$(KERNEL_TESTS),--test $(test))
-	tests/lab.sh $(LANES) --release
+	ILB_BIN_DIR='$(abspath $(TARGET_DIR))/debug' tests/lab.sh $(LANES)
 
 # Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
 # on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which

@@ -3,19 +3,26 @@
 # after the other in namespaces of their own; what a file printed comes when it has ended. Says at the end what has failed,
 # and fails if anything did, or if a file in tests/tests was not run.
 #
-#   tests/lab.sh LANES [arguments of cargo test, such as --release]
+#   tests/lab.sh LANES
+#
+# The programs under test are those in $ILB_BIN_DIR, or in target/release without it.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 lanes=${1:?how many files at a time}
-shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cargo test --locked -p ilb-tests --tests --no-run --message-format=json-render-diagnostics "$@" >"$work/messages"
-jq -r 'select(.executable and .profile.test) | "\(.target.kind[0]) \(.target.name) \(.executable)"' "$work/messages" >"$work/built"
 files=(tests/*.rs)
-if [ "$(grep -c '^test ' "$work/built")" != "${#files[@]}" ]; then
+chosen=()
+for file in "${files[@]}"; do
+    chosen+=(--test "$(basename "$file" .rs)")
+done
+# Another crate may have a file of the same name.
+cargo test --locked --workspace "${chosen[@]}" --no-run --message-format=json-render-diagnostics >"$work/messages"
+jq -r --arg folder "$PWD/tests/" 'select(.executable and .profile.test and (.target.src_path | startswith($folder)))
+    | "\(.target.name) \(.executable)"' "$work/messages" >"$work/built"
+if [ "$(wc -l <"$work/built")" != "${#files[@]}" ]; then
     echo "tests/lab.sh: ${#files[@]} files in tests/tests, but cargo has built these:" >&2
     cat "$work/built" >&2
     exit 1
@@ -23,21 +30,21 @@ fi
 
 # Longest first, so that none of these begins when the others have ended.
 for name in disturbance package vrrp units flood takeover sickness checkers weights addresses services; do
-    if ! grep "^test $name " "$work/built"; then
+    if ! grep "^$name " "$work/built"; then
         echo "tests/lab.sh: there is no test file $name any more" >&2
         exit 1
     fi
 done >"$work/longest"
 grep -vFxf "$work/longest" "$work/built" >"$work/others"
 
-one() { # directory kind name executable
+one() { # directory name executable
     local began=$SECONDS state=ok
-    "$4" --test-threads=1 >"$1/$3.log" 2>&1 || state=FAILED
-    echo "$state $2 $3" >>"$1/ended"
+    "$3" --test-threads=1 >"$1/$2.log" 2>&1 || state=FAILED
+    echo "$state $2" >>"$1/ended"
     (
         flock 9
-        printf '\n==== %s %s: %s, %s s\n' "$2" "$3" "$state" $((SECONDS - began))
-        cat "$1/$3.log"
+        printf '\n==== %s: %s, %s s\n' "$2" "$state" $((SECONDS - began))
+        cat "$1/$2.log"
     ) 9>"$1/turn"
 }
 export -f one
