@@ -3,6 +3,7 @@
 
 pub mod failover;
 pub mod follow;
+pub mod follow_rings;
 pub mod generator;
 pub mod health;
 pub mod logic;

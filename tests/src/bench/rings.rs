@@ -104,10 +104,15 @@ fn v4(address: IpAddr) -> Ipv4Addr {
 impl Wire {
     /// Sets the lab up. Its table has room for more than a million flows.
     pub fn new() -> Wire {
-        let lab = Lab::new(Spec {
+        Wire::of(Spec {
             servers: 1,
             ..Spec::default()
-        });
+        })
+    }
+
+    /// The same with a lab of another kind.
+    pub fn of(spec: Spec) -> Wire {
+        let lab = Lab::new(spec);
         let settings = lab.node.settings();
         let text = std::fs::read_to_string(&settings).expect("the lab wrote settings");
         let larger: String = text
@@ -371,7 +376,7 @@ fn pin(task: Pid, processor: usize) {
 }
 
 /// All threads of a process.
-fn pin_all(pid: u32, processor: usize) {
+pub fn pin_all(pid: u32, processor: usize) {
     let tasks = PathBuf::from(format!("/proc/{pid}/task"));
     for task in std::fs::read_dir(tasks).expect("the process runs") {
         let name = task.expect("a thread").file_name();

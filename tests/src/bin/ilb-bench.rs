@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use ilb_tests::bench::{Report, failover, follow, health, logic, manager, rings, scale};
+use ilb_tests::bench::{
+    Report, failover, follow, follow_rings, health, logic, manager, rings, scale,
+};
 use ilb_tests::lab::leftovers;
 
 /// A part of the measurements.
@@ -23,10 +25,7 @@ fn main() {
         ["count-me", batches] => {
             return logic::count_me(batches.parse().expect("a number of batches"));
         }
-        ["follow"] => {
-            println!("{}\n", rings::machine());
-            return follow::run(&mut Report::default());
-        }
+        ["follow"] => vec![("follow", follow::run), ("rings", follow_rings::run)],
         // They take a quarter of an hour: only who asks for them gets them.
         ["failover"] => vec![("failover", failover::run)],
         [] => all.into(),
