@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PREFIX  ?= /usr
 DESTDIR ?=
 KEEP    ?=
+PAIR    ?=
 # Where units go, and how programs are stripped (a package does that by itself).
 UNITS   ?= $(PREFIX)/lib/systemd/system
 STRIP   ?= -s
@@ -56,8 +57,8 @@ build: ## build all programs (target/release)
 demo: deps build ## a balancer and three nginx in throw-away namespaces; KEEP=1 leaves them up (needs root)
 	@KEEP='$(KEEP)' target/release/ilb-demo
 
-lab: deps build ## an empty balancer, three web servers and a client that stay up, to follow docs/tutorial.md (needs root)
-	@target/release/ilb-lab up
+lab: deps build ## an empty balancer, three web servers and a client that stay up, to follow docs/tutorial.md; PAIR=1: two balancers, for docs/pair.md (needs root)
+	@target/release/ilb-lab up $(if $(PAIR),pair)
 
 test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 	@$(MAKE) --no-print-directory test-pure

@@ -8,7 +8,8 @@ use super::{Lab, node};
 /// Writes the scripts that a person needs in a lab and returns the path of the first one:
 ///
 /// - `enter ROLE [command…]`: a shell, or a command, in a namespace of the lab; `lbadm` works there;
-/// - `web start|stop`, within the shell of a server: its nginx.
+/// - `web start|stop`, within the shell of a server: its nginx;
+/// - `ilb kill|start`, within the shell of a balancer: its fast path and its manager.
 pub fn scripts(lab: &Lab) -> PathBuf {
     // Makes sure that lbadm lies beside them.
     lab.node.lbadm("show-rule");
@@ -31,10 +32,36 @@ pub fn scripts(lab: &Lab) -> PathBuf {
         directory = directory.display(),
     );
     write(&directory.join("bin/web"), &web);
+    // The programs, not the shells and editors that have the settings on their command line, too.
+    let ilb = format!(
+        "#!/bin/bash\n\
+         # ilb kill|start: the programs of this balancer\n\
+         own='{directory}'; if [ \"$ILB_ROLE\" = lb2 ]; then own+=/second; fi\n\
+         case \"$ILB_ROLE $1\" in\n\
+         lb*' kill') exec pkill -KILL -f -- \"^[^ ]*/ilb-(svcmgr|fastpath) --config $own/ilb.toml\" ;;\n\
+         lb*' start')\n\
+         for program in ilb-fastpath ilb-svcmgr; do\n\
+         setsid -f '{programs}'/$program --config \"$own/ilb.toml\" >>\"$own/$program.log\" 2>&1 </dev/null\n\
+         done ;;\n\
+         *) echo 'usage, in the shell of a balancer: ilb kill|start' >&2; exit 2 ;;\n\
+         esac\n",
+        directory = directory.display(),
+        programs = node::programs().display(),
+    );
+    write(&directory.join("bin/ilb"), &ilb);
+    let buses: String = [("lb", Some(&lab.node)), ("lb2", lab.second.as_ref())]
+        .into_iter()
+        .filter_map(|(role, node)| Some((role, node?)))
+        .map(|(role, node)| format!("{role}) bus='{}' ;;\n", node.bus()))
+        .collect();
     let enter = format!(
         "#!/bin/bash\n\
          # enter ROLE [command…]: a shell (or a command) in a namespace of this lab\n\
-         export DBUS_SYSTEM_BUS_ADDRESS='{bus}'\n\
+         case \"${{1:-lb}}\" in\n\
+         {buses}\
+         *) bus=/nobody/has/a/bus/here ;;\n\
+         esac\n\
+         export DBUS_SYSTEM_BUS_ADDRESS=\"$bus\"\n\
          export PATH=\"{bin}:{programs}:$PATH\"\n\
          export ILB_ROLE=\"${{1:-lb}}\"\n\
          export PS1=\"$ILB_ROLE# \"\n\
@@ -42,7 +69,6 @@ pub fn scripts(lab: &Lab) -> PathBuf {
          cd '{work}' || exit 1\n\
          if [ $# -eq 0 ]; then set -- bash --norc; fi\n\
          exec ip netns exec {identity}-\"$ILB_ROLE\" \"$@\"\n",
-        bus = lab.node.bus(),
         bin = directory.join("bin").display(),
         programs = node::programs().display(),
         work = work.display(),
