@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use libilb::ModelError;
 use libilb::client::Client;
@@ -19,6 +19,10 @@ use crate::time;
 
 /// Longest token that is read from standard input, in bytes; one has about a hundred.
 const MAX_TOKEN: u64 = 4096;
+
+/// How long `pair join` waits for the configuration, and how long between two looks.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do about the pair.
 #[derive(PartialEq, Eq)]
@@ -142,7 +146,11 @@ pub async fn run(request: Request, json: bool, ask: bool, style: Style) -> Resul
             let (address, token) = (resolve(&host, port)?, read_token(token)?);
             let client = agent::connect(ask).await?;
             client.join_pair(address, port, &token, replace).await?;
-            done("joined", vec![host])
+            let settled = settled(&client).await?;
+            match json || settled {
+                true => done("joined", vec![host]),
+                false => "joined; what is configured there has not come yet: 'lbadm show-pair' says why\n".to_owned(),
+            }
         }
         Request::Leave => {
             let left = agent::connect(ask).await?.leave_pair().await?;
@@ -172,6 +180,21 @@ pub async fn run(request: Request, json: bool, ask: bool, style: Style) -> Resul
             }
         }
     })
+}
+
+/// Waits for a while until both managers hear each other and have the same configuration: who has joined wants to see that.
+async fn settled(client: &Client) -> Result<bool, Error> {
+    let began = Instant::now();
+    loop {
+        let pair = client.describe_pair().await?;
+        if pair.link.up && pair.configuration.step == Step::InStep {
+            return Ok(true);
+        }
+        if began.elapsed() >= SETTLE_PATIENCE {
+            return Ok(false);
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
 }
 
 /// The address of the other node.

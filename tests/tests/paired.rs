@@ -148,6 +148,18 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
     assert!(pair.documentation.contains("lbadm pair join 10.2.0.1 ilb1"));
     lab.second().lbadm(line);
     let given = "given a fresh node, when it has joined";
+    for role in ["lb", "lb2"] {
+        let shown = pair.shown(role);
+        assert!(
+            shown["link"]["up"] == true && shown["configuration"]["step"] == "in-step",
+            "{given}, then it hears the other one and has its configuration at once: {shown:#}"
+        );
+        assert_eq!(
+            shown["refused"],
+            serde_json::json!({}),
+            "{given}, then neither has taken the other one for a stranger"
+        );
+    }
     pair.settled(given);
     pair.active(given, "lb", "lb2");
     let configuration = |role: &str| {

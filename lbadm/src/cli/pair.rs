@@ -70,6 +70,7 @@ create       make this node the first of a pair and write a token. It is good
 join         join the pair of the node HOST. The token '-' is read from standard
              input. What is configured here gives way to what the other node
              has: if that is anything, --replace says that it may go.
+             Returns when it has come, after ten seconds at most.
   --replace  the configuration of this node may go
   --port     TCP port; 49281
 leave        end the pair for this node; each node keeps its configuration

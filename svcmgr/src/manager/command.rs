@@ -132,6 +132,11 @@ pub enum PairCommand {
         /// Sent when it is durable.
         reply: oneshot::Sender<Result<(), ManagerError>>,
     },
+    /// The other node keeps it, too: meet it.
+    Meet {
+        /// When that is begun.
+        reply: oneshot::Sender<()>,
+    },
     /// End the pair for this node.
     Leave {
         /// Who asks for it.

@@ -284,6 +284,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     ilb_peer = %admitted.remote,
                     "{} has joined the pair", admitted.remote
                 );
+                // It dials as soon as it hears of that.
+                self.pair.be();
+                self.pair.link.done().await;
                 // A joiner that has gone away finds out when it dials.
                 let _ = admitted.reply.send(true);
             }
@@ -301,7 +304,6 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.pair.since = 0;
         self.pair.there = None;
         self.pair.set_link(false, "not connected yet");
-        self.pair.be();
         Ok(())
     }
 
@@ -421,6 +423,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             "{author}: joined the pair of {whom}"
         );
         Ok(())
+    }
+
+    /// The third part, when the other node keeps it, too, and listens for us instead of for whoever has the token.
+    pub(super) fn meet(&self) {
+        self.pair.be();
     }
 
     fn close_pair(&mut self) {

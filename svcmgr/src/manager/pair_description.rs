@@ -93,7 +93,7 @@ impl ManagerHandle {
             left.await??;
             return Err(PairError::Join(why).into());
         }
-        Ok(())
+        self.ask_pair(|reply| PairCommand::Meet { reply }).await
     }
 
     /// Ends the pair for this node; false if there was none.
@@ -187,6 +187,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 let result = self.join_pair(&author, membership).await;
                 self.publish(publisher).await;
                 drop(reply.send(result));
+            }
+            PairCommand::Meet { reply } => {
+                self.meet();
+                let _ = reply.send(());
             }
             PairCommand::Leave { author, reply } => {
                 let result = self.leave_pair(&author).await;

@@ -32,6 +32,8 @@ enum Order {
     Open(Option<Invited>),
     /// Say something about the configuration, in the session of this number.
     Send(u64, Vec<u8>),
+    /// Answer when everything before is done.
+    Done(oneshot::Sender<()>),
 }
 
 /// Who may join.
@@ -87,6 +89,14 @@ impl PairLink {
     /// Says with whom we are in a pair.
     pub fn be(&self, membership: Option<(Arc<Identity>, Membership)>) {
         self.order(Order::Be(membership));
+    }
+
+    /// Returns when everything that was said before is done: who is told something then, and dials, meets the right listener.
+    pub async fn done(&self) {
+        let (reply, done) = oneshot::channel();
+        self.order(Order::Done(reply));
+        // A network that has ended does nothing any more.
+        drop(done.await);
     }
 
     /// Lets somebody in who has the token, until then.
@@ -276,6 +286,10 @@ impl Network {
                 });
                 // Who asked may have gone away.
                 let _ = reply.send(opened);
+            }
+            Order::Done(reply) => {
+                // Who asked may have gone away.
+                let _ = reply.send(());
             }
             Order::Send(number, frame) => {
                 if let Some(session) = &self.session
