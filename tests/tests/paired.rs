@@ -171,6 +171,30 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
         .map(|line| node.lbadm(line))
     };
     assert_eq!(configuration("lb"), configuration("lb2"), "{given}");
+    for (role, line, said) in [
+        (
+            "lb",
+            "explain tcp 10.1.0.10:4000 10.1.0.100:80",
+            "10.1.0.100 is with this node: instance front is active",
+        ),
+        (
+            "lb2",
+            "explain tcp 10.1.0.10:4000 10.1.0.100:80",
+            "10.1.0.100 is with 10.1.0.1, ",
+        ),
+        ("lb", "explain vrrp front", "this node has the addresses"),
+        (
+            "lb2",
+            "explain vrrp front",
+            "10.1.0.1 was active, when it was heard last",
+        ),
+    ] {
+        let explained = pair.node(role).lbadm(line);
+        assert!(
+            explained.contains(said),
+            "{given}, then {role} says {said:?}: {explained}"
+        );
+    }
     let priorities = |role: &str| {
         pair.node(role)
             .lbadm("show-vrrp -p -o name,interface,priority")

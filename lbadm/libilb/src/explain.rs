@@ -11,6 +11,7 @@ use crate::address::Family;
 use crate::connections::{Connection, End, parse_protocol, protocol_word};
 use crate::dbus::{read, read_text, unknown};
 use crate::error::ModelError;
+use crate::vrrp::VrrpState;
 use crate::words;
 
 /// The keys of the packet of `Explain`, with the D-Bus type of each. The first three are needed.
@@ -241,6 +242,9 @@ pub struct Explanation {
     pub server: Option<Chosen>,
     /// How it leaves; `None` if it does not.
     pub leaving: Option<Leaving>,
+    /// The VRRP instance that its destination belongs to, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrrp: Option<Shared>,
     /// What becomes of it.
     pub outcome: Outcome,
 }
@@ -320,6 +324,18 @@ pub struct Leaving {
     pub destination: End,
     /// Link-layer address of the next hop, if it is known.
     pub neighbour: Option<String>,
+}
+
+/// A VRRP instance with the address that a packet goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Shared {
+    /// Its name.
+    pub name: String,
+    /// Where it stands on this node, which gets such packets only while it is active.
+    pub state: VrrpState,
+    /// Address of the node that was heard last to be active, other than this one; empty if there is none.
+    pub active_node: String,
 }
 
 /// What becomes of a packet.

@@ -5,12 +5,13 @@ use clap::{Args, Subcommand};
 /// The commands, each under its usual name and its alias.
 #[derive(Debug, Subcommand)]
 pub enum ExplainCommand {
-    /// Explain what becomes of a packet, and why; or what a rule or server gets
+    /// Explain what becomes of a packet, and why; what a rule or server gets; who has addresses
     #[command(override_usage = "\
 lbadm explain [--flags FLAG,...] [--message TYPE] [--length N] [--ttl N]
        [--interface NAME] PROTOCOL SOURCE DESTINATION
        lbadm explain rule RULE
-       lbadm explain server SERVER_ID", after_help = EXPLAIN_HELP)]
+       lbadm explain server SERVER_ID
+       lbadm explain vrrp NAME", after_help = EXPLAIN_HELP)]
     Explain(Explain),
 }
 
@@ -32,9 +33,9 @@ pub struct Explain {
     /// Interface that it comes in by; the first one if not given
     #[arg(long, value_name = "NAME")]
     pub interface: Option<String>,
-    /// tcp, udp, sctp, icmp or a protocol number; or 'rule' or 'server'
+    /// tcp, udp, sctp, icmp or a protocol number; or 'rule', 'server' or 'vrrp'
     pub protocol: String,
-    /// Where it comes from: address:port; or the name of the rule, the id of the server
+    /// Where it comes from: address:port; or the name of the rule or VRRP instance, the id of the server
     pub source: String,
     /// Where it goes: address:port
     pub destination: Option<String>,
@@ -54,7 +55,8 @@ echo request, unless said otherwise.
 
 For a rule or a server it says why new connections come or do not: state and
 health, weights and limits, the share that each server should get and the one
-that it got, drops, and what is wrong.
+that it got, drops, and what is wrong. For a VRRP instance it says who has its
+addresses, why, and when this node takes or gives them.
 
 Examples:
   lbadm explain tcp 203.0.113.9:40000 192.0.2.80:80
@@ -62,4 +64,5 @@ Examples:
   lbadm explain udp [2001:db8::9]:5353 [2001:db8::53]:53
   lbadm explain icmp 203.0.113.9:77 192.0.2.80
   lbadm explain rule www
-  lbadm explain server _web.0";
+  lbadm explain server _web.0
+  lbadm explain vrrp outer";

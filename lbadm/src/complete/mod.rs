@@ -355,10 +355,13 @@ fn values(
     let what = arg.get_value_names().and_then(|names| names.first());
     let what = what.map_or("", |name| name.as_str());
     match (sub.get_name(), arg.get_id().as_str(), what) {
-        ("explain", "protocol", _) => plain(["rule", "server", "tcp", "udp", "sctp", "icmp"]),
+        ("explain", "protocol", _) => {
+            plain(["rule", "server", "vrrp", "tcp", "udp", "sctp", "icmp"])
+        }
         ("explain", "source", _) => match given.last().map(|word| word.to_ascii_lowercase()) {
             Some(word) if word == "rule" => names.rules(),
             Some(word) if word == "server" => names.servers(),
+            Some(word) if word == "vrrp" => names.instances(),
             _ => Vec::new(),
         },
         ("monitor", "names", _) => {

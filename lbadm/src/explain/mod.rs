@@ -1,9 +1,11 @@
-//! `explain`: what becomes of a packet, and why a rule or a server gets connections or does not.
+//! `explain`: what becomes of a packet, why a rule or a server gets connections or does not, and who has the addresses of a VRRP
+//! instance.
 
 mod packet;
 mod rule;
 mod server;
 mod share;
+mod vrrp;
 
 pub use share::{down, obstacle};
 
@@ -25,17 +27,19 @@ use crate::table::Style;
 pub enum Question {
     /// What becomes of a packet.
     Packet(Packet),
-    /// Why a rule or a server gets connections, or not.
+    /// Why something that is configured does what it does.
     Object(Object),
 }
 
-/// A rule or a server.
+/// Something that is configured.
 #[derive(Debug)]
 pub enum Object {
     /// A rule, by its name.
     Rule(String),
     /// A server, by its id.
     Server(String),
+    /// A VRRP instance, by its name.
+    Vrrp(String),
 }
 
 /// Reads a command that explains.
@@ -47,14 +51,20 @@ pub fn understand(command: ExplainCommand) -> Result<Action, Error> {
     let object = match args.protocol.to_ascii_lowercase().as_str() {
         "rule" | "rl" => Object::Rule(args.source.clone()),
         "server" | "srv" => Object::Server(args.source.clone()),
+        "vrrp" => Object::Vrrp(args.source.clone()),
         _ => return Ok(Action::Explain(Question::Packet(packet::read(args)?))),
     };
-    only_a_name(&args)?;
+    let what = match object {
+        Object::Rule(_) => "rule",
+        Object::Server(_) => "server",
+        Object::Vrrp(_) => "VRRP instance",
+    };
+    only_a_name(&args, what)?;
     Ok(Action::Explain(Question::Object(object)))
 }
 
-/// A rule or server has nothing of what a packet has.
-fn only_a_name(args: &Explain) -> Result<(), Error> {
+/// These have nothing of what a packet has.
+fn only_a_name(args: &Explain, what: &str) -> Result<(), Error> {
     let given = [
         ("--flags", args.flags.is_some()),
         ("--message", args.message.is_some()),
@@ -64,15 +74,13 @@ fn only_a_name(args: &Explain) -> Result<(), Error> {
     ];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         return Err(Error::Usage(format!(
-            "{option} is given, but a {} is no packet: leave it out",
-            args.protocol.to_ascii_lowercase()
+            "{option} is given, but a {what} is no packet: leave it out"
         )));
     }
     match &args.destination {
         None => Ok(()),
         Some(more) => Err(Error::Usage(format!(
-            "unexpected argument '{more}' found: one {} at a time ('lbadm help explain' explains it)",
-            args.protocol.to_ascii_lowercase()
+            "unexpected argument '{more}' found: one {what} at a time ('lbadm help explain' explains it)"
         ))),
     }
 }
@@ -86,7 +94,7 @@ pub fn packet(packet: &Packet, said: &Explanation, json: bool, style: Style) -> 
 }
 
 impl Object {
-    /// Writes why it gets connections, or not.
+    /// Writes why it does what it does.
     ///
     /// # Errors
     /// One that does not exist.
@@ -105,6 +113,10 @@ impl Object {
             Object::Server(id) => {
                 let said = server::explain(id, node, counted)?;
                 (server::render(&said, style), json!(said))
+            }
+            Object::Vrrp(name) => {
+                let said = vrrp::find(name, node)?;
+                (vrrp::render(said, style), json!(said))
             }
         };
         Ok(if json { line(&value) } else { text })

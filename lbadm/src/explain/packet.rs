@@ -1,7 +1,8 @@
 //! `explain PROTOCOL SOURCE DESTINATION`: what the fast path would do with a packet, and why.
 
 use libilb::connections::{Connection, OFFERED, protocol_word};
-use libilb::explain::{self, Explanation, Origin, Outcome, Packet};
+use libilb::explain::{self, Explanation, Origin, Outcome, Packet, Shared};
+use libilb::vrrp::VrrpState;
 
 use super::Lines;
 use crate::cli::Explain;
@@ -90,9 +91,41 @@ pub fn render(packet: &Packet, said: &Explanation, style: Style) -> String {
             ),
         );
     }
+    if let Some(shared) = &said.vrrp {
+        let (tone, text) = whose(packet, shared);
+        lines.add("vrrp", style.paint(tone, &text));
+    }
     let (tone, outcome) = outcome(said);
     lines.add("outcome", style.paint(tone, &outcome));
     lines.text()
+}
+
+/// Who gets packets to an address that moves.
+fn whose(packet: &Packet, shared: &Shared) -> (Tone, String) {
+    let (address, name) = (packet.destination.address, &shared.name);
+    let node = match shared.active_node.as_str() {
+        "" => "another node",
+        node => node,
+    };
+    match shared.state {
+        VrrpState::Active => (
+            Tone::Good,
+            format!("{address} is with this node: instance {name} is active"),
+        ),
+        VrrpState::Backup => (
+            Tone::Notice,
+            format!(
+                "{address} is with {node}, and so are such packets: instance {name} is a backup here"
+            ),
+        ),
+        VrrpState::Disabled | VrrpState::Fault => (
+            Tone::Notice,
+            format!(
+                "{address} is not with this node: instance {name} takes no part ({}); 'lbadm explain vrrp {name}'",
+                shared.state
+            ),
+        ),
+    }
 }
 
 /// What a TCP packet has when nothing else is said.

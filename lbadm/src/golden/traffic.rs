@@ -2,8 +2,9 @@
 
 use libilb::connections::{Connection, End};
 use libilb::explain::{
-    Candidate, Chosen, Explanation, Leaving, Matched, Miss, Origin, Outcome, Packet,
+    Candidate, Chosen, Explanation, Leaving, Matched, Miss, Origin, Outcome, Packet, Shared,
 };
+use libilb::vrrp::VrrpState;
 
 fn end(text: &str) -> End {
     End::parse("end", text).unwrap()
@@ -79,6 +80,15 @@ pub fn explanation(packet: &Packet) -> Explanation {
         servers: vec![],
         server: None,
         leaving: None,
+        vrrp: (packet.destination.port != 80).then(|| Shared {
+            name: "outer".into(),
+            state: match packet.destination.port {
+                443 => VrrpState::Backup,
+                22 => VrrpState::Active,
+                _ => VrrpState::Fault,
+            },
+            active_node: "192.0.2.2".into(),
+        }),
         outcome: Outcome::Kernel,
     };
     let begins = Explanation {
@@ -115,6 +125,7 @@ pub fn explanation(packet: &Packet) -> Explanation {
         ..nothing.clone()
     };
     match (packet.destination.port, packet.flags) {
+        (22, _) => nothing,
         (80, None) => Explanation {
             claim: match packet.source.to_string().as_str() {
                 "203.0.113.8:40000" => claims().into_iter().next(),

@@ -1,6 +1,8 @@
 //! What only the fast path knows about single connections and packets: its words, and those of the administrator. Pure but
 //! for the asking, which [`super::ManagerHandle::ask_fastpath`] does.
 
+use std::net::IpAddr;
+
 use ilb_forwarder::explain as said;
 use ilb_forwarder::listing;
 use ilb_forwarder::spec::{self, RuleId, ServerId};
@@ -9,13 +11,14 @@ use libilb::ModelError;
 use libilb::connections::{Connection, End, Filter, protocol_word};
 use libilb::error::Item;
 use libilb::explain::{
-    Candidate, Chosen, Explanation, Leaving, Matched, Miss, Origin, Outcome, Packet,
+    Candidate, Chosen, Explanation, Leaving, Matched, Miss, Origin, Outcome, Packet, Shared,
 };
-use libilb::model::{Rule, Server, Vip};
+use libilb::model::{Rule, Server, Vip, key};
 use libilb::words;
 
 use super::ManagerHandle;
 use super::error::ManagerError;
+use super::view::View;
 use crate::state::State;
 
 /// An ICMP echo request, an ICMPv6 echo request, and the first chunk of an SCTP association.
@@ -57,10 +60,28 @@ impl ManagerHandle {
         let interfaces = self.interfaces();
         let query = query(packet, interfaces)?;
         match self.ask_fastpath(Request::Explain(query)).await? {
-            Response::Explanation(said) => Ok(explanation(&self.view().state, interfaces, *said)),
+            Response::Explanation(said) => {
+                let view = self.view();
+                Ok(Explanation {
+                    vrrp: shared(&view, packet.destination.address),
+                    ..explanation(&view.state, interfaces, *said)
+                })
+            }
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// The VRRP instance that has an address.
+fn shared(view: &View, address: IpAddr) -> Option<Shared> {
+    let instance = view.state.configuration.instance_of(address)?;
+    let status = view.vrrp.get(&key(&instance.name)).cloned();
+    let status = status.unwrap_or_default();
+    Some(Shared {
+        name: instance.name.clone(),
+        state: status.state,
+        active_node: status.active_node,
+    })
 }
 
 fn unexpected(response: &Response) -> ManagerError {
@@ -270,6 +291,7 @@ fn explanation(state: &State, interfaces: &[String], said: said::Explanation) ->
                 parts.join(":")
             }),
         }),
+        vrrp: None,
         outcome: match said.outcome {
             said::Outcome::Transmit => Outcome::Transmit,
             said::Outcome::Unresolved { next_hop } => Outcome::Unresolved { next_hop },
