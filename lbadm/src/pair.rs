@@ -323,6 +323,14 @@ impl Listing {
         }
         let (mut out, _) = table::table(&columns, &rows, style, true, &[]);
         if !pair.paired {
+            if let Some(left) = &pair.left {
+                let gone = crate::status::pair::gone(left);
+                let found = style.paint(Tone::Notice, &gone.found);
+                out.push_str(&format!("{}: {found}\n{}\n", gone.about, gone.advice));
+                if pair.open_until == 0 {
+                    return Ok(out);
+                }
+            }
             out.push_str(&match pair.open_until {
                 0 => "there is no pair; 'lbadm help pair' shows how to make one\n".to_owned(),
                 until => format!(
@@ -377,7 +385,8 @@ fn link(pair: &PairDescription) -> (String, Tone) {
     }
 }
 
-fn configuration(pair: &PairDescription) -> (String, Tone) {
+/// How the configurations stand to each other.
+pub fn configuration(pair: &PairDescription) -> (String, Tone) {
     let step = &pair.configuration;
     let changes = match step.changes {
         1 => "1 change".to_owned(),

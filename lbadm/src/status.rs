@@ -1,5 +1,7 @@
 //! `status`: is everything well, and if not, what to do. One screen.
 
+pub mod pair;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -135,6 +137,7 @@ pub fn troubles(node: &Description) -> Vec<Finding> {
             "it takes part again when that is well; another node may have its addresses meanwhile",
         ));
     }
+    all.extend(pair::troubles(node));
     for rule in &node.rules {
         // What ails the fast path ails every rule, and is said already.
         let own = rule.problems.iter();
@@ -301,7 +304,8 @@ fn render(node: &Description, style: Style) -> String {
         .iter()
         .map(|v| format!("{} {}", v.instance.name, v.status.state));
     let vrrp = (!node.vrrp.is_empty()).then(|| ("vrrp", vrrp.collect::<Vec<_>>().join(", ")));
-    for (what, text) in lines.into_iter().chain(vrrp) {
+    let pair = pair::line(node).map(|line| ("pair", line));
+    for (what, text) in lines.into_iter().chain(vrrp).chain(pair) {
         let head = format!("{what}:");
         out.push_str(format!("{head:<13}{text}").trim_end());
         out.push('\n');
@@ -355,6 +359,7 @@ fn json(node: &Description) -> Value {
         "connections": counts.connections,
         "drift": node.drift,
         "vrrp": node.vrrp.iter().map(|v| (v.instance.name.as_str(), v.status.state)).collect::<BTreeMap<_, _>>(),
+        "pair": node.pair,
         "problems": troubles,
     })
 }

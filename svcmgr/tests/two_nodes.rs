@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use common::{Bus, Node, PATIENCE, Process};
 use libilb::ErrorKind;
 use libilb::client::{Client, ClientError};
-use libilb::pair::{Invitation, PairDescription};
+use libilb::pair::{Invitation, PairDescription, Step};
 
 /// A node with what belongs to it.
 struct One {
+    // It ends before its folder and its bus go.
+    manager: Option<Process>,
     node: Node,
     bus: Bus,
     client: Client,
-    manager: Option<Process>,
 }
 
 impl One {
@@ -187,20 +188,124 @@ async fn two_nodes_become_a_pair_stay_one_over_restarts_and_part() {
     second.restart().await;
     first.until("the link is up", |it| it.link.up).await;
 
-    // They part.
+    // They part: who is left alone knows it, and whom it has lost, also after a restart.
     assert!(second.client.leave_pair().await.unwrap());
     assert!(!second.client.leave_pair().await.unwrap());
-    first.until("the link is down", |it| !it.link.up).await;
-    assert!(first.client.leave_pair().await.unwrap());
+    let is_alone = |it: &PairDescription| it.left.is_some();
+    let pair = first.until("it is told", is_alone).await;
+    assert!(!pair.paired && !pair.link.up, "{pair:?}");
+    first.restart().await;
+    let pair = first.until("it still knows", is_alone).await;
+    let left = pair.left.clone().unwrap();
+    let name = host_name();
+    assert_eq!((left.name, left.address.as_str()), (name, "127.0.0.1"));
+    let shown = first.client.describe().await.unwrap().pair.unwrap();
+    assert_eq!(shown.left, pair.left, "status has it, too");
+    // It goes on by itself.
+    first
+        .client
+        .create_group("alone", &["192.0.2.1"])
+        .await
+        .unwrap();
+    assert!(first.client.leave_pair().await.unwrap(), "taken note of");
     for one in [&first, &second] {
         let pair = one.client.describe_pair().await.unwrap();
-        assert!(!pair.paired && !pair.link.up, "{pair:?}");
+        assert!(
+            !pair.paired && !pair.link.up && pair.left.is_none(),
+            "{pair:?}"
+        );
+        assert_eq!(one.client.describe().await.unwrap().pair, None);
     }
     // And may become another pair.
     let invitation = invite(&second, free_port()).await;
     join(&first, &invitation, true).await.expect("joined");
     let pair = first.until("both hear each other", |it| it.link.up).await;
     assert_eq!(pair.here.node, 1);
+}
+
+/// Name of this machine.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("there is one");
+    name.trim().to_owned()
+}
+
+async fn groups(one: &One) -> Vec<String> {
+    let node = one.client.describe().await.expect("an answer");
+    node.groups.into_iter().map(|group| group.name).collect()
+}
+
+#[tokio::test]
+async fn who_was_left_is_in_another_pair_with_one_command() {
+    // Which of the two nodes leaves, and what the other one does next: nothing of the former pair is in its way.
+    for (leaver, joins) in [(0, true), (1, false)] {
+        let what = format!("node {leaver} leaves, the other one joins: {joins}");
+        let both = [One::new().await, One::new().await];
+        let invitation = invite(&both[0], free_port()).await;
+        join(&both[1], &invitation, true).await.expect("joined");
+        for one in &both {
+            let in_step = |pair: &PairDescription| pair.configuration.step == Step::InStep;
+            one.until(&what, in_step).await;
+        }
+        // The longer its line of changes is, the more it could seem to have the newer one.
+        for number in 0..3 {
+            let name = format!("former-{number}");
+            let made = both[1].client.create_group(&name, &["192.0.2.1"]).await;
+            made.expect(&what);
+        }
+        assert!(both[leaver].client.leave_pair().await.expect(&what));
+        let left = &both[1 - leaver];
+        left.until("it is told", |pair| pair.left.is_some()).await;
+        let third = One::new().await;
+        third
+            .client
+            .create_group("third", &["192.0.2.3"])
+            .await
+            .expect(&what);
+        let (creator, joiner) = match joins {
+            true => (&third, left),
+            false => (left, &third),
+        };
+        let invitation = invite(creator, free_port()).await;
+        join(joiner, &invitation, true).await.expect(&what);
+        let expected = groups(creator).await;
+        for one in [creator, joiner] {
+            let in_step = |pair: &PairDescription| {
+                pair.link.up && pair.left.is_none() && pair.configuration.step == Step::InStep
+            };
+            one.until(&what, in_step).await;
+            assert_eq!(groups(one).await, expected, "{what}");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        creator
+            .client
+            .create_group("next", &["192.0.2.9"])
+            .await
+            .expect(&what);
+        while !groups(joiner).await.contains(&"next".to_owned()) {
+            assert!(Instant::now() < deadline, "{what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_could_not_be_told_can_leave_by_itself() {
+    let (mut first, second) = (One::new().await, One::new().await);
+    let invitation = invite(&first, free_port()).await;
+    join(&second, &invitation, false).await.expect("joined");
+    first.until("they hear each other", |it| it.link.up).await;
+    drop(first.manager.take());
+    second.until("it is alone", |it| !it.link.up).await;
+    assert!(second.client.leave_pair().await.unwrap());
+    first.restart().await;
+    let pair = first.until("it waits for it", |it| it.paired).await;
+    assert!(!pair.link.up && pair.left.is_none(), "{pair:?}");
+    let again = first.client.create_pair(None, 0).await.map(drop);
+    refused(again, ErrorKind::Conflict, "'lbadm pair leave' ends that");
+    assert!(first.client.leave_pair().await.unwrap());
+    let invitation = invite(&first, free_port()).await;
+    join(&second, &invitation, false).await.expect("joined");
+    second.until("they hear each other", |it| it.link.up).await;
 }
 
 #[tokio::test]

@@ -238,7 +238,7 @@ impl Client {
         Ok(joined.await?)
     }
 
-    /// Ends the pair for this node. False if there was none.
+    /// Ends the pair for this node, and takes note of the other one having ended it. False if there was neither.
     pub async fn leave_pair(&self) -> Result<bool, ClientError> {
         Ok(self.manager.leave_pair().await?)
     }

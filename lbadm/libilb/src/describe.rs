@@ -11,6 +11,7 @@ use crate::apply::Waiting;
 use crate::health::HealthState;
 use crate::healthcheck::HealthCheck;
 use crate::model::{Configuration, Rule, Server, key};
+use crate::pair::PairDescription;
 use crate::rule::PanicMode;
 use crate::servergroup::ServerGroup;
 use crate::source::SourceDescription;
@@ -52,6 +53,9 @@ pub struct Description {
     /// VRRP instances by name.
     #[serde(default)]
     pub vrrp: Vec<VrrpDescription>,
+    /// The pair, if there is one or the other node has left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Box<PairDescription>>,
     /// Every reason for which the fast path drops packets.
     #[serde(default)]
     pub drop_reasons: Vec<DropReason>,

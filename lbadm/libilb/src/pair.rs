@@ -45,6 +45,11 @@ pub struct PairDescription {
     pub there: Option<NodeDescription>,
     /// What happened that a person should know, oldest first; until `AcknowledgePair`.
     pub notices: Vec<Notice>,
+    /// The other node has ended the pair, and so it has ended here; until `LeavePair` or another pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftDescription>,
+    /// What has become of changes on their way, since the manager was started or the pair began.
+    pub following: FollowingDescription,
     /// Connections to the port of the pair that were refused, by reason, since the manager was started.
     pub refused: BTreeMap<String, u64>,
 }
@@ -92,6 +97,41 @@ pub struct LinkDescription {
     pub since: u64,
     /// Why not, or why not the last time.
     pub why: String,
+    /// How often it was lost since the manager was started.
+    pub lost: u64,
+}
+
+/// The other node of a pair that is no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct LeftDescription {
+    /// When it has left, in seconds since 1970.
+    pub time: u64,
+    /// Its host name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+}
+
+/// What has become of changes on their way between both nodes. Numbers only grow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct FollowingDescription {
+    /// Changes of this node that the other one was asked to take, by what became of it: `taken`, `unanswered`, `cut` (the link was
+    /// lost), `overtaken` (by a change of the other node), or the reason of a refusal as in `refused`.
+    pub offers: BTreeMap<String, u64>,
+    /// What this node did not take, by reason: `busy`, `stale`, `waiting`, `forged`, `cannot`.
+    pub refused: BTreeMap<String, u64>,
+    /// Changes of the other node that were made here, one by one.
+    pub taken: u64,
+    /// Whole configurations of the other node that were made this node's.
+    pub wholes_taken: u64,
+    /// Whole configurations that were sent to it.
+    pub wholes_given: u64,
+    /// Conflicting histories of which this node's went on.
+    pub forks_won: u64,
+    /// Conflicting histories of which the other node's went on.
+    pub forks_lost: u64,
 }
 
 /// How the configurations of both nodes stand to each other.

@@ -73,7 +73,8 @@ join         join the pair of the node HOST. The token '-' is read from standard
              Returns when it has come, after ten seconds at most.
   --replace  the configuration of this node may go
   --port     TCP port; 49281
-leave        end the pair for this node; each node keeps its configuration
+leave        end the pair; each node keeps its configuration, and the other
+             one is told, so that it knows that it stands alone
 acknowledge  take note of what show-pair says has happened
 
 Both managers speak by TLS 1.3, each with a key that the other one has learned

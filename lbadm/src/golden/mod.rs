@@ -20,8 +20,9 @@ use std::time::{Duration, SystemTime};
 use libilb::dbus;
 use libilb::describe::{Description, Drift, Fastpath, State};
 use libilb::healthcheck;
+use libilb::pair::PairDescription;
 
-use crate::action::{self, Action, Request, understand};
+use crate::action::{self, Action, Request, Show, understand};
 use crate::cli;
 use crate::complete;
 use crate::config;
@@ -29,6 +30,7 @@ use crate::error::Error;
 use crate::explain::{self, Question};
 use crate::pair;
 use crate::statistics::{self, Printer};
+use crate::status::Status;
 use crate::table::Style;
 use crate::usage;
 use events::events;
@@ -101,7 +103,8 @@ fn output(words: &[String], node: &Description) -> Result<String, Error> {
             listing.render(found, found.len() < all.len(), json, plain)
         }
         (Action::Pair(pair::Request::Show(listing)), json) => {
-            listing.render(&pairs::pair(), json, plain)
+            let other = pairs::pair();
+            listing.render(node.pair.as_deref().unwrap_or(&other), json, plain)
         }
         (Action::Pair(request @ pair::Request::Create { .. }), json) => Ok(format!(
             "{request:?}\n{}",
@@ -320,6 +323,45 @@ fn a_node_whose_change_waits_says_until_when() {
         ..node()
     };
     compare(&[("waiting", include_str!("waiting.txt"))], &node);
+}
+
+#[test]
+fn a_node_says_how_its_pair_is() {
+    for (name, pair, text) in [
+        ("pair-well", pairs::well(), include_str!("pair-well.txt")),
+        ("pair-busy", pairs::pair(), include_str!("pair-busy.txt")),
+        ("pair-ill", pairs::ill(), include_str!("pair-ill.txt")),
+        ("pair-down", pairs::down(), include_str!("pair-down.txt")),
+        ("pair-left", pairs::left(), include_str!("pair-left.txt")),
+    ] {
+        let node = Description {
+            pair: Some(Box::new(pair)),
+            rules: Vec::new(),
+            ..node()
+        };
+        compare(&[(name, text)], &node);
+    }
+}
+
+#[test]
+fn only_a_pair_that_does_not_work_is_no_success() {
+    let exit = |pair: PairDescription| {
+        let node = Description {
+            pair: Some(Box::new(pair)),
+            rules: Vec::new(),
+            ..node()
+        };
+        Status.exit(&node) as u8
+    };
+    for (what, pair, code) in [
+        ("well", pairs::well(), 0),
+        ("behind, and it comes", pairs::pair(), 0),
+        ("ill", pairs::ill(), 5),
+        ("down", pairs::down(), 5),
+        ("left", pairs::left(), 0),
+    ] {
+        assert_eq!(exit(pair), code, "{what}");
+    }
 }
 
 #[test]

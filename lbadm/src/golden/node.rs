@@ -152,6 +152,7 @@ pub fn node() -> Description {
         fastpath_generation: 12,
         drift: Vec::new(),
         waiting: None,
+        pair: None,
         database_path: "/var/lib/ilb/db".into(),
         rules: rules
             .into_iter()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use libilb::pair::{
-    ExchangeDescription, Invitation, LinkDescription, NodeDescription, Notice, PairDescription,
-    Step, StepDescription,
+    ExchangeDescription, Invitation, LeftDescription, LinkDescription, NodeDescription, Notice,
+    PairDescription, Step, StepDescription,
 };
 
 /// The second node of a pair: the first one is active, and something has happened.
@@ -31,11 +31,12 @@ pub fn pair() -> PairDescription {
             up: true,
             since: 1_763_749_843_000,
             why: String::new(),
+            lost: 0,
         },
         configuration: StepDescription {
             step: Step::Behind,
             changes: 3,
-            words: "it is taking them".into(),
+            words: String::new(),
         },
         connections: Some(ExchangeDescription {
             up: true,
@@ -53,6 +54,57 @@ pub fn pair() -> PairDescription {
                 .into(),
         }],
         refused: BTreeMap::from([("greeting".to_owned(), 4), ("busy".to_owned(), 0)]),
+        left: None,
+        following: Default::default(),
+    }
+}
+
+/// The same when all is well.
+pub fn well() -> PairDescription {
+    PairDescription {
+        configuration: StepDescription {
+            step: Step::InStep,
+            ..StepDescription::default()
+        },
+        notices: Vec::new(),
+        ..pair()
+    }
+}
+
+/// Nothing is as it should be, though both hear each other.
+pub fn ill() -> PairDescription {
+    let mut ill = pair();
+    ill.configuration.words = "this node does not take it: disk full".into();
+    ill.connections = None;
+    ill.here.instances.push("outer".into());
+    ill.here.active = true;
+    ill
+}
+
+/// The other node is away.
+pub fn down() -> PairDescription {
+    PairDescription {
+        link: LinkDescription {
+            up: false,
+            since: 1_763_749_843_000,
+            why: "nothing was heard for 5 s".into(),
+            lost: 1,
+        },
+        configuration: StepDescription::default(),
+        ..well()
+    }
+}
+
+/// The other node has left.
+pub fn left() -> PairDescription {
+    PairDescription {
+        left: Some(LeftDescription {
+            time: 1_763_749_843,
+            name: "lb1".into(),
+            address: "192.0.2.1".into(),
+        }),
+        here: pair().here,
+        ..PairDescription::default()
     }
 }
 

@@ -450,7 +450,8 @@ impl ManagerObject {
         Ok(joined.await?)
     }
 
-    /// Ends the pair for this node, which keeps its configuration; false if there was none.
+    /// Ends the pair for this node, which keeps its configuration, and tells the other one, which stands alone then. Takes note of
+    /// one that has left before. False if there was nothing to end.
     #[zbus(out_args("left"))]
     async fn leave_pair(
         &self,

@@ -150,12 +150,37 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         Ok(true)
     }
 
-    /// Takes back what waits.
+    /// Takes back what waits. If the other node of a pair was first with something, it is done again on top of that.
     pub(super) async fn revert(&mut self, author: Author) -> Result<bool, ManagerError> {
+        self.following.taking_back = true;
+        let mut result = Err(ManagerError::Overtaken);
+        for _ in 0..TRIES {
+            result = self.revert_once(author.clone()).await;
+            if !matches!(result, Err(ManagerError::Overtaken)) {
+                break;
+            }
+        }
+        self.following.taking_back = false;
+        result
+    }
+
+    async fn revert_once(&mut self, author: Author) -> Result<bool, ManagerError> {
+        if self.state.pending.is_none() {
+            return Ok(false);
+        }
+        // What the other node has changed meanwhile comes first: without it there would be conflicting histories, of which the
+        // other one could win, and with it what nobody has confirmed. A node that cannot have it takes its own back all the same.
+        if self.lacks_changes() {
+            self.look_again().await;
+            if let Err(error) = self.has_caught_up().await {
+                tracing::warn!("taking a change back without what the other node has: {error}");
+            }
+        }
         let Some(pending) = self.state.pending.clone() else {
             return Ok(false);
         };
         let back = pending.back(&self.state.configuration);
+        back.validate()?;
         let words = format!(
             "back to generation {}: not confirmed",
             pending.waiting.generation

@@ -87,6 +87,7 @@ pub fn describe(
             .collect(),
         checks: checks(configuration),
         vrrp: vrrp(view, reports),
+        pair: None,
         drop_reasons: verdict::DropReason::ALL
             .iter()
             .map(|reason| DropReason {

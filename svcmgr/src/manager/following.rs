@@ -1,7 +1,7 @@
 //! The configuration follows to the other node of the pair, and from it: [`ilb_pair::follow`] says what is to be done, which is
 //! done here.
 //!
-//! A change is offered to the other node before it is made. While an answer is awaited, which takes [`PATIENCE`] at most,
+//! A change is offered to the other node before it is made. While an answer is awaited, which takes [`patience`] at most,
 //! health checks, VRRP and the other node itself are heard as ever; commands wait. What the other node gives is read and
 //! checked like everything from outside, and taken as a change like any other: durable, in force, in the history. Or it is
 //! refused as a whole, with a reason that both nodes show.
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use ilb_node::journal::events::{PAIR_OUT_OF_STEP, PAIR_REFUSED};
 use ilb_pair::follow::{
-    Action, Delta, Draft, Follow, Heard, Line, Message, Numbers, Outcome, Refused, Speaks, Stand,
-    Turn, Version, Whole,
+    Action, Counts, Delta, Digest, Draft, Follow, Heard, Line, Message, Numbers, Outcome, Refused,
+    Speaks, Stand, Turn, Version, Whole, patience,
 };
 use libilb::model::Configuration;
 use libilb::pair::{Notice, Step, StepDescription};
@@ -31,8 +31,6 @@ use crate::followed::Followed;
 use crate::state::State;
 use crate::store::codec::forward;
 
-/// How long the other node is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is found out anew how the nodes stand to each other, while they are not in step.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Octets that a message may have; the link takes a little more.
@@ -50,6 +48,8 @@ pub struct Following {
     outcome: Option<Outcome>,
     /// A version is being made that the other node may have.
     pub(super) told: bool,
+    /// A change that was not confirmed is being taken back: what the other node has may come before that.
+    pub(super) taking_back: bool,
     /// The numbers when both nodes had the same.
     common: Option<Numbers>,
     /// When to find out anew.
@@ -112,8 +112,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                     time: unix_now(),
                     author: Author::Manager.to_string(),
                     words: "the pair begins".to_owned(),
-                    content: ilb_pair::Secret::generate()
-                        .map(|random| random.derive("version").to_vec())
+                    // Nobody is told this as a change, and no two pairs begin with the same version.
+                    digest: ilb_pair::Secret::generate()
+                        .map(|random| random.derive("version").into())
                         .unwrap_or_default(),
                 };
                 let first = Version::new(None, node, &draft);
@@ -255,6 +256,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         }
     }
 
+    /// What has happened, in numbers.
+    pub(super) fn counts(&self) -> Option<&Counts> {
+        self.following.follow.as_ref().map(Follow::counts)
+    }
+
     /// Whether this node is the one that changes something of its own accord.
     pub(super) fn leads(&self) -> bool {
         self.following.follow.as_ref().is_none_or(Follow::leads)
@@ -301,10 +307,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// # Errors
     /// [`ManagerError::PeerAhead`]: to go on from here would make conflicting histories.
     pub(super) async fn has_caught_up(&mut self) -> Result<(), ManagerError> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.turn() == Turn::Wait && Instant::now() < deadline {
-            self.meanwhile(deadline).await;
-        }
+        let deadline = self.deadline();
+        while self.turn() == Turn::Wait && self.meanwhile(deadline).await {}
         if self.turn() != Turn::Wait {
             return Ok(());
         }
@@ -332,19 +336,34 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         })
     }
 
+    /// Whether the other node has changes that this one does not have.
+    pub(super) fn lacks_changes(&self) -> bool {
+        let follow = self.following.follow.as_ref();
+        follow.is_some_and(|follow| matches!(follow.stand(), Stand::Behind(_)))
+    }
+
     fn turn(&self) -> Turn {
         let follow = self.following.follow.as_ref();
         follow.map_or(Turn::Alone, Follow::turn)
     }
 
-    /// Hears whoever must be heard while the other node is waited for.
-    async fn meanwhile(&mut self, deadline: Instant) {
+    /// When the other node has had enough time.
+    fn deadline(&self) -> Instant {
+        let node = self.following.follow.as_ref().map_or(0, Follow::node);
+        Instant::now() + patience(node)
+    }
+
+    /// Hears whoever must be heard while the other node is waited for; false when there has been enough time. What the other
+    /// node has said by then is heard before that: this one may have been stopped meanwhile.
+    async fn meanwhile(&mut self, deadline: Instant) -> bool {
         tokio::select! {
+            biased;
             event = self.pair.link.event() => self.pair_event(event).await,
+            () = sleep_until(deadline) => return false,
             news = self.checks.news() => self.learn(news).await,
             () = self.vrrp.hear() => {}
-            () = sleep_until(deadline) => {}
         }
+        true
     }
 
     /// Asks the other node, if there is one, whether this may be the configuration. Without an answer it may.
@@ -371,7 +390,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             time: unix_now(),
             author: cause.author.to_string(),
             words: cause.words.clone(),
-            content: serde_json::to_vec(&records).unwrap_or_default(),
+            digest: Digest::of(&records),
         };
         let delta = Delta {
             version: follow.draft(&draft),
@@ -382,7 +401,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let actions = follow.offer(delta);
         let told = follow.offered().is_some();
         self.act(actions).await;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.deadline();
         loop {
             match self.following.outcome.take() {
                 Some(Outcome::Make(version)) => return Ok(Some(Agreed { version, told })),
@@ -390,17 +409,13 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 Some(Outcome::Forbidden(words)) => return Err(ManagerError::PeerForbids(words)),
                 None => {}
             }
-            if Instant::now() >= deadline {
+            if !self.meanwhile(deadline).await {
                 tracing::warn!(
                     message_id = PAIR_OUT_OF_STEP.id,
-                    "the other node of the pair does not answer within {} s: the change is made without it, and it gets it \
-                     later",
-                    PATIENCE.as_secs()
+                    "the other node of the pair does not answer in time: the change is made without it, and it gets it later"
                 );
                 self.drive(Follow::enough).await;
-                continue;
             }
-            self.meanwhile(deadline).await;
         }
     }
 
@@ -424,19 +439,21 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let Some(mut pair) = self.state.pair.clone() else {
             return back;
         };
+        let configuration = self.state.configuration.restored(back.configuration);
+        let records = forward::records(&self.state.configuration, &configuration);
         let followed = Arc::make_mut(&mut pair);
         let draft = Draft {
             time: unix_now(),
             author: Author::Manager.to_string(),
             words: words.to_owned(),
-            content: Vec::new(),
+            digest: Digest::of(&records),
         };
         let version = Version::new(followed.line.newest(), followed.node, &draft);
         if let Err(error) = followed.line.push(version, back.generation) {
             tracing::error!("{error}");
         }
         State {
-            configuration: self.state.configuration.restored(back.configuration),
+            configuration,
             pair: Some(pair),
             ..back
         }
@@ -546,7 +563,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         };
         let (step, missing, words) = match follow.stand() {
             Stand::Away => (Step::Unknown, 0, String::new()),
-            Stand::Greeting => (Step::Unknown, 0, "not told yet".to_owned()),
+            Stand::Greeting => (Step::Unknown, 0, String::new()),
             Stand::Incompatible(words) => (Step::Unknown, 0, words),
             Stand::Together => (Step::InStep, 0, String::new()),
             Stand::Ahead(missing) => (Step::Ahead, missing, refused),

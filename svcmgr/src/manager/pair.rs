@@ -2,13 +2,14 @@
 //! given from one node to the other.
 
 mod failover;
+mod leave;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ilb_node::control::{PEER_BANDWIDTH, PEER_PORT, PeerKey, PeerSpec, Request, Response};
 use ilb_node::journal::events::{
-    MAINTENANCE_BEGAN, MAINTENANCE_OVER, PAIR_JOINED, PAIR_LEFT, PAIR_LINK_LOST, PAIR_LINK_UP,
+    MAINTENANCE_BEGAN, MAINTENANCE_OVER, PAIR_JOINED, PAIR_LINK_LOST, PAIR_LINK_UP,
 };
 use ilb_pair::{Identity, Secret, Token};
 use libilb::pair::{Invitation, NodeDescription, Notice, StepDescription};
@@ -51,6 +52,8 @@ pub struct Pairing {
     /// Our host name.
     name: String,
     pub(super) up: bool,
+    /// How often it was lost.
+    pub(super) lost: u64,
     /// Since when it is up or down, in milliseconds since 1970.
     pub(super) since: u64,
     /// Why it is not up.
@@ -106,6 +109,7 @@ impl Pairing {
             link: PairLink::start(),
             name: host_name(),
             up: false,
+            lost: 0,
             since: 0,
             why: "not connected yet".to_owned(),
             there: None,
@@ -225,7 +229,11 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.peer_is_at(local, remote).await;
                 self.follow_up().await;
             }
+            Event::Left => self.other_has_left().await,
+            // We have ended it ourselves, or the other node has, and said so.
+            Event::Down(_) if !self.pair.is_member() => self.follow_down().await,
             Event::Down(why) => {
+                self.pair.lost += 1;
                 tracing::warn!(
                     message_id = PAIR_LINK_LOST.id,
                     "the other node of the pair is not heard any more: {why}"
@@ -298,6 +306,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         let kept = Kept {
             membership: Some(membership),
             yielded: false,
+            left: None,
             ..self.pair.kept.clone()
         };
         self.keep_pair(kept).await?;
@@ -433,31 +442,6 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     fn close_pair(&mut self) {
         self.pair.open = None;
         self.pair.link.close();
-    }
-
-    /// `LeavePair`.
-    pub(super) async fn leave_pair(&mut self, author: &Author) -> Result<bool, ManagerError> {
-        let waited = self.pair.open_until() > 0;
-        self.close_pair();
-        let Some(membership) = self.pair.kept.membership.clone() else {
-            return Ok(waited);
-        };
-        let kept = Kept {
-            membership: None,
-            yielded: false,
-            ..self.pair.kept.clone()
-        };
-        self.keep_pair(kept).await?;
-        self.pair.there = None;
-        self.pair.be();
-        self.pair.set_link(false, "there is no pair");
-        tracing::info!(
-            message_id = PAIR_LEFT.id,
-            ilb_peer = %membership.address,
-            "{author}: left the pair with {}", membership.address
-        );
-        self.introduce_peer().await;
-        Ok(true)
     }
 
     /// `SetMaintenance`.

@@ -1,10 +1,14 @@
 //! Questions and orders about the pair, and the answers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ilb_node::control::PeerStatus;
 use ilb_pair::Token;
-use libilb::pair::{ExchangeDescription, Invitation, LinkDescription, PairDescription};
+use libilb::pair::{
+    ExchangeDescription, FollowingDescription, Invitation, LeftDescription, LinkDescription,
+    PairDescription,
+};
 
 use super::command::PairCommand;
 use super::error::{ManagerError, PairError};
@@ -228,6 +232,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 up: pair.up,
                 since: pair.since,
                 why: pair.why.clone(),
+                lost: pair.lost,
             },
             configuration: self.pair_step(),
             connections: None,
@@ -235,14 +240,51 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             here: self.own_node(),
             there: pair.there.clone(),
             notices: self.pair_notices(),
+            left: pair.kept.left.as_ref().map(|left| LeftDescription {
+                time: left.time,
+                name: left.name.clone(),
+                address: left.address.to_string(),
+            }),
+            following: self.follow_counts(),
             refused: pair.link.refused(),
         }
     }
 
-    /// The same for machines, if there is a pair.
+    /// The same for machines, if there is a pair, or was until the other node has left it.
     pub(super) fn pair_numbers(&self) -> Option<Box<PairDescription>> {
-        let paired = self.pair.kept.membership.is_some();
-        paired.then(|| Box::new(self.describe_pair()))
+        let kept = &self.pair.kept;
+        let some = kept.membership.is_some() || kept.left.is_some();
+        some.then(|| Box::new(self.describe_pair()))
+    }
+
+    /// The same with what the fast paths tell each other.
+    pub(super) async fn pair_status(&mut self) -> Option<Box<PairDescription>> {
+        let exchange = self.exchange().await;
+        let mut description = self.pair_numbers()?;
+        description.connections = exchange.map(exchanged);
+        Some(description)
+    }
+
+    /// What has become of changes on their way.
+    fn follow_counts(&self) -> FollowingDescription {
+        let Some(counts) = self.counts() else {
+            return FollowingDescription::default();
+        };
+        let named = |counts: &BTreeMap<&'static str, u64>| {
+            let counts = counts.iter();
+            counts
+                .map(|(name, count)| ((*name).to_owned(), *count))
+                .collect()
+        };
+        FollowingDescription {
+            offers: named(&counts.offers),
+            refused: named(&counts.refused),
+            taken: counts.taken,
+            wholes_taken: counts.wholes_taken,
+            wholes_given: counts.wholes_given,
+            forks_won: counts.forks_won,
+            forks_lost: counts.forks_lost,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libilb::describe::Fastpath;
+use libilb::describe::{Description, Fastpath};
 use tokio::time::{Instant, sleep_until};
 
 use super::command::{Command, Live};
@@ -182,13 +182,19 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 self.look_at_fastpath().await;
                 let present = self.present_addresses().await;
                 let reports = self.vrrp.report().await;
-                drop(reply.send(describe::describe(
+                let pair = self.pair_status().await;
+                let description = describe::describe(
                     &self.look(),
                     &reports,
                     &self.ledger,
                     &self.database,
                     present.as_ref(),
-                )));
+                );
+                // A caller that has gone away does not need it.
+                drop(reply.send(Description {
+                    pair,
+                    ..description
+                }));
             }
         }
     }

@@ -27,6 +27,21 @@ pub struct Kept {
     pub yielded: bool,
     /// The pair, if it is in one.
     pub membership: Option<Membership>,
+    /// The other node of the last pair, if it was that one that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// Somebody who has left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Left {
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// Its host name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// One node's part of a pair.
@@ -184,6 +199,11 @@ mod tests {
             maintenance: true,
             yielded: false,
             membership: Some(membership()),
+            left: Some(Left {
+                time: 1_763_749_843,
+                name: "lb2".into(),
+                address: "192.0.2.1".parse().unwrap(),
+            }),
         };
         keep.store(&kept).unwrap();
         assert_eq!(keep.load(), Ok(kept));

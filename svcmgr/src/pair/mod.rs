@@ -45,8 +45,9 @@ pub enum Event {
     },
     /// They do not any more, with the reason.
     Down(String),
+    /// The other node has left the pair.
+    Left,
     /// The other node says something about the configuration.
-    #[allow(dead_code, reason = "the configuration does not follow yet")]
     Message(Vec<u8>),
     /// The other node says who it is and how it stands.
     Heard(Box<NodeDescription>),

@@ -9,7 +9,7 @@ use ilb_pair::{Door, Identity, Link, Token, Trust};
 use libilb::pair::NodeDescription;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Event;
 use super::join::dial;
@@ -23,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Frames that were heard and wait for the manager; a session that has more waits.
 const WAITING: usize = 64;
+/// How long the other node may take to hear that we leave.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the network is told.
 enum Order {
@@ -34,6 +36,8 @@ enum Order {
     Send(u64, Vec<u8>),
     /// Answer when everything before is done.
     Done(oneshot::Sender<()>),
+    /// Tell the other node that we have left, and whether it has heard it.
+    Leave(oneshot::Sender<bool>),
 }
 
 /// Who may join.
@@ -136,9 +140,15 @@ impl PairLink {
     }
 
     /// Says something about the configuration, if the link is up.
-    #[allow(dead_code, reason = "the configuration does not follow yet")]
     pub fn send(&self, frame: Vec<u8>) {
         self.order(Order::Send(self.session, frame));
+    }
+
+    /// Tells the other node that we have left the pair. Returns whether it has heard it: then it has ended the connection.
+    pub async fn leave(&self) -> bool {
+        let (reply, heard) = oneshot::channel();
+        self.order(Order::Leave(reply));
+        heard.await.unwrap_or(false)
     }
 
     /// The next that happens. May be dropped and called again.
@@ -186,7 +196,7 @@ impl Drop for Task {
 struct Session {
     _task: Task,
     news: mpsc::Receiver<News>,
-    frames: mpsc::UnboundedSender<Vec<u8>>,
+    frames: mpsc::UnboundedSender<Frame>,
     over: Option<oneshot::Sender<bool>>,
     local: std::net::IpAddr,
     remote: std::net::IpAddr,
@@ -296,8 +306,12 @@ impl Network {
                     && session.up == Some(number)
                 {
                     // One that is over says so itself.
-                    let _ = session.frames.send(frame);
+                    let _ = session.frames.send(Frame::Follow(frame));
                 }
+            }
+            Order::Leave(reply) => {
+                // Who asked may have gone away.
+                let _ = reply.send(self.leave().await);
             }
         }
     }
@@ -318,6 +332,24 @@ impl Network {
             remote: arrived.remote,
             up: None,
         });
+    }
+
+    /// Says farewell, and waits for the other node to end the connection. One of an earlier version does not understand it.
+    async fn leave(&mut self) -> bool {
+        let Some(session) = self.session.as_mut().filter(|it| it.up.is_some()) else {
+            return false;
+        };
+        if session.frames.send(Frame::Leave).is_err() {
+            return false;
+        }
+        let over = async {
+            while let Some(news) = session.news.recv().await {
+                if matches!(news, News::Over(_)) {
+                    break;
+                }
+            }
+        };
+        timeout(FAREWELL, over).await.is_ok()
     }
 
     fn hear(&mut self, news: Option<News>) {
@@ -344,6 +376,10 @@ impl Network {
             // The first word of each is a beat.
             Some(News::Heard(Frame::Follow(message))) if session.up.is_some() => {
                 self.tell(Event::Message(message));
+            }
+            Some(News::Heard(Frame::Leave)) if session.up.is_some() => {
+                self.tell(Event::Left);
+                self.end("the other node has left the pair");
             }
             Some(News::Heard(_)) => {}
             Some(News::Over(why)) => self.end(&why),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ilb_pair::follow::SILENCE;
 use ilb_pair::{Link, LinkReceiver, LinkSender};
 use libilb::pair::NodeDescription;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,8 +13,6 @@ use super::wire::Frame;
 
 /// How often something is said, whether there is anything to say or not.
 const BEAT: Duration = Duration::from_secs(1);
-/// For how long nothing may be heard.
-pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// A connection with somebody who is the other node.
 pub struct Arrived {
@@ -40,7 +39,7 @@ pub enum News {
 pub async fn run(
     link: Link,
     beat: watch::Receiver<NodeDescription>,
-    frames: mpsc::UnboundedReceiver<Vec<u8>>,
+    frames: mpsc::UnboundedReceiver<Frame>,
     news: mpsc::Sender<News>,
 ) {
     let (sender, receiver) = link.split();
@@ -75,7 +74,7 @@ async fn hear(mut receiver: LinkReceiver, news: &mpsc::Sender<News>) -> String {
 async fn say(
     mut sender: LinkSender,
     mut beat: watch::Receiver<NodeDescription>,
-    mut frames: mpsc::UnboundedReceiver<Vec<u8>>,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
 ) -> String {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -84,7 +83,7 @@ async fn say(
             _ = ticks.tick() => Frame::Beat(Box::new(beat.borrow_and_update().clone())),
             Ok(()) = beat.changed() => Frame::Beat(Box::new(beat.borrow_and_update().clone())),
             frame = frames.recv() => match frame {
-                Some(frame) => Frame::Follow(frame),
+                Some(frame) => frame,
                 None => return "the manager has ended it".to_owned(),
             },
         };

@@ -6,6 +6,7 @@ use libilb::pair::NodeDescription;
 const BEAT: u8 = 1;
 const FOLLOW: u8 = 2;
 const KEPT: u8 = 3;
+const LEAVE: u8 = 4;
 
 /// What one node says to the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Frame {
     Follow(Vec<u8>),
     /// Only while one joins the other: I keep that we are a pair.
     Kept,
+    /// I have left the pair.
+    Leave,
     /// Something that this version does not know.
     Unknown,
 }
@@ -32,6 +35,7 @@ impl Frame {
             }
             Frame::Follow(message) => [&[FOLLOW], message.as_slice()].concat(),
             Frame::Kept => vec![KEPT],
+            Frame::Leave => vec![LEAVE],
             Frame::Unknown => Vec::new(),
         }
     }
@@ -48,6 +52,7 @@ impl Frame {
             }
             Some(&FOLLOW) => Frame::Follow(frame.split_off(1)),
             Some(&KEPT) => Frame::Kept,
+            Some(&LEAVE) => Frame::Leave,
             _ => Frame::Unknown,
         })
     }
@@ -70,6 +75,7 @@ mod tests {
             Frame::Follow(b"{}".to_vec()),
             Frame::Follow(Vec::new()),
             Frame::Kept,
+            Frame::Leave,
             Frame::Unknown,
         ] {
             assert_eq!(Frame::decode(frame.encode()), Ok(frame));

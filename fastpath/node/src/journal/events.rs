@@ -195,7 +195,13 @@ events! {
     PAIR_LEFT = "pair-left" "5170770c29104cf5a9b274de8e820aff"
         ["ILB_PEER"]
         "This node has left the pair with @ILB_PEER@"
-        "Each node keeps its configuration and goes on by itself. The other one has to leave, too, before it can be in another pair.";
+        "Each node keeps its configuration and goes on by itself. The other one was told if it was heard; the message says so. If not, \
+         it has to leave, too, before it can be in another pair.";
+    PAIR_PEER_LEFT = "pair-peer-left" "92d1c41c3c4f4d5ab18ec4bd3e9a4d0e"
+        ["ILB_PEER"]
+        "The other node of the pair, @ILB_PEER@, has left it"
+        "Somebody has said `lbadm pair leave` there. This node stands alone and keeps its configuration and addresses; nothing \
+         follows any more, and it may be in another pair at once. `lbadm pair leave` takes note of it.";
     PAIR_LINK_UP = "pair-link-up" "2fcf1ab3cd2547008fb01715b9b4a7f9"
         ["ILB_PEER"]
         "The managers of the pair hear each other: @ILB_PEER@"

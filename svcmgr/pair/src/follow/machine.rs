@@ -2,6 +2,7 @@
 
 mod hearing;
 
+use super::counts::{Answer, Counts};
 use super::line::{Line, MOST, Relation};
 use super::message::{Delta, Hello, Message, OLDEST, PROTOCOL, Reason, Whole};
 use super::version::{Draft, Version, VersionId};
@@ -160,9 +161,20 @@ pub struct Follow {
     /// Our change that the other node was asked to take.
     offer: Option<Version>,
     /// What the host is taking.
-    taking: Option<VersionId>,
+    taking: Option<Taking>,
     /// Why we did not take what we got last.
     refused: Option<Refused>,
+    counts: Counts,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Taking {
+    /// The newest version of it.
+    newest: VersionId,
+    /// Whether it is everything.
+    whole: bool,
+    /// Whether something gets lost by it.
+    fork: bool,
 }
 
 type Actions = Vec<Action>;
@@ -180,7 +192,13 @@ impl Follow {
             offer: None,
             taking: None,
             refused: None,
+            counts: Counts::default(),
         }
+    }
+
+    /// What has happened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Which node this is.
@@ -314,16 +332,18 @@ impl Follow {
     /// version.
     pub fn down(&mut self) -> Actions {
         self.link = Link::Down;
-        self.make().into_iter().collect()
+        self.make(Answer::Cut).into_iter().collect()
     }
 
-    fn make(&mut self) -> Option<Action> {
+    fn make(&mut self, answer: Answer) -> Option<Action> {
         let offer = self.offer.take()?;
+        self.counts.answer(answer);
         Some(Action::Outcome(Outcome::Make(offer)))
     }
 
-    fn overtaken(&mut self) -> Option<Action> {
+    fn overtaken(&mut self, answer: Answer) -> Option<Action> {
         self.offer.take()?;
+        self.counts.answer(answer);
         Some(Action::Outcome(Outcome::Overtaken))
     }
 
@@ -373,7 +393,7 @@ impl Follow {
     /// The other node has had enough time to answer: what was offered is made alone, and so is what comes next, until it
     /// answers. What it answers later is understood.
     pub fn enough(&mut self) -> Actions {
-        let made = self.make();
+        let made = self.make(Answer::Unanswered);
         if let Link::Up(peer) = &mut self.link {
             peer.slow = true;
             peer.fed |= made.is_some();
@@ -412,11 +432,18 @@ impl Follow {
     /// Answers [`Action::Collect`]: what has changed, or nothing if that is not known any more.
     pub fn collected(&mut self, deltas: Option<Vec<Delta>>) -> Actions {
         match deltas {
-            Some(mut deltas) if !deltas.is_empty() => {
+            Some(mut deltas) => {
                 deltas.truncate(FEED);
-                vec![Action::Send(Message::Feed { deltas })]
+                // What a program of another age has made here may not be what was told then: it knew less, or more. The other
+                // node would refuse it, and gets everything.
+                let proved = |delta: &Delta| delta.version.proves(&delta.records).is_ok();
+                deltas.truncate(deltas.iter().take_while(|delta| proved(delta)).count());
+                match deltas.is_empty() {
+                    true => vec![Action::Gather],
+                    false => vec![Action::Send(Message::Feed { deltas })],
+                }
             }
-            _ => vec![Action::Gather],
+            None => vec![Action::Gather],
         }
     }
 
@@ -431,12 +458,19 @@ impl Follow {
             return Vec::new();
         }
         let instead = peer.head;
+        self.counts.wholes_given += 1;
         vec![Action::Send(Message::Whole { instead, whole })]
     }
 }
 
-fn refuse(id: VersionId, reason: Reason, words: String) -> Action {
-    Action::Send(Message::Refused { id, reason, words })
+impl Taking {
+    fn changes(newest: VersionId) -> Taking {
+        Taking {
+            newest,
+            whole: false,
+            fork: false,
+        }
+    }
 }
 
 impl Peer {

@@ -87,9 +87,33 @@ pub enum Reason {
     Stale,
     /// A change waits for its confirmation here, and nothing may be changed until then.
     Waiting,
+    /// It is not what its name says.
+    Forged,
     /// I cannot have it: it makes no sense here, or cannot be stored.
     #[serde(other)]
     Cannot,
+}
+
+impl Reason {
+    /// Every one.
+    pub const ALL: [Reason; 5] = [
+        Reason::Busy,
+        Reason::Stale,
+        Reason::Waiting,
+        Reason::Forged,
+        Reason::Cannot,
+    ];
+
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Reason::Busy => "busy",
+            Reason::Stale => "stale",
+            Reason::Waiting => "waiting",
+            Reason::Forged => "forged",
+            Reason::Cannot => "cannot",
+        }
+    }
 }
 
 /// See the module.

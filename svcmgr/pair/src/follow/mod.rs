@@ -12,16 +12,20 @@
 //! [`Follow`] says what is to be said and done; the host does it, durably, and tells what came of it. It may be killed
 //! between any two steps: everything is found out anew from the two lines.
 
+mod counts;
 mod line;
 mod machine;
 mod message;
+mod patience;
 #[cfg(test)]
 mod tests;
 mod version;
 
+pub use counts::{Answer, Counts};
 pub use line::{Kept, Line, MOST, Relation};
 pub use machine::{Action, Follow, Fork, Outcome, Refused, Speaks, Stand, Turn, wins};
 pub use message::{
     Delta, Heard, Hello, Message, Nonsense, Numbers, OLDEST, PROTOCOL, Reason, Record, Whole,
 };
-pub use version::{Draft, NoVersionId, Version, VersionId};
+pub use patience::{SILENCE, patience};
+pub use version::{Digest, Draft, NoVersionId, Version, VersionId};

@@ -35,8 +35,17 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.with_follow(|follow| follow.took(&pair.line, pair.incomplete, result))
     }
 
+    /// Whether anything can be taken now.
+    async fn can_take(&mut self) -> Result<(), Refused> {
+        match self.can_store().await {
+            // What waits is taken back on top of it.
+            Err(ManagerError::Waiting { .. }) if self.following.taking_back => Ok(()),
+            result => result.map_err(refusal),
+        }
+    }
+
     async fn take_one(&mut self, delta: Delta) -> Result<(), Refused> {
-        self.can_store().await.map_err(refusal)?;
+        self.can_take().await?;
         let version = delta.version;
         let (records, numbers) = (delta.records, delta.numbers);
         let state = self.state.clone();
@@ -73,7 +82,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     }
 
     async fn replace_by(&mut self, whole: Whole, fork: Option<Fork>) -> Result<(), Refused> {
-        self.can_store().await.map_err(refusal)?;
+        self.can_take().await?;
         let Whole {
             line,
             records,

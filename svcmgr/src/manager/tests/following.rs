@@ -3,7 +3,7 @@
 use std::net::{IpAddr, TcpListener};
 
 use ilb_pair::follow::{
-    Delta, Draft, Heard, Hello, Message, Numbers, Reason, Record, Version, VersionId,
+    Delta, Digest, Draft, Heard, Hello, Message, Numbers, Reason, Record, Version, VersionId,
 };
 use ilb_pair::{Identity, Secret};
 use libilb::apply::ApplyOptions;
@@ -436,6 +436,43 @@ async fn while_a_change_waits_for_its_confirmation_the_other_node_waits_too() {
     two.together().await;
 }
 
+#[tokio::test]
+async fn what_nobody_has_confirmed_is_taken_back_on_top_of_what_the_other_node_did_meanwhile() {
+    let mut two = Two::both("follow-unconfirmed", configured(), State::default()).await;
+    let document = "[group.web]\nservers = [\"192.0.2.9\"]\n".to_owned();
+    let options = ApplyOptions {
+        merge: true,
+        confirm: Some(600),
+        ..ApplyOptions::default()
+    };
+    let apply = two.node(0).handle.apply(root(), document, options);
+    apply.await.unwrap();
+    two.together().await;
+    let zero = two.stop(0).await;
+    two.node(1).until(|view| step(view) == Step::Unknown).await;
+    change(two.node(1), group("meanwhile")).await.unwrap();
+    two.start(0, zero);
+    // Who waits takes nothing.
+    let waits = |view: &View| {
+        let status = view.following.as_ref();
+        status.is_some_and(|it| it.step.words.contains("waits for its confirmation"))
+    };
+    two.node(1).until(waits).await;
+    two.node(0).until(|view| step(view) == Step::Behind).await;
+    assert!(two.node(0).handle.revert(root()).await.unwrap());
+    two.together().await;
+    for node in 0..2 {
+        let view = two.node(node).handle.view();
+        let configuration = &view.state.configuration;
+        let servers = &configuration.group("web").unwrap().servers;
+        let addresses: Vec<String> = servers.iter().map(|it| it.address.to_string()).collect();
+        assert_eq!(addresses, ["192.0.2.1", "192.0.2.2"], "node {node}");
+        assert!(configuration.group("meanwhile").is_some(), "node {node}");
+        let notices = status(two.node(node)).notices;
+        assert!(notices.is_empty(), "node {node}: {notices:?}");
+    }
+}
+
 /// Somebody who is the other node by his key, and says what he likes.
 struct Liar {
     link: PairLink,
@@ -551,6 +588,7 @@ async fn rubbish_of_the_other_node_is_refused_as_a_whole() {
     {
         let draft = Draft {
             time: number as u64,
+            digest: Digest::of(&records),
             ..Draft::default()
         };
         let version = Version::new(line.newest(), 1, &draft);
@@ -575,6 +613,25 @@ async fn rubbish_of_the_other_node_is_refused_as_a_whole() {
         assert_eq!(reason, Reason::Cannot, "{words}");
         assert!(words.contains(why), "{words:?} has {why:?}");
     }
+    // What has another content than its name says is not even looked at.
+    let version = Version::new(line.newest(), 1, &Draft::default());
+    let id = version.id;
+    liar.say(&Message::Offer(Delta {
+        version,
+        records: vec![record("groups", "web", serde_json::Value::Null)],
+        numbers: Numbers::default(),
+    }));
+    let refused = |message: &Message| match message {
+        Message::Refused {
+            id: of,
+            reason,
+            words,
+        } if *of == id => Some((*reason, words.clone())),
+        _ => None,
+    };
+    let (reason, words) = liar.hear(refused).await;
+    assert_eq!(reason, Reason::Forged);
+    assert!(words.contains("is not what its name says"), "{words}");
     let after = two.node(0).handle.view().state.clone();
     assert_eq!(after, before, "nothing is otherwise");
     change(two.node(0), group("still")).await.unwrap();

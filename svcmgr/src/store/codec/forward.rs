@@ -20,8 +20,11 @@ const LOWER: u8 = 50;
 
 /// What leads from `before` to `after` on another node; nothing if what is different is this node's own.
 pub fn records(before: &Configuration, after: &Configuration) -> Vec<Record> {
-    let changes = history::undo(after, before).changes.into_iter();
+    let mut changes = history::undo(after, before).changes;
+    // As `since` has them: a version is named after them.
+    changes.sort_by(|(one, _), (other, _)| one.cmp(other));
     changes
+        .into_iter()
         .filter(|((tree, name), value)| match tree {
             Tree::Vrrp => {
                 let name = std::str::from_utf8(name).unwrap_or_default();

@@ -167,7 +167,7 @@ fn followed() -> Followed {
             time: generation,
             author: "alice".into(),
             words: words.into(),
-            content: Vec::new(),
+            digest: ilb_pair::follow::Digest::default(),
         };
         let next = Version::new(pair.line.newest(), 0, &draft);
         pair.line.push(next, generation).unwrap();

@@ -1,6 +1,8 @@
 //! What the other node says, and what follows from it.
 
-use super::{Action, Actions, Follow, Fork, Link, Outcome, Peer, Refused, Stand, refuse, wins};
+use super::{
+    Action, Actions, Answer, Follow, Fork, Link, Outcome, Peer, Refused, Stand, Taking, wins,
+};
 use crate::follow::line::{Kept, Line, Relation};
 use crate::follow::message::{Delta, Heard, Hello, Message, Reason, Whole};
 use crate::follow::version::{Version, VersionId};
@@ -39,7 +41,7 @@ impl Follow {
             actions.push(self.hello(true));
         }
         if let Some(words) = self.misfit(&hello) {
-            actions.extend(self.make());
+            actions.extend(self.make(Answer::Cut));
             self.link = Link::Incompatible(words);
             return actions;
         }
@@ -66,7 +68,7 @@ impl Follow {
             gave_up,
         }));
         match has_offer {
-            Some(true) => actions.extend(self.make()),
+            Some(true) => actions.extend(self.make(Answer::Taken)),
             // It may have said this before it heard of the offer.
             Some(false) => {}
             None => actions.extend(self.weigh()),
@@ -113,7 +115,9 @@ impl Follow {
                     peer.fed = true;
                     return vec![Action::Gather];
                 }
-                peer.gave_up.take().map(Action::Won).into_iter().collect()
+                let won = peer.gave_up.take().map(Action::Won);
+                self.counts.forks_won += u64::from(won.is_some());
+                won.into_iter().collect()
             }
             Stand::Ahead(_) => self.feed(),
             // Node 0 decides, so that there are no two opinions.
@@ -141,14 +145,17 @@ impl Follow {
         if self.line.has(id) {
             return vec![Action::Send(Message::Done { id })];
         }
+        if let Err(words) = delta.version.proves(&delta.records) {
+            return vec![self.refuse(id, Reason::Forged, words)];
+        }
         if self.offer.is_some() && self.node == 0 {
             let words = "a change of node 0 goes first".to_owned();
-            return vec![refuse(id, Reason::Busy, words)];
+            return vec![self.refuse(id, Reason::Busy, words)];
         }
         if !self.follows(&delta.version) {
             return self.stale(id);
         }
-        self.taking = Some(id);
+        self.taking = Some(Taking::changes(id));
         vec![Action::Take(vec![delta])]
     }
 
@@ -158,9 +165,14 @@ impl Follow {
         version.parent == self.line.head() && version.number == number + 1
     }
 
+    fn refuse(&mut self, id: VersionId, reason: Reason, words: String) -> Action {
+        self.counts.refuse(reason);
+        Action::Send(Message::Refused { id, reason, words })
+    }
+
     pub(super) fn stale(&mut self, id: VersionId) -> Actions {
         let words = format!("the newest version here is {}", self.line.head());
-        vec![refuse(id, Reason::Stale, words), self.hello(false)]
+        vec![self.refuse(id, Reason::Stale, words), self.hello(false)]
     }
 
     /// It has made changes.
@@ -177,7 +189,12 @@ impl Follow {
         });
         if broken {
             let words = "the changes do not follow one another".to_owned();
-            return vec![refuse(last, Reason::Cannot, words)];
+            return vec![self.refuse(last, Reason::Cannot, words)];
+        }
+        let proofs = deltas.iter();
+        let proofs = proofs.map(|delta| delta.version.proves(&delta.records));
+        if let Some(words) = proofs.filter_map(Result::err).next() {
+            return vec![self.refuse(last, Reason::Forged, words)];
         }
         deltas.retain(|delta| !self.line.has(delta.version.id));
         let Some(first) = deltas.first() else {
@@ -194,11 +211,13 @@ impl Follow {
                 peer.has(delta.version.id);
             }
         }
-        self.taking = Some(last);
+        self.taking = Some(Taking::changes(last));
         vec![Action::Take(deltas)]
     }
 
-    /// It gives us everything.
+    /// It gives us everything. That each version has the name of what it says, and follows the one before it, can be seen.
+    /// What each has changed cannot: nobody has it, and the records are what came of all of them. So the digest of an old version is
+    /// believed, as the records are, because the peer says so; it is looked at when a node that has the content tells it as a change.
     pub(super) fn given_whole(&mut self, instead: VersionId, whole: Whole) -> Actions {
         let Some(last) = whole.line.last().map(|version| version.id) else {
             return Vec::new();
@@ -207,8 +226,12 @@ impl Follow {
         let line = Line::new(versions.map(|version| Kept { version, mark: 0 }));
         let line = match line {
             Ok(line) => line,
-            Err(words) => return vec![refuse(last, Reason::Cannot, words)],
+            Err(words) => return vec![self.refuse(last, Reason::Cannot, words)],
         };
+        let proofs = whole.line.iter().map(Version::proves_itself);
+        if let Some(words) = proofs.filter_map(Result::err).next() {
+            return vec![self.refuse(last, Reason::Forged, words)];
+        }
         if instead != self.line.head() {
             return self.stale(last);
         }
@@ -235,14 +258,19 @@ impl Follow {
             peer.hello.line = ids;
             peer.head = last;
         }
-        self.taking = Some(last);
+        self.taking = Some(Taking {
+            newest: last,
+            whole: true,
+            fork: fork.is_some(),
+        });
         let whole = Box::new(whole);
         vec![Action::Replace { whole, fork }]
     }
 
     /// Answers [`Action::Take`] and [`Action::Replace`]: this is what we have durably now.
     pub fn took(&mut self, line: &Line, incomplete: bool, result: Result<(), Refused>) -> Actions {
-        let before = self.line.head();
+        let number = |line: &Line| line.newest().map_or(0, |newest| newest.number);
+        let (before, count) = (self.line.head(), number(&self.line));
         self.line = line.clone();
         self.incomplete = incomplete;
         let mut actions = Vec::new();
@@ -250,7 +278,16 @@ impl Follow {
         if head != before || result.is_ok() {
             actions.push(Action::Send(Message::Done { id: head }));
         }
-        let id = self.taking.take().unwrap_or(head);
+        let taking = self.taking.take().unwrap_or(Taking::changes(head));
+        match (taking.whole, &result) {
+            (true, Ok(())) => {
+                self.counts.wholes_taken += 1;
+                self.counts.forks_lost += u64::from(taking.fork);
+            }
+            (true, Err(_)) => {}
+            // Some may have gone well before one did not.
+            (false, _) => self.counts.taken += number(&self.line).saturating_sub(count),
+        }
         if let Link::Up(peer) = &mut self.link
             && result.is_ok()
         {
@@ -261,10 +298,10 @@ impl Follow {
         }
         self.refused = result.err();
         if let Some(Refused { reason, words }) = self.refused.clone() {
-            actions.push(refuse(id, reason, words));
+            actions.push(self.refuse(taking.newest, reason, words));
         }
         // What we wanted ourselves has to be tried again on top of that.
-        actions.extend(self.overtaken());
+        actions.extend(self.overtaken(Answer::Overtaken));
         actions
     }
 
@@ -280,7 +317,7 @@ impl Follow {
             peer.fed = false;
             peer.slow = false;
             peer.refuses = None;
-            return self.make().into_iter().collect();
+            return self.make(Answer::Taken).into_iter().collect();
         }
         if !ours {
             return Vec::new();
@@ -313,7 +350,7 @@ impl Follow {
             peer.fed = false;
             return match reason {
                 Reason::Busy | Reason::Stale => vec![self.hello(false)],
-                Reason::Waiting | Reason::Cannot => {
+                Reason::Waiting | Reason::Forged | Reason::Cannot => {
                     peer.refuses = Some(refused);
                     Vec::new()
                 }
@@ -322,18 +359,19 @@ impl Follow {
         match reason {
             Reason::Busy | Reason::Stale => {
                 let mut actions = vec![self.hello(false)];
-                actions.extend(self.overtaken());
+                actions.extend(self.overtaken(Answer::Refused(reason)));
                 // What it has is not what we thought, and it says so soon.
                 self.link = Link::Greeting;
                 actions
             }
             Reason::Waiting => {
                 self.offer = None;
+                self.counts.answer(Answer::Refused(reason));
                 vec![Action::Outcome(Outcome::Forbidden(refused.words))]
             }
-            Reason::Cannot => {
+            Reason::Forged | Reason::Cannot => {
                 peer.refuses = Some(refused);
-                self.make().into_iter().collect()
+                self.make(Answer::Refused(reason)).into_iter().collect()
             }
         }
     }

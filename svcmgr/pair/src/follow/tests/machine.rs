@@ -262,6 +262,18 @@ fn what_does_not_fit_is_not_taken() {
         number: 77,
         ..next.clone()
     };
+    let reworded = Version {
+        words: "other".into(),
+        ..next.clone()
+    };
+    let filled = Delta {
+        records: vec![Record {
+            tree: "t".into(),
+            key: "k".into(),
+            value: None,
+        }],
+        ..delta(next.clone())
+    };
     let whole = |words: &str| Whole {
         line: line(words)
             .versions()
@@ -296,7 +308,41 @@ fn what_does_not_fit_is_not_taken() {
         (
             "another number",
             Message::Offer(delta(numbered)),
-            &["refused stale", "hello"],
+            &["refused forged"],
+        ),
+        (
+            "other words",
+            Message::Offer(delta(reworded.clone())),
+            &["refused forged"],
+        ),
+        (
+            "another content",
+            Message::Offer(filled.clone()),
+            &["refused forged"],
+        ),
+        (
+            "the second with another content",
+            Message::Feed {
+                deltas: vec![
+                    delta(next.clone()),
+                    Delta {
+                        version: later.clone(),
+                        ..filled.clone()
+                    },
+                ],
+            },
+            &["refused forged"],
+        ),
+        (
+            "an old one with other words",
+            Message::Whole {
+                instead: head,
+                whole: Whole {
+                    line: vec![reworded, later.clone()],
+                    ..whole("a")
+                },
+            },
+            &["refused forged"],
         ),
         (
             "what is there",
@@ -373,6 +419,54 @@ fn what_does_not_fit_is_not_taken() {
         let (mut follow, _) = met(1, "ab", "ab");
         assert_eq!(said(&heard(&mut follow, message)), expected, "{what}");
         assert_eq!(words(follow.line()), "ab", "{what}");
+        for reason in Reason::ALL {
+            let refused = expected.contains(&format!("refused {}", reason.word()).as_str());
+            let counted = follow.counts().refused[reason.word()];
+            assert_eq!(counted, u64::from(refused), "{what}: {}", reason.word());
+        }
+    }
+}
+
+#[test]
+fn what_was_not_told_like_this_is_told_as_a_whole() {
+    let (b, c) = (
+        version(line("a").newest(), 0, "b"),
+        version(line("ab").newest(), 0, "c"),
+    );
+    let other = |version: &Version| Delta {
+        records: vec![Record {
+            tree: "t".into(),
+            key: "k".into(),
+            value: None,
+        }],
+        ..delta(version.clone())
+    };
+    for (what, deltas, expected) in [
+        ("nothing is known", None, "gather"),
+        (
+            "all is as it was",
+            Some(vec![delta(b.clone()), delta(c.clone())]),
+            "feed 2",
+        ),
+        (
+            "the second is otherwise",
+            Some(vec![delta(b.clone()), other(&c)]),
+            "feed 1",
+        ),
+        (
+            "the first is otherwise",
+            Some(vec![other(&b), delta(c)]),
+            "gather",
+        ),
+    ] {
+        let (mut follow, actions) = met(0, "abc", "a");
+        assert_eq!(said(&actions), ["collect"]);
+        let told = match follow.collected(deltas).as_slice() {
+            [Action::Gather] => "gather".to_owned(),
+            [Action::Send(Message::Feed { deltas })] => format!("feed {}", deltas.len()),
+            other => panic!("{what}: {other:?}"),
+        };
+        assert_eq!(told, expected, "{what}");
     }
 }
 

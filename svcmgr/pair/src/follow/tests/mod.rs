@@ -1,6 +1,7 @@
 //! Lines, messages and the machine as tables, and two nodes in a simulated world.
 
 mod machine;
+mod patience;
 mod simulation;
 
 use serde_json::json;
@@ -14,7 +15,7 @@ fn version(parent: Option<&Version>, node: u8, words: &str) -> Version {
         time: 7,
         author: "root".into(),
         words: words.into(),
-        content: Vec::new(),
+        digest: Digest::default(),
     };
     Version::new(parent, node, &draft)
 }
@@ -42,7 +43,11 @@ fn a_version_is_known_by_everything_that_it_is() {
         time: 1,
         author: "root".into(),
         words: "create rule www".into(),
-        content: b"content".to_vec(),
+        digest: Digest::of(&[record(
+            "rules",
+            "1",
+            Some(json!({"vip": "192.0.2.1", "time": 0.35})),
+        )]),
     };
     let parent = version(None, 0, "parent");
     let id = Version::new(Some(&parent), 0, &base).id;
@@ -58,7 +63,10 @@ fn a_version_is_known_by_everything_that_it_is() {
         ("the time", other(|draft| draft.time = 2)),
         ("the author", other(|draft| draft.author = "bob".into())),
         ("the words", other(|draft| draft.words.push('s'))),
-        ("the content", other(|draft| draft.content.push(0))),
+        (
+            "the content",
+            other(|draft| draft.digest = Digest::default()),
+        ),
         // What is at the end of one is not what is at the beginning of the next.
         (
             "where one ends",
@@ -69,6 +77,106 @@ fn a_version_is_known_by_everything_that_it_is() {
         ),
     ] {
         assert_ne!(different, id, "{what}");
+    }
+}
+
+fn record(tree: &str, key: &str, value: Option<serde_json::Value>) -> Record {
+    Record {
+        tree: tree.into(),
+        key: key.into(),
+        value,
+    }
+}
+
+#[test]
+fn a_version_proves_what_it_changes_also_after_its_way_as_text() {
+    let records = vec![
+        record("groups", "web", None),
+        record(
+            "rules",
+            "1",
+            Some(json!({"name": "www", "z": 1, "a": 0.35, "b": [1.0, -3, "\u{fc}\n"]})),
+        ),
+    ];
+    let draft = Draft {
+        digest: Digest::of(&records),
+        ..Draft::default()
+    };
+    let delta = Delta {
+        version: Version::new(None, 0, &draft),
+        records: records.clone(),
+        numbers: Numbers::default(),
+    };
+    let text = serde_json::to_string(&delta).unwrap();
+    let Delta {
+        version, records, ..
+    } = serde_json::from_str(&text).unwrap();
+    assert_eq!(version.proves(&records), Ok(()));
+    let [gone, there] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    let value = |value| Record {
+        value,
+        ..there.clone()
+    };
+    for (what, wrong) in [
+        ("nothing", vec![]),
+        ("one too few", vec![there.clone()]),
+        (
+            "one too many",
+            vec![gone.clone(), there.clone(), there.clone()],
+        ),
+        ("another order", vec![there.clone(), gone.clone()]),
+        ("gone instead of there", vec![gone.clone(), value(None)]),
+        ("another value", vec![gone.clone(), value(Some(json!({})))]),
+        (
+            "another key",
+            vec![
+                gone.clone(),
+                Record {
+                    key: "2".into(),
+                    ..there.clone()
+                },
+            ],
+        ),
+        (
+            "another tree",
+            vec![
+                gone.clone(),
+                Record {
+                    tree: "vrrp".into(),
+                    ..there.clone()
+                },
+            ],
+        ),
+    ] {
+        let error = version.proves(&wrong).expect_err(what);
+        assert!(error.starts_with("what version "), "{what}: {error}");
+    }
+    // Nothing of what it says can be another thing.
+    let other = |change: fn(&mut Version)| {
+        let mut other = version.clone();
+        change(&mut other);
+        other
+    };
+    for (what, wrong) in [
+        ("parent", other(|version| version.parent = version.id)),
+        ("number", other(|version| version.number = 9)),
+        ("node", other(|version| version.node = 1)),
+        ("time", other(|version| version.time = 1)),
+        ("author", other(|version| version.author.push('x'))),
+        ("words", other(|version| version.words.push('x'))),
+        (
+            "digest",
+            other(|version| version.digest = Digest::default()),
+        ),
+        ("name", other(|version| version.id = VersionId::ROOT)),
+    ] {
+        let error = wrong.proves(&records).expect_err(what);
+        assert!(
+            error.contains("is not what its name says"),
+            "{what}: {error}"
+        );
     }
 }
 
@@ -166,16 +274,8 @@ fn messages_are_read_again_as_they_were_written() {
     let delta = Delta {
         version: one.clone(),
         records: vec![
-            Record {
-                tree: "rules".into(),
-                key: "00000001".into(),
-                value: Some(json!({"name": "www"})),
-            },
-            Record {
-                tree: "groups".into(),
-                key: "web".into(),
-                value: None,
-            },
+            record("rules", "00000001", Some(json!({"name": "www"}))),
+            record("groups", "web", None),
         ],
         numbers: Numbers { rule: 2, server: 3 },
     };

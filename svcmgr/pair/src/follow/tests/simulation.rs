@@ -10,10 +10,10 @@ use super::super::*;
 type Config = BTreeMap<String, u64>;
 
 /// splitmix64.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +21,7 @@ impl Random {
         (z ^ (z >> 31)) % end
     }
 
-    fn one_in(&mut self, many: u64) -> bool {
+    pub(super) fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
 }
@@ -160,8 +160,10 @@ impl Node {
         if wish.serial.is_multiple_of(7) {
             config.remove("k3");
         }
+        let records = difference(&self.disk.config(), &config);
         let draft = Draft {
             words: wish.serial.to_string(),
+            digest: Digest::of(&records),
             ..Draft::default()
         };
         (config, draft)
@@ -187,9 +189,10 @@ impl Node {
             return;
         }
         let (config, draft) = self.wished(&wish);
+        let records = difference(&self.disk.config(), &config);
         let delta = Delta {
             version: self.follow.draft(&draft),
-            records: difference(&self.disk.config(), &config),
+            records,
             numbers: Numbers::default(),
         };
         let actions = self.follow.offer(delta);
@@ -481,6 +484,8 @@ fn run(seed: u64, steps: u64) -> World {
         assert_eq!(node.follow.stand(), Stand::Together, "seed {seed}");
         assert!(node.wish.is_none(), "seed {seed}: somebody waits");
         assert_eq!(node.follow.line(), &node.disk.line, "seed {seed}");
+        // Whoever is what he says he is believed.
+        assert_eq!(node.follow.counts().refused["forged"], 0, "seed {seed}");
     }
     assert_eq!(zero.disk.line.ids(), one.disk.line.ids(), "seed {seed}");
     assert_eq!(zero.disk.config(), one.disk.config(), "seed {seed}");
@@ -546,7 +551,7 @@ fn while_the_link_stays_nothing_is_ever_given_up() {
                     }
                     world.nodes[me].begin();
                 }
-                // One of them has no patience; if both had none, they would part.
+                // One of them has no patience; that both have none does not happen, see `patience`.
                 _ => {
                     let me = (seed % 2) as usize;
                     if world.nodes[me].follow.offered().is_some() {
