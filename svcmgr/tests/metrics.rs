@@ -8,9 +8,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Bus, FakeFastpath, Node, PATIENCE, Process, answering, rule, until};
 use ilb_node::control::PeerStatus;
+use libilb::client::Client;
+use libilb::pair::{PairDescription, Step};
 use libilb::source::SourceSettings;
 
 /// A port that nobody has right now.
@@ -191,6 +194,108 @@ async fn both_formats_are_what_others_accept_and_say_what_there_is() {
     }
 }
 
+/// Both become a pair, and have the same.
+async fn pair(first: &Client, second: &Client) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its number").port();
+    drop(listener);
+    let here = "127.0.0.1".parse().expect("an address");
+    let invited = first.create_pair(Some(here), port).await.expect("a token");
+    let joined = second.join_pair(here, port, &invited.token, false).await;
+    joined.expect("joined");
+    wait_for(first, "the second node has everything", |pair| {
+        pair.configuration.step == Step::InStep && pair.following.wholes_given > 0
+    })
+    .await;
+}
+
+async fn wait_for(client: &Client, what: &str, is: impl Fn(&PairDescription) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let pair = client.describe_pair().await.expect("an answer");
+        if is(&pair) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}: {pair:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pair_says_what_became_of_changes_on_their_way() {
+    let (first_bus, second_bus) = (Bus::start(), Bus::start());
+    let (node, address) = node_with_metrics("");
+    let (other, other_address) = node_with_metrics("");
+    let (_first, client) = node.start_sim(&first_bus).await;
+    let (second, peer) = other.start_sim(&second_bus).await;
+    let alone = values(&scrape(address, "text/plain"));
+    let about: Vec<&String> = alone
+        .keys()
+        .filter(|it| it.starts_with("ilb_pair"))
+        .collect();
+    assert!(
+        about.is_empty(),
+        "without a pair there is nothing: {about:?}"
+    );
+    pair(&client, &peer).await;
+    client
+        .create_group("a", &["192.0.2.1"])
+        .await
+        .expect("made");
+    client
+        .create_group("b", &["192.0.2.2"])
+        .await
+        .expect("made");
+    wait_for(&peer, "the second one has both", |it| {
+        it.following.taken == 2
+    })
+    .await;
+    for (address, expected) in [
+        (
+            address,
+            [
+                ("ilb_pair_link_up", 1),
+                ("ilb_pair_in_step", 1),
+                ("ilb_pair_peer_left", 0),
+                ("ilb_pair_changes_behind", 0),
+                ("ilb_pair_offers_total{outcome=\"taken\"}", 2),
+                ("ilb_pair_offers_total{outcome=\"unanswered\"}", 0),
+                ("ilb_pair_changes_taken_total", 0),
+                ("ilb_pair_whole_transfers_total{direction=\"sent\"}", 1),
+                ("ilb_pair_whole_transfers_total{direction=\"received\"}", 0),
+            ],
+        ),
+        (
+            other_address,
+            [
+                ("ilb_pair_link_up", 1),
+                ("ilb_pair_link_lost_total", 0),
+                ("ilb_pair_offers_total{outcome=\"taken\"}", 0),
+                ("ilb_pair_changes_taken_total", 2),
+                ("ilb_pair_changes_refused_total{reason=\"forged\"}", 0),
+                ("ilb_pair_whole_transfers_total{direction=\"sent\"}", 0),
+                ("ilb_pair_whole_transfers_total{direction=\"received\"}", 1),
+                ("ilb_pair_forks_total{outcome=\"won\"}", 0),
+                ("ilb_pair_forks_total{outcome=\"lost\"}", 0),
+            ],
+        ),
+    ] {
+        let body = scrape(address, "text/plain");
+        let checked = run(promtool().args(["check", "metrics"]), &body);
+        succeeds(&checked);
+        let values = values(&body);
+        for (name, count) in expected {
+            assert_eq!(values.get(name), Some(&count), "{name} in {body}");
+        }
+    }
+    // A link that is lost is counted, and what is made without the other node, too.
+    drop(second);
+    wait_for(&client, "the link is down", |it| !it.link.up).await;
+    let values = values(&scrape(address, "text/plain"));
+    assert_eq!(values.get("ilb_pair_link_lost_total"), Some(&1));
+    assert_eq!(values.get("ilb_pair_link_up"), Some(&0));
+}
+
 #[tokio::test]
 async fn without_lines_for_servers_there_are_those_of_rules() {
     let bus = Bus::start();
@@ -354,6 +459,9 @@ async fn alerts_and_dashboard_ask_for_what_there_is() {
         .await
         .expect("a rule");
     fastpath.wait_for_rules(1);
+    let (other_bus, other) = (Bus::start(), Node::new());
+    let (_other_manager, peer) = other.start_sim(&other_bus).await;
+    pair(&client, &peer).await;
     let known = names_in(&scrape(address, "text/plain"));
     let asked = names_in(&(queries.join(" ") + &std::fs::read_to_string(rules).expect("rules")));
     let unknown: Vec<_> = asked.iter().filter(|name| !known.contains(name)).collect();
