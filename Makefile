@@ -67,7 +67,7 @@ test: deps ## everything CI runs: the pure tier, then the lab tier (needs root)
 
 test-pure: ## unit and property tests; no privileges
 	@echo
-	echo '==== Tier 1: pure tests (no privileges) ===='
+	echo "==== Tier 1: pure tests (no privileges), $$(date -u +%T) ===="
 	cargo test --locked --workspace --lib --bins
 	cargo test --locked $(CRATES) $(foreach test,$(PURE_TESTS),--test $(test))
 	cargo test --locked $(CRATES) --doc
@@ -75,7 +75,7 @@ test-pure: ## unit and property tests; no privileges
 # All of it with the programs of the test profile: their assertions are on, and one build does for both tiers.
 test-lab: ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
 	@echo
-	echo '==== Tier 2: lab tests (network namespaces, BPF, the real programs) ===='
+	echo "==== Tier 2: lab tests (network namespaces, BPF, the real programs), $$(date -u +%T) ===="
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
 	cargo build --locked --workspace --bins --examples
 	cargo test --locked $(CRATES) --no-fail-fast $(foreach test,$(KERNEL_TESTS),--test $(test))
@@ -96,7 +96,7 @@ SEED ?= 1
 
 fuzz: ## SECONDS=300 of libFuzzer for each target; FUZZ_TARGETS=process for one
 	@echo
-	echo '==== Fuzzing: $(SECONDS) s for each of $(FUZZ_TARGETS) ===='
+	echo "==== Fuzzing: $(SECONDS) s for each of $(FUZZ_TARGETS), $$(date -u +%T) ===="
 	RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --locked --profile fuzz --target '$(HOST)' -p ilb-fuzz --features libfuzzer --bins
 	for target in $(FUZZ_TARGETS); do
 	  mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target" "tests/fuzz/regressions/$$target"
