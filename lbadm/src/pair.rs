@@ -256,8 +256,22 @@ pub fn invited(invitation: &Invitation, json: bool) -> String {
     )
 }
 
-/// A node, and whether it is the one that was asked.
-type Row<'a> = (&'a NodeDescription, bool);
+/// A node.
+struct Row<'a> {
+    node: &'a NodeDescription,
+    /// Whether it is the one that was asked.
+    here: bool,
+    /// Whether it is heard: otherwise it stands as it stood once.
+    heard: bool,
+}
+
+/// What nobody knows while a node is not heard.
+fn unknown() -> Cell {
+    Cell {
+        text: "unknown".into(),
+        tone: Tone::Bad,
+    }
+}
 
 fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) -> Column<Row<'a>> {
     Column {
@@ -270,27 +284,33 @@ fn column<'a>(name: &'static str, default: bool, value: fn(&Row<'a>) -> Cell) ->
 
 fn columns<'a>() -> Vec<Column<Row<'a>>> {
     vec![
-        column("NODE", true, |(node, _)| u32::from(node.node).into()),
-        column("NAME", true, |(node, _)| node.name.as_str().into()),
-        column("SOFTWARE", true, |(node, _)| node.software.as_str().into()),
-        column("ROLE", true, |(node, _)| Cell {
-            text: node.role().into(),
-            tone: match (node.maintenance, node.active) {
-                (true, _) => Tone::Notice,
-                (false, true) => Tone::Good,
-                (false, false) => Tone::Plain,
+        column("NODE", true, |row| u32::from(row.node.node).into()),
+        column("NAME", true, |row| row.node.name.as_str().into()),
+        column("SOFTWARE", true, |row| row.node.software.as_str().into()),
+        column("ROLE", true, |row| match row.heard {
+            false => unknown(),
+            true => Cell {
+                text: row.node.role().into(),
+                tone: match (row.node.maintenance, row.node.active) {
+                    (true, _) => Tone::Notice,
+                    (false, true) => Tone::Good,
+                    (false, false) => Tone::Plain,
+                },
             },
         }),
-        column("FASTPATH", true, |(node, _)| match node.fastpath {
-            true => "ready".into(),
-            false => Cell {
-                text: "absent".into(),
-                tone: Tone::Bad,
-            },
+        column("FASTPATH", true, |row| {
+            match (row.heard, row.node.fastpath) {
+                (false, _) => unknown(),
+                (true, true) => "ready".into(),
+                (true, false) => Cell {
+                    text: "absent".into(),
+                    tone: Tone::Bad,
+                },
+            }
         }),
-        column("GENERATION", true, |(node, _)| node.generation.into()),
-        column("THIS", true, |(_, here)| {
-            if *here { "yes" } else { "no" }.into()
+        column("GENERATION", true, |row| row.node.generation.into()),
+        column("THIS", true, |row| {
+            if row.here { "yes" } else { "no" }.into()
         }),
     ]
 }
@@ -315,9 +335,17 @@ impl Listing {
             return Ok(line(&json!(pair)));
         }
         let columns = table::choose(&columns(), self.output.as_deref(), self.parsable)?;
-        let mut rows: Vec<Row<'_>> = vec![(&pair.here, true)];
-        rows.extend(pair.there.as_ref().map(|node| (node, false)));
-        rows.sort_by_key(|(node, here)| (node.node, !here));
+        let mut rows = vec![Row {
+            node: &pair.here,
+            here: true,
+            heard: true,
+        }];
+        rows.extend(pair.there.as_ref().map(|node| Row {
+            node,
+            here: false,
+            heard: pair.link.up,
+        }));
+        rows.sort_by_key(|row| (row.node.node, !row.here));
         if self.parsable {
             return Ok(table::parsable(&columns, &rows));
         }

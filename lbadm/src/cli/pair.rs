@@ -28,7 +28,8 @@ configurations are the same, whether connections follow, and what happened that
 you should know.
 
 Fields: node (0 created the pair) name software role (active, standby or
-maintenance) fastpath generation, and this (yes or no). -j has everything.
+maintenance) fastpath generation, and this (yes or no). What the other node
+does is unknown while it is not heard. -j has everything, and what it said last.
 
 Examples:
   lbadm show-pair
