@@ -294,7 +294,7 @@ fn what_somebody_takes_out_of_the_kernel_is_put_back() {
         all.filter(right).count()
     };
     // Links are pinned anew with their programs, maps by themselves.
-    assert_eq!((count("program"), count("pin")), (2, 8), "{status:#?}");
+    assert_eq!((count("program"), count("pin")), (2, 10), "{status:#?}");
     echo(&mut held, 3000);
     shares(&lab);
 

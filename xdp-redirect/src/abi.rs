@@ -52,6 +52,8 @@ pub struct RawCounters {
     pub unserved: u64,
     pub fragments: u64,
     pub icmp_errors: u64,
+    pub closed: u64,
+    pub closed_bytes: u64,
 }
 
 const _: () = assert!(size_of::<Key4>() == KEY4_SIZE as usize);
@@ -59,6 +61,25 @@ const _: () = assert!(size_of::<Key6>() == KEY6_SIZE as usize);
 const _: () = assert!(size_of::<Ports>() == PORTS_SIZE as usize);
 const _: () = assert!(size_of::<RawCounters>() == COUNTERS_SIZE as usize);
 const _: () = assert!(BITMAP_WORDS * 8 == BITMAP_SIZE);
+
+/// `struct ilb_settings`: how many addresses are closed.
+pub fn settings(closed: u32) -> [u8; SETTINGS_SIZE as usize] {
+    closed.to_ne_bytes()
+}
+
+/// `struct ilb_address`: an address of either family.
+pub fn address(address: IpAddr) -> [u8; ADDRESS_SIZE as usize] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The address of a `struct ilb_address`; `None` if it has another length.
+pub fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+    let octets = <[u8; ADDRESS_SIZE as usize]>::try_from(bytes).ok()?;
+    Some(IpAddr::from(octets).to_canonical())
+}
 
 /// The key of an address and protocol: 8 bytes for IPv4, 20 for IPv6.
 pub fn key(address: IpAddr, protocol: u8) -> Vec<u8> {
@@ -132,10 +153,15 @@ mod tests {
 
     #[test]
     fn keys_and_values_survive_their_bytes() {
-        for address in ["192.0.2.1", "2001:db8::1"] {
-            let address: IpAddr = address.parse().expect("an address");
-            assert_eq!(parse_key(&key(address, 17)), Some((address, 17)));
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let one: IpAddr = text.parse().expect("an address");
+            assert_eq!(parse_key(&key(one, 17)), Some((one, 17)));
         }
+        for text in ["192.0.2.1", "2001:db8::1", "::", "0.0.0.0"] {
+            let one: IpAddr = text.parse().expect("an address");
+            assert_eq!(parse_address(&address(one)), Some(one));
+        }
+        assert_eq!(parse_address(&[0; 4]), None);
         assert_eq!(parse_key(&[0; 7]), None);
         assert_eq!(parse_key(&[]), None);
 

@@ -45,6 +45,14 @@ pub enum Error {
         /// Entries that are allowed.
         allowed: usize,
     },
+    /// More addresses than can be closed.
+    #[error("{wanted} addresses are to be closed, but there is room for {allowed}")]
+    TooManyClosed {
+        /// Addresses that were asked for.
+        wanted: usize,
+        /// Addresses that are allowed.
+        allowed: usize,
+    },
     /// A number in [`LoadOptions`](crate::LoadOptions) that is out of range.
     #[error(
         "{max_addresses} addresses are out of range: 1 to {} are allowed",

@@ -20,6 +20,13 @@
 //! to eight IPv6 extension headers are walked; a packet with more of them passes. A VLAN tag that the network card has
 //! stripped is invisible to XDP: switch `rx-vlan-offload` off where VLANs share an interface with us.
 //!
+//! # Closed addresses
+//! An address may be [closed](Redirect::close): what is sent to it and is not redirected is dropped, whatever it is, so that this
+//! host takes nothing for itself there (`Accept_Mode` of RFC 9568 section 6.1, switched off). What a host needs to have the
+//! address at all still passes: ARP, which names no destination, neighbour discovery (ICMPv6 133 to 137), VRRP (protocol
+//! 112), and frames with a VLAN tag. A packet that is malformed or has too many headers to be understood
+//! is dropped, too.
+//!
 //! # Life without a process
 //! Maps and links are pinned, so they outlive the process. Its sockets do not: from then on packets of ours are *dropped*,
 //! so that TCP retransmits, and never passed to a kernel that would answer them with RST. The next process
@@ -58,11 +65,13 @@ mod ports;
 mod steering;
 mod sys;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-pub use abi::{MAX_INTERFACES, MAX_QUEUES};
+pub use abi::{MAX_CLOSED, MAX_INTERFACES, MAX_QUEUES};
 pub use error::Error;
 pub use link::{Attached, Mode};
 pub use mend::{Lost, Mended};
@@ -110,6 +119,10 @@ pub struct Counters {
     pub fragments: u64,
     /// Of redirected and unserved: ICMP errors about our packets.
     pub icmp_errors: u64,
+    /// Not ours and dropped, because sent to a closed address.
+    pub closed: u64,
+    /// Bytes of those, without Ethernet headers.
+    pub closed_bytes: u64,
 }
 
 /// What the program does with a frame.
@@ -117,7 +130,7 @@ pub struct Counters {
 pub enum Action {
     /// The kernel gets it.
     Pass,
-    /// It is ours, and no socket serves its queue.
+    /// It is ours, and no socket serves its queue; or it is not, and is sent to a closed address.
     Drop,
     /// It is ours and goes to the socket of its queue.
     Redirect,
@@ -305,6 +318,23 @@ impl Redirect {
     /// [`Error::Map`].
     pub fn current(&self) -> Result<Steering, Error> {
         self.maps.current()
+    }
+
+    /// Closes these addresses, and opens all others that are closed. They stay closed when the process ends. Returns how many
+    /// were added and removed; when it fails, no more are closed than before.
+    ///
+    /// # Errors
+    /// [`Error::TooManyClosed`] before anything is changed, [`Error::Map`] otherwise.
+    pub fn close(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Changes, Error> {
+        self.maps.close(addresses)
+    }
+
+    /// The addresses that are closed, read from the map.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn closed(&self) -> Result<BTreeSet<IpAddr>, Error> {
+        self.maps.closed()
     }
 
     /// The program's counters. They go on through a restart that keeps the maps.

@@ -1,7 +1,8 @@
 //! The program's maps: reading and changing what the kernel steers by.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem::offset_of;
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::abi::{self, Ports, RawCounters};
@@ -9,7 +10,7 @@ use crate::map::Map;
 use crate::{Changes, Counters, Error, PortSet, Steering};
 
 /// Names of all maps, as `src/bpf/maps.h` has them and as they are pinned.
-pub(crate) const NAMES: [&str; 8] = [
+pub(crate) const NAMES: [&str; 10] = [
     "destinations4",
     "destinations6",
     "sources4",
@@ -17,6 +18,8 @@ pub(crate) const NAMES: [&str; 8] = [
     "bitmaps",
     "slots",
     "sockets",
+    "closed",
+    "settings",
     "counters",
 ];
 
@@ -50,6 +53,8 @@ pub(crate) struct Maps {
     bitmaps: Map,
     slots: Map,
     sockets: Map,
+    closed: Map,
+    settings: Map,
     counters: Map,
     /// What this process knows to be in the kernel.
     known: Option<State>,
@@ -100,6 +105,8 @@ impl Maps {
             bitmaps,
             slots,
             sockets,
+            closed,
+            settings,
             counters,
         ] = NAMES;
         Ok(Maps {
@@ -110,6 +117,8 @@ impl Maps {
             bitmaps: open(bitmaps)?,
             slots: open(slots)?,
             sockets: open(sockets)?,
+            closed: open(closed)?,
+            settings: open(settings)?,
             counters: open(counters)?,
             known: None,
         })
@@ -128,7 +137,7 @@ impl Maps {
     }
 
     /// All maps, in the order of [`NAMES`].
-    pub fn all(&self) -> [&Map; 8] {
+    pub fn all(&self) -> [&Map; 10] {
         [
             &self.destinations4,
             &self.destinations6,
@@ -137,6 +146,8 @@ impl Maps {
             &self.bitmaps,
             &self.slots,
             &self.sockets,
+            &self.closed,
+            &self.settings,
             &self.counters,
         ]
     }
@@ -333,8 +344,55 @@ impl Maps {
             sums.unserved += read(offset_of!(RawCounters, unserved));
             sums.fragments += read(offset_of!(RawCounters, fragments));
             sums.icmp_errors += read(offset_of!(RawCounters, icmp_errors));
+            sums.closed += read(offset_of!(RawCounters, closed));
+            sums.closed_bytes += read(offset_of!(RawCounters, closed_bytes));
         }
         Ok(sums)
+    }
+
+    /// The addresses that are closed now.
+    pub fn closed(&self) -> Result<BTreeSet<IpAddr>, Error> {
+        let elements = self.closed.elements()?;
+        let addresses = elements
+            .iter()
+            .filter_map(|(key, _)| abi::parse_address(key));
+        Ok(addresses.collect())
+    }
+
+    /// Closes these addresses and no others. When it fails, no more are closed than before.
+    pub fn close(&self, wanted: &BTreeSet<IpAddr>) -> Result<Changes, Error> {
+        let allowed = abi::MAX_CLOSED as usize;
+        if wanted.len() > allowed {
+            return Err(Error::TooManyClosed {
+                wanted: wanted.len(),
+                allowed,
+            });
+        }
+        let present = self.closed()?;
+        // What goes makes room first: unlike an entry of the steering maps, one of these stands for itself.
+        for gone in present.difference(wanted) {
+            self.closed.delete(&abi::address(*gone))?;
+        }
+        let mut undo = Vec::new();
+        for come in wanted.difference(&present) {
+            let key = abi::address(*come);
+            let added = self.closed.update(&key, &0u32.to_ne_bytes());
+            added.inspect_err(|_| roll_back(&undo))?;
+            undo.push(Undo {
+                map: &self.closed,
+                key: key.to_vec(),
+                old: None,
+            });
+        }
+        // The constant bounds it to 32 bits.
+        let settings = abi::settings(wanted.len() as u32);
+        let set = self.settings.update(&0u32.to_ne_bytes(), &settings);
+        set.inspect_err(|_| roll_back(&undo))?;
+        Ok(Changes {
+            added: undo.len(),
+            changed: 0,
+            removed: present.difference(wanted).count(),
+        })
     }
 
     /// The slot of an interface, a free one if it has none yet.
@@ -479,7 +537,6 @@ fn plan(steering: &Steering, state: &State) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
 
     fn many(offset: u16) -> Vec<(u16, u16)> {
         (0..5)

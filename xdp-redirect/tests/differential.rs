@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use common::frames::{
@@ -108,6 +109,13 @@ fn header(random: &mut Random, v6: bool) -> Header {
     header
 }
 
+/// None, or some, of the addresses.
+fn closed(random: &mut Random) -> BTreeSet<IpAddr> {
+    let some = random.one_in(2);
+    let addresses = ADDRESSES.iter().flatten().map(|text| address(text));
+    addresses.filter(|_| some && random.one_in(2)).collect()
+}
+
 fn packet(random: &mut Random, v6: bool, depth: usize) -> Vec<u8> {
     let pair =
         |random: &mut Random| -> IpAddr { address(random.pick(&ADDRESSES[usize::from(v6)])) };
@@ -127,7 +135,7 @@ fn packet(random: &mut Random, v6: bool, depth: usize) -> Vec<u8> {
             &icmp(kind, 0, &inner),
         );
     }
-    let protocol = random.pick(&[TCP, TCP, UDP, UDP, SCTP, 1, 58, 2, 47, 50, 255]);
+    let protocol = random.pick(&[TCP, TCP, UDP, UDP, SCTP, 1, 58, 2, 47, 50, 112, 255]);
     let (from, to) = (random.pick(&PORTS), random.pick(&PORTS));
     packet_with(&header, source, destination, protocol, &ports(from, to))
 }
@@ -162,12 +170,16 @@ fn the_program_and_the_model_agree() {
     let pins = Pins::new();
     let mut redirect = pins.load();
     let mut rules = Steering::new();
-    let (mut ours, mut passed) = (0u64, 0u64);
+    let mut shut = BTreeSet::new();
+    let (mut ours, mut passed, mut dropped, mut bytes) = (0u64, 0u64, 0u64, 0u64);
     for number in 0..FRAMES {
         if number % 2000 == 0 {
             rules = steering(&mut random);
             redirect.apply(&rules).expect("the maps take it");
             assert_eq!(redirect.current().expect("the maps can be read"), rules);
+            shut = closed(&mut random);
+            redirect.close(&shut).expect("the map takes it");
+            assert_eq!(redirect.closed().expect("the map can be read"), shut);
         }
         let mut sent = if random.one_in(20) {
             (0..14 + random.below(120))
@@ -181,29 +193,36 @@ fn the_program_and_the_model_agree() {
             mutate(&mut random, &mut sent);
         }
         let expected = if model::is_ours(&rules, &sent) {
+            ours += 1;
+            Action::Drop
+        } else if model::is_closed(&shut, &sent) {
+            dropped += 1;
+            bytes += sent.len() as u64 - 14;
             Action::Drop
         } else {
+            passed += 1;
             Action::Pass
         };
         let action = run(&redirect, &sent);
         assert_eq!(
             action, expected,
-            "frame {number} with {rules:?}: {sent:02x?}"
+            "frame {number} with {rules:?} and {shut:?}: {sent:02x?}"
         );
-        match action {
-            Action::Drop => ours += 1,
-            _ => passed += 1,
+        // Which of both made it drop only the counters know.
+        if number % 100 == 99 {
+            let counters = redirect.counters().expect("counters");
+            assert_eq!(
+                (counters.unserved, counters.passed, counters.redirected),
+                (ours, passed, 0),
+                "up to frame {number}"
+            );
+            assert_eq!((counters.closed, counters.closed_bytes), (dropped, bytes));
         }
     }
-    // Both answers have to come often, or this would compare nothing.
+    // All answers have to come often, or this would compare nothing.
     assert!(
-        ours > FRAMES / 10 && passed > FRAMES / 10,
-        "{ours} ours, {passed} passed"
-    );
-    let counters = redirect.counters().expect("counters");
-    assert_eq!(
-        (counters.unserved, counters.passed, counters.redirected),
-        (ours, passed, 0)
+        [ours, passed, dropped].iter().all(|it| *it > FRAMES / 10),
+        "{ours} ours, {passed} passed, {dropped} dropped"
     );
 }
 

@@ -328,10 +328,10 @@ fn another_number_of_addresses_keeps_the_contents() {
         let again = Redirect::load(&options).expect("the program loads");
         assert_eq!(again.current().expect("the maps can be read"), wanted);
     }
-    let maps = fs::read_dir(pins.path().join("v2"))
+    let maps = fs::read_dir(pins.path().join("v3"))
         .expect("the maps are pinned")
         .count();
-    assert_eq!(maps, 8, "no temporary pin stays");
+    assert_eq!(maps, 10, "no temporary pin stays");
 }
 
 #[test]
@@ -339,18 +339,18 @@ fn maps_of_another_version_are_replaced() {
     let pins = Pins::new();
     let wanted = steering(&[("192.0.2.1", TCP, &[(80, 80)])]);
     drop(pins.steer(&wanted));
-    fs::rename(pins.path().join("v2"), pins.path().join("v1")).expect("bpffs can rename");
+    fs::rename(pins.path().join("v3"), pins.path().join("v2")).expect("bpffs can rename");
     let redirect = pins.load();
     assert!(redirect.current().expect("the maps can be read").is_empty());
-    assert!(!pins.path().join("v1").exists());
-    assert!(pins.path().join("v2").exists());
+    assert!(!pins.path().join("v2").exists());
+    assert!(pins.path().join("v3").exists());
 }
 
 #[test]
 fn an_incomplete_set_of_pins_is_made_whole() {
     let pins = Pins::new();
     drop(pins.steer(&steering(&[("192.0.2.1", TCP, &[(80, 80)])])));
-    fs::remove_file(pins.path().join("v2/bitmaps")).expect("the map is pinned");
+    fs::remove_file(pins.path().join("v3/bitmaps")).expect("the map is pinned");
     let wanted = steering(&[("192.0.2.2", TCP, MANY)]);
     drop(pins.steer(&wanted));
     assert_eq!(pins.load().current().expect("the maps can be read"), wanted);

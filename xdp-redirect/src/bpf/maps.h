@@ -71,6 +71,22 @@ struct {
 	__type(value, __u32);
 } sockets SEC(".maps");
 
+/* Addresses that take nothing for this node itself: what is sent to them and is not ours is dropped. Values mean nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ILB_MAX_CLOSED);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ilb_address);
+	__type(value, __u32);
+} closed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ilb_settings);
+} settings SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

@@ -39,6 +39,9 @@
 #define EXTENSION_AUTHENTICATION 51
 #define EXTENSION_DESTINATION 60
 
+/* RFC 9568 section 5.1.1.4. The kernel's headers have no name for it. */
+#define PROTOCOL_VRRP 112
+
 /* Error types: RFC 792, RFC 4443. <linux/icmp.h> has them too, but drags in headers of the C library. */
 #define ICMP_DESTINATION_UNREACHABLE 3
 #define ICMP_TIME_EXCEEDED 11
@@ -57,6 +60,10 @@
 #define ICMPV6_ECHO_ANSWER 129
 #define ICMPV6_EXTENDED_ECHO 160
 #define ICMPV6_EXTENDED_ECHO_ANSWER 161
+
+/* Neighbour discovery, from router solicitation to redirect: RFC 4861. */
+#define ICMPV6_ROUTER_SOLICITATION 133
+#define ICMPV6_REDIRECT 137
 
 /* Length of the part of an ICMP and an ICMPv6 message before the packet that an error is about: RFC 792, RFC 4443. */
 #define ICMP_ERROR_HEADER 8
@@ -120,6 +127,14 @@ static __always_inline int is_as_long_as(const struct frame *frame, __u32 length
 	/* Older verifiers forget the width of a number when its bytes are swapped. */
 	barrier_var(length);
 	return frame->data + (length & 0x1ffff) <= frame->data_end;
+}
+
+/* Length of the frame behind its Ethernet header. */
+static __always_inline __u32 length_of_packet(const struct frame *frame)
+{
+	if (frame->by_helper)
+		return bpf_xdp_get_buff_len(frame->ctx) - ETH_HLEN;
+	return (__u32)(frame->data_end - frame->data) - ETH_HLEN;
 }
 
 /* `size` bytes at `offset`, in the frame or copied to `buffer`; 0 if they are not there. */
@@ -294,6 +309,11 @@ static __always_inline int is_icmpv6_query(__u8 type)
 {
 	return type == ICMPV6_ECHO || type == ICMPV6_ECHO_ANSWER || type == ICMPV6_EXTENDED_ECHO ||
 	       type == ICMPV6_EXTENDED_ECHO_ANSWER;
+}
+
+static __always_inline int is_neighbour_discovery(__u8 type)
+{
+	return type >= ICMPV6_ROUTER_SOLICITATION && type <= ICMPV6_REDIRECT;
 }
 
 /* The type of the ICMP or ICMPv6 message in `payload`; -1 if it is too short to be one. */

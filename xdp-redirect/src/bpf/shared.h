@@ -12,7 +12,7 @@
 #include <linux/types.h>
 
 /* Version of everything in this header; part of the path of the pinned maps. */
-#define ILB_ABI_VERSION 2
+#define ILB_ABI_VERSION 3
 
 /* Interfaces that one loaded program serves. */
 #define ILB_MAX_INTERFACES 64
@@ -25,6 +25,9 @@
 
 /* Words of 64 bits in a bitmap of all ports. */
 #define ILB_BITMAP_WORDS 1024
+
+/* Addresses that can be closed. */
+#define ILB_MAX_CLOSED 65536
 
 /* struct ilb_ports.kind: which ports the entry holds. */
 #define ILB_PORTS_ANY 1
@@ -42,7 +45,9 @@
 #define ILB_KEY6_SIZE 20
 #define ILB_PORTS_SIZE 24
 #define ILB_BITMAP_SIZE 8192
-#define ILB_COUNTERS_SIZE 48
+#define ILB_ADDRESS_SIZE 16
+#define ILB_SETTINGS_SIZE 4
+#define ILB_COUNTERS_SIZE 64
 
 /* IPv4 address and protocol. */
 struct ilb_key4 {
@@ -76,6 +81,16 @@ struct ilb_bitmap {
 	__u64 words[ILB_BITMAP_WORDS];
 };
 
+/* An address of either family: IPv6, or IPv4-mapped (RFC 4291 section 2.5.5.2). */
+struct ilb_address {
+	__u8 octets[16]; /* network byte order */
+};
+
+/* What holds for all packets. */
+struct ilb_settings {
+	__u32 closed; /* how many addresses are closed; at 0 nobody looks for them */
+};
+
 /* Frames by what became of them, per CPU, since the maps were made. */
 struct ilb_counters {
 	__u64 passed;      /* to the kernel, `malformed` included */
@@ -84,6 +99,8 @@ struct ilb_counters {
 	__u64 unserved;    /* ours, dropped because no socket serves its queue */
 	__u64 fragments;   /* of redirected + unserved: later fragments, known by their addresses alone */
 	__u64 icmp_errors; /* of redirected + unserved: ICMP errors about our packets */
+	__u64 closed;      /* not ours, dropped because sent to a closed address */
+	__u64 closed_bytes; /* of those, without Ethernet headers */
 };
 
 #endif

@@ -10,6 +10,9 @@
  *     that left from an address whose errors are in the destination map.
  * TCP, UDP and SCTP have ports. Of ICMP, queries are taken; all other protocols of an address are one entry together.
  * VLAN tags, multicast, ARP, neighbour discovery, group messages and whatever is malformed pass, whatever the maps say.
+ *
+ * A frame that is not ours and is sent to a closed address is dropped, also if it is malformed. ARP has no such address, and
+ * neighbour discovery and VRRP pass.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -24,12 +27,15 @@ _Static_assert(sizeof(struct ilb_key4) == ILB_KEY4_SIZE, "map ABI");
 _Static_assert(sizeof(struct ilb_key6) == ILB_KEY6_SIZE, "map ABI");
 _Static_assert(sizeof(struct ilb_ports) == ILB_PORTS_SIZE, "map ABI");
 _Static_assert(sizeof(struct ilb_bitmap) == ILB_BITMAP_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_address) == ILB_ADDRESS_SIZE, "map ABI");
+_Static_assert(sizeof(struct ilb_settings) == ILB_SETTINGS_SIZE, "map ABI");
 _Static_assert(sizeof(struct ilb_counters) == ILB_COUNTERS_SIZE, "map ABI");
 _Static_assert(ILB_BITMAP_WORDS * 64 == 65536, "a bit for each port");
 
 /* What a frame turned out to be. */
 enum finding {
 	NOT_OURS,
+	OF_THE_LINK, /* not ours, and no address is closed to it */
 	MALFORMED,
 	OURS,
 	OUR_FRAGMENT,
@@ -111,6 +117,46 @@ static __always_inline enum finding claim(const struct ilb_ports *set, const str
 	if (!ports->present)
 		return MALFORMED;
 	return holds(set, port) ? OURS : NOT_OURS;
+}
+
+/* Whether the packet is sent to a closed address. */
+static __always_inline int is_closed(const struct frame *frame)
+{
+	struct ethhdr *ethernet = frame->data;
+	struct ilb_settings *set;
+	union {
+		struct ilb_address key;
+		__u64 words[2];
+	} key;
+	__u32 zero = 0;
+
+	set = bpf_map_lookup_elem(&settings, &zero);
+	if (!set || !set->closed)
+		return 0;
+	if ((void *)(ethernet + 1) > frame->data_end)
+		return 0;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = frame->data + ETH_HLEN;
+
+		if ((void *)(ip + 1) > frame->data_end)
+			return 0;
+		key.words[0] = 0;
+		key.words[1] = WORD(bpf_htonl(0xffff), ip->daddr);
+		/* Else the compiler reads both families' last word at once, at an offset that is not constant: see `conclude`. */
+		barrier();
+	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = frame->data + ETH_HLEN;
+		const __be32 *part;
+
+		if ((void *)(ip + 1) > frame->data_end)
+			return 0;
+		part = ip->daddr.s6_addr32;
+		key.words[0] = WORD(part[0], part[1]);
+		key.words[1] = WORD(part[2], part[3]);
+	} else {
+		return 0;
+	}
+	return bpf_map_lookup_elem(&closed, &key.key) != 0;
 }
 
 /* What stands for a packet's protocol in the keys. */
@@ -220,7 +266,7 @@ static __always_inline enum finding examine_ipv4(const struct frame *frame)
 	finding = claim(find4(&destinations4, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
 		finding = claim(find4(&sources4, &ip->saddr, protocol), &ports, ports.source);
-	return finding;
+	return finding == NOT_OURS && payload.protocol == PROTOCOL_VRRP ? OF_THE_LINK : finding;
 }
 
 static __always_inline enum finding examine_ipv6(const struct frame *frame)
@@ -246,6 +292,8 @@ static __always_inline enum finding examine_ipv6(const struct frame *frame)
 			return MALFORMED;
 		if (is_icmpv6_error(type))
 			return examine_icmpv6_error(frame, &payload);
+		if (is_neighbour_discovery(type))
+			return OF_THE_LINK;
 		if (!is_icmpv6_query(type))
 			return NOT_OURS;
 	}
@@ -254,22 +302,25 @@ static __always_inline enum finding examine_ipv6(const struct frame *frame)
 	finding = claim(find6(&destinations6, &ip->daddr, protocol), &ports, ports.destination);
 	if (finding == NOT_OURS)
 		finding = claim(find6(&sources6, &ip->saddr, protocol), &ports, ports.source);
-	return finding;
+	return finding == NOT_OURS && payload.protocol == PROTOCOL_VRRP ? OF_THE_LINK : finding;
 }
 
 static __always_inline enum finding examine(const struct frame *frame)
 {
 	struct ethhdr *ethernet = frame->data;
+	enum finding finding;
 
 	if ((void *)(ethernet + 1) > frame->data_end)
 		return MALFORMED;
-	if (ethernet->h_dest[0] & 1) /* multicast and broadcast */
-		return NOT_OURS;
 	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return examine_ipv4(frame);
-	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return examine_ipv6(frame);
-	return NOT_OURS;
+		finding = examine_ipv4(frame);
+	else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		finding = examine_ipv6(frame);
+	else
+		return OF_THE_LINK;
+	if (ethernet->h_dest[0] & 1 && finding != OF_THE_LINK) /* multicast and broadcast: never ours */
+		return NOT_OURS;
+	return finding;
 }
 
 /* XDP_REDIRECT if a socket serves the queue of this frame, otherwise XDP_DROP: a kernel that saw packets of our services
@@ -286,14 +337,22 @@ static __always_inline int to_socket(struct xdp_md *ctx)
 }
 
 /* The one place where a finding becomes a verdict. */
-static __always_inline int conclude(struct xdp_md *ctx, enum finding finding)
+static __always_inline int conclude(const struct frame *frame, enum finding finding)
 {
 	struct ilb_counters *counts;
 	__u32 zero = 0;
 	int verdict;
 
 	counts = bpf_map_lookup_elem(&counters, &zero);
-	if (finding == NOT_OURS || finding == MALFORMED) {
+	if ((finding == NOT_OURS || finding == MALFORMED) && is_closed(frame)) {
+		if (counts) {
+			counts->closed++;
+			counts->closed_bytes += length_of_packet(frame);
+			barrier();
+		}
+		return XDP_DROP;
+	}
+	if (finding == NOT_OURS || finding == MALFORMED || finding == OF_THE_LINK) {
 		if (counts) {
 			counts->passed++;
 			counts->malformed += finding == MALFORMED;
@@ -303,7 +362,7 @@ static __always_inline int conclude(struct xdp_md *ctx, enum finding finding)
 		}
 		return XDP_PASS;
 	}
-	verdict = to_socket(ctx);
+	verdict = to_socket(frame->ctx);
 	if (counts) {
 		counts->redirected += verdict == XDP_REDIRECT;
 		counts->unserved += verdict != XDP_REDIRECT;
@@ -318,7 +377,7 @@ int ilb_steer(struct xdp_md *ctx)
 {
 	struct frame frame = open_frame(ctx, 0);
 
-	return conclude(ctx, examine(&frame));
+	return conclude(&frame, examine(&frame));
 }
 
 /* The same for those who lack CAP_PERFMON: see parse.h. */
@@ -327,7 +386,7 @@ int ilb_steer_h(struct xdp_md *ctx)
 {
 	struct frame frame = open_frame(ctx, 1);
 
-	return conclude(ctx, examine(&frame));
+	return conclude(&frame, examine(&frame));
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,5 +1,6 @@
 //! The steering decision a second time, written from the crate's documentation and not from the program.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use xdp_redirect::{ERRORS_ONLY, OTHER_PROTOCOLS, PortSet, Steering};
@@ -7,6 +8,28 @@ use xdp_redirect::{ERRORS_ONLY, OTHER_PROTOCOLS, PortSet, Steering};
 /// Whether the program should take this frame.
 pub fn is_ours(steering: &Steering, frame: &[u8]) -> bool {
     decide(&Rules { steering }, frame).unwrap_or(false)
+}
+
+/// Whether the program should drop this frame, which it does not take, because of the addresses that are closed.
+pub fn is_closed(closed: &BTreeSet<IpAddr>, frame: &[u8]) -> bool {
+    let Some((header, packet)) = frame.split_at_checked(14) else {
+        return false;
+    };
+    let (version, destination) = match (header[12], header[13]) {
+        (0x08, 0x00) => (4, packet.get(..20).map(|ip| v4(&ip[16..]))),
+        (0x86, 0xdd) => (6, packet.get(..40).map(|ip| v6(&ip[24..]))),
+        _ => return false,
+    };
+    let needed = parse(packet, version, true).is_some_and(|packet| packet.is_of_the_link());
+    destination.is_some_and(|address| closed.contains(&address)) && !needed
+}
+
+fn v4(octets: &[u8]) -> IpAddr {
+    IpAddr::from(<[u8; 4]>::try_from(octets).expect("four octets"))
+}
+
+fn v6(octets: &[u8]) -> IpAddr {
+    IpAddr::from(<[u8; 16]>::try_from(octets).expect("sixteen octets"))
 }
 
 struct Rules<'a> {
@@ -176,6 +199,16 @@ fn parse(bytes: &[u8], version: u8, whole: bool) -> Option<Packet> {
 impl Packet {
     fn has_ports(&self) -> bool {
         [6, 17, 132].contains(&self.protocol)
+    }
+
+    /// VRRP and neighbour discovery.
+    fn is_of_the_link(&self) -> bool {
+        let discovery = !self.later
+            && self.protocol == 58
+            && self.destination.is_ipv6()
+            && self.payload.len() >= 8
+            && (133..=137).contains(&self.payload[0]);
+        self.protocol == 112 || discovery
     }
 
     /// `None` if it is too short to tell.
