@@ -129,6 +129,10 @@ pub struct VrrpInstance {
     /// Which MAC address the addresses have.
     #[serde(default)]
     pub mac: Mac,
+    /// Whether the active node takes packets for itself at the addresses (`Accept_Mode` of RFC 9568 section 6.1). Their owner
+    /// does so in any case.
+    #[serde(default = "yes")]
+    pub accept: bool,
     /// What it depends on.
     pub track: Vec<Track>,
     /// Instances with the same group are active together or not at all.
@@ -149,7 +153,17 @@ fn announce_delay() -> Time {
     Time::from_millis(1000)
 }
 
+/// What `accept` is if nothing is said, or could be.
+fn yes() -> bool {
+    true
+}
+
 impl VrrpInstance {
+    /// Whether the active node takes nothing for itself at its addresses.
+    pub fn is_closed(&self) -> bool {
+        !self.accept && self.priority != OWNER
+    }
+
     /// Whether its addresses are IPv6.
     pub fn is_v6(&self) -> bool {
         self.addresses.first().is_some_and(IpAddr::is_ipv6)

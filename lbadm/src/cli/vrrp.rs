@@ -20,13 +20,14 @@ lbadm create-vrrp -i interface=,vrid=,addresses=[,priority=][,interval=]... NAME
         after_help = "\
 'lbadm help create-vrrp' explains the keys; what is not given stays, and a key
 without value has its default again. With another priority, preempt,
-preempt-delay, track, sync-group, notify, announcements or announce-* the
-instance stays where it is; anything else gives the addresses up and begins
+preempt-delay, accept, track, sync-group, notify, announcements or announce-*
+the instance stays where it is; anything else gives the addresses up and begins
 anew.
 
 Examples:
   lbadm modify-vrrp -i priority=50 outer
   lbadm modify-vrrp -i preempt=no outer
+  lbadm modify-vrrp -i accept=no outer
   lbadm modify-vrrp -i track=fastpath,interface:eth1:-60 outer"
     )]
     ModifyVrrp(CreateVrrp),
@@ -129,6 +130,9 @@ Keys; lists are separated by commas:
                               default, or as RFC 9568 has it; ilb takes both
      mac=interface|virtual    that the addresses have: the interface's, or one
                               that the active node has, whichever that is
+     accept=yes|no            whether the active node takes packets for itself
+                              at the addresses, beside those of rules, such as
+                              pings; an owner always does; yes
      track=WHAT[:WEIGHT],...  fastpath, rule:NAME (has its quorum of servers),
                               interface:NAME, script:/PATH (run each second),
                               file:/PATH (holds a number), or none; fastpath

@@ -24,6 +24,7 @@ pub const VRRP_SETTINGS: &[(&str, &str)] = &[
     ("peers", "as"),
     ("checksum", "s"),
     ("mac", "s"),
+    ("accept", "b"),
     ("track", "as"),
     ("sync-group", "s"),
     ("notify", "s"),

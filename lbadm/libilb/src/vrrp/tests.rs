@@ -30,7 +30,7 @@ fn little_has_to_be_said() {
 #[test]
 fn what_is_said_is_read_again() {
     for text in [
-        "interface=eth0,vrid=1,addresses=192.0.2.80,version=2,interval=3,preempt=no,track=none",
+        "interface=eth0,vrid=1,addresses=192.0.2.80,version=2,interval=3,preempt=no,accept=no,track=none",
         "interface=eth0,vrid=255,addresses=fe80::80,2001:db8::80,interval=0.01,preempt-delay=1.5,source=fe80::1,peers=fe80::2",
         "interface=eth0,vrid=9,addresses=192.0.2.80,checksum=message,mac=virtual,track=fastpath:-20,interface:eth1,script:/bin/ok:10,file:/x:-1,\
          sync-group=both,notify=/bin/tell,announcements=2,announce-interval=60,enabled=no",
@@ -56,6 +56,32 @@ fn what_is_said_is_read_again() {
 }
 
 #[test]
+fn addresses_are_closed_unless_somebody_owns_them() {
+    for (text, closed) in [
+        ("accept=no", true),
+        ("accept=no,priority=254", true),
+        // RFC 9568 section 6.1: the owner accepts whatever is said.
+        ("accept=no,priority=255", false),
+        ("accept-mode=yes", false),
+        ("accept=", false),
+        ("priority=1", false),
+    ] {
+        let instance = said(&format!(
+            "interface=eth0,vrid=1,addresses=192.0.2.80,{text}"
+        ))
+        .unwrap();
+        assert_eq!(instance.is_closed(), closed, "{text}");
+    }
+    // As an earlier version has written it.
+    let instance = said("interface=eth0,vrid=1,addresses=192.0.2.80").unwrap();
+    let mut json = serde_json::to_value(&instance).unwrap();
+    assert_eq!(json["accept"], true);
+    json.as_object_mut().unwrap().remove("accept");
+    let again: VrrpInstance = serde_json::from_value(json).unwrap();
+    assert_eq!(again, instance);
+}
+
+#[test]
 fn mistakes_name_field_value_and_what_is_allowed() {
     for (text, message) in [
         (
@@ -76,6 +102,10 @@ fn mistakes_name_field_value_and_what_is_allowed() {
         (
             "priority=0",
             "priority '0' is out of range: use a whole number from 1 to 255",
+        ),
+        (
+            "accept=maybe",
+            "accept 'maybe' is not known: use yes (true, on, y, 1) or no",
         ),
         ("interval=0.005", "interval '0.005' cannot be advertised"),
         ("interval=256", "interval '256' cannot be advertised"),

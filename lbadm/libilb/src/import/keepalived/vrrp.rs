@@ -15,6 +15,8 @@ use crate::vrrp::{Field, VrrpSettings};
 pub(super) struct Known {
     /// `vrrp_version` of `global_defs`.
     version: Option<String>,
+    /// `vrrp_strict` of `global_defs`: as the RFC has it, which is to accept nothing.
+    strict: bool,
     /// The sync group of each instance.
     groups: HashMap<String, String>,
     /// Scripts by name.
@@ -32,6 +34,8 @@ struct Script {
 struct Said {
     settings: VrrpSettings,
     version: Option<String>,
+    /// What its own `strict_mode` says, if it has one.
+    strict: Option<bool>,
     fraction: bool,
     tracked: Vec<String>,
 }
@@ -43,6 +47,9 @@ impl Said {
         self.settings.set(field, text)
     }
 }
+
+/// What becomes of strictness.
+const STRICT: &str = "of it only that the addresses take nothing for the node: accept=no, unless 'accept' says otherwise";
 
 /// What becomes of a directive.
 type Outcome = (Kind, String);
@@ -66,6 +73,8 @@ impl Reader<'_> {
                 if let Some(version) = version {
                     self.vrrp.version = version.value().map(str::to_string);
                 }
+                let mut inner = statement.inner().iter();
+                self.vrrp.strict |= inner.any(|inner| inner.key() == "vrrp_strict");
             }
             "vrrp_sync_group" => {
                 let members = statement.inner().iter().filter(|i| i.key() == "group");
@@ -160,6 +169,10 @@ impl Reader<'_> {
             None => "2".to_string(),
         };
         said.set(Field::Version, &version)?;
+        let strict = said.strict.unwrap_or(self.vrrp.strict);
+        if strict && !said.settings.fields.contains_key(&Field::Accept) {
+            said.set(Field::Accept, "no")?;
+        }
         if let Some(group) = self.vrrp.groups.get(name).cloned() {
             said.set(Field::SyncGroup, &group)?;
         }
@@ -179,6 +192,16 @@ impl Reader<'_> {
             "interface" => plain(Field::Interface, value)?,
             "virtual_router_id" => plain(Field::Vrid, value)?,
             "priority" => plain(Field::Priority, value)?,
+            "accept" => plain(Field::Accept, "yes")?,
+            "no_accept" => plain(Field::Accept, "no")?,
+            "strict_mode" => {
+                let strict = !matches!(value, "off" | "false" | "no");
+                said.strict = Some(strict);
+                match strict {
+                    true => (Kind::Changed, STRICT.to_string()),
+                    false => taken(),
+                }
+            }
             "nopreempt" => plain(Field::Preempt, "no")?,
             "preempt" => plain(Field::Preempt, "yes")?,
             "preempt_delay" => plain(Field::PreemptDelay, value)?,
@@ -259,7 +282,7 @@ impl Reader<'_> {
             "notify_master" | "notify_backup" | "notify_fault" | "notify_stop" => left_out(
                 "one program is told of every change, with the state as third argument: notify=",
             ),
-            "accept" | "native_ipv6" | "smtp_alert" | "debug" | "lvs_sync_daemon_interface" => {
+            "native_ipv6" | "smtp_alert" | "debug" | "lvs_sync_daemon_interface" => {
                 (Kind::Unneeded, String::new())
             }
             _ => left_out("ilb has nothing like it"),
