@@ -7,12 +7,12 @@
 //!   signals ──────────▶ └────────┘ ──write────▶ snapshot file
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ilb_forwarder::network::{Network, NextHop, PortIndex};
+use ilb_forwarder::network::{NextHop, PortIndex};
 use ilb_forwarder::spec::{SnapshotSpec, SpecChange};
 use ilb_forwarder::{Snapshot, Table, View};
 use ilb_node::control::{Hello, PROTOCOL_VERSION, PeerSpec, Request, Response, Statistics};
@@ -364,14 +364,8 @@ impl Engine {
         if input == self.parts.input {
             return;
         }
-        let Input {
-            interfaces,
-            routes,
-            neighbours,
-            local,
-        } = input.clone();
+        let network = Arc::new(input.clone().network());
         self.parts.input = input;
-        let network = Arc::new(Network::new(interfaces, routes, neighbours).with_local(local));
         let snapshot = Arc::clone(&self.parts.view.snapshot);
         self.show(Arc::new(View::new(snapshot, network)));
     }
@@ -459,9 +453,13 @@ impl Engine {
             Request::Change(change) => self.change(change).await,
             Request::Status => self.status(),
             Request::Statistics => {
-                let Parts { counted, .. } = &self.parts;
-                let all =
-                    |start_id, snapshot: &_| collect(start_id, snapshot, &self.departed, counted);
+                let Parts {
+                    counted, steering, ..
+                } = &self.parts;
+                let all = |start_id, snapshot: &_| {
+                    let before = steering.dropped();
+                    collect(start_id, snapshot, &self.departed, counted, before)
+                };
                 self.statistics(all).await
             }
             Request::StatisticsOf(places) => {
@@ -475,6 +473,7 @@ impl Engine {
                 answers::connections(&self.parts.view, &self.parts.table, &query)
             }
             Request::Peer(spec) => self.set_peer(spec),
+            Request::Close(addresses) => self.close(addresses),
             Request::PoolExport { rule } => answers::pool(&self.parts.view, rule),
         }
     }
@@ -592,6 +591,20 @@ impl Engine {
                 message: error.to_string(),
             },
         }
+    }
+
+    /// Takes nothing for this host at these addresses: XDP drops what it does not steer, and the workers what turns out to be
+    /// nobody's.
+    fn close(&mut self, addresses: BTreeSet<IpAddr>) -> Response {
+        if let Err(error) = self.parts.steering.close(&addresses) {
+            return Response::Error {
+                message: error.to_string(),
+            };
+        }
+        self.parts.picture.closed_are(addresses);
+        self.outdated = true;
+        self.publish_network();
+        Response::Closed
     }
 
     async fn statistics(&self, collect: impl FnOnce(u64, &Snapshot) -> Statistics) -> Response {

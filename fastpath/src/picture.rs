@@ -1,10 +1,10 @@
 //! What the kernel said about links, routes and neighbours, and what the forwarder needs of it. Pure: messages in, picture
 //! out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ilb_forwarder::network::{Hop, Interface, MacAddr, Neighbour, PortIndex, Route};
+use ilb_forwarder::network::{Hop, Interface, MacAddr, Neighbour, Network, PortIndex, Route};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
@@ -87,6 +87,17 @@ pub struct Input {
     pub neighbours: Vec<Neighbour>,
     /// This host's own addresses.
     pub local: Vec<IpAddr>,
+    /// Addresses at which this host takes nothing for itself.
+    pub closed: BTreeSet<IpAddr>,
+}
+
+impl Input {
+    /// The forwarder's network.
+    pub fn network(self) -> Network {
+        Network::new(self.interfaces, self.routes, self.neighbours)
+            .with_local(self.local)
+            .with_closed(self.closed)
+    }
 }
 
 /// See the module's text.
@@ -96,6 +107,7 @@ pub struct Picture {
     links: Vec<Option<Link>>,
     routes: Vec<KernelRoute>,
     local: Vec<IpAddr>,
+    closed: BTreeSet<IpAddr>,
     neighbours: HashMap<(u32, IpAddr), Entry>,
 }
 
@@ -188,6 +200,11 @@ impl Picture {
         self.local.dedup();
     }
 
+    /// Replaces the addresses at which this host takes nothing for itself: the one thing that the kernel has not said.
+    pub fn closed_are(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.closed = addresses;
+    }
+
     /// A neighbour is there or has changed its state. True if the forwarder has to know.
     pub fn neighbour_is(&mut self, message: &NeighbourMessage) -> bool {
         let Some((address, mac)) = neighbour(message) else {
@@ -268,6 +285,7 @@ impl Picture {
             routes,
             neighbours,
             local: self.local.clone(),
+            closed: self.closed.clone(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ilb_forwarder::changes::Changes;
-use ilb_forwarder::network::{Network, PortIndex};
+use ilb_forwarder::network::PortIndex;
 use ilb_forwarder::spec::SnapshotSpec;
 use ilb_forwarder::{Forwarder, Snapshot, View};
 use ilb_node::settings::{Fastpath, Settings};
@@ -90,7 +90,8 @@ async fn serve(settings: Settings, path: &Path) -> Result<(), StartError> {
         table_file::Joining::Later,
     )?);
     let netlink = Netlink::open()?;
-    let picture = first_picture(&netlink, &settings.fastpath).await?;
+    let mut picture = first_picture(&netlink, &settings.fastpath).await?;
+    picture.closed_are(steering.closed()?);
     let workers = reception::workers(&settings.fastpath)?;
 
     let snapshot = Arc::new(last_snapshot_of(&settings, workers));
@@ -224,9 +225,7 @@ fn last_snapshot_of(settings: &Settings, workers: usize) -> Snapshot {
 }
 
 fn view(snapshot: Arc<Snapshot>, input: Input) -> View {
-    let network =
-        Network::new(input.interfaces, input.routes, input.neighbours).with_local(input.local);
-    View::new(snapshot, Arc::new(network))
+    View::new(snapshot, Arc::new(input.network()))
 }
 
 fn open_tun() -> Option<Tun> {

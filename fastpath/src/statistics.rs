@@ -82,12 +82,13 @@ fn counters(totals: &TrafficTotals) -> Counters {
     }
 }
 
-/// Everything that has been counted.
+/// Everything that has been counted. `closed` are packets and bytes that XDP has dropped because of their destination.
 pub fn collect(
     start_id: u64,
     snapshot: &Snapshot,
     departed: &Departed,
     workers: &[Counted],
+    closed: (u64, u64),
 ) -> Statistics {
     let rules: Vec<RuleStatistics> = by_rule(snapshot);
     let mut totals = departed.sum;
@@ -96,12 +97,17 @@ pub fn collect(
     }
     let mut drops = BTreeMap::new();
     for reason in DropReason::ALL {
-        let count = workers.iter().map(|w| w.forwarder.drops(*reason)).sum();
-        drops.insert(reason.label().to_owned(), count);
+        let by_workers: u64 = workers.iter().map(|w| w.forwarder.drops(*reason)).sum();
+        let before = match reason {
+            DropReason::AddressClosed => closed.0,
+            _ => 0,
+        };
+        drops.insert(reason.label().to_owned(), by_workers + before);
     }
     // Of these, rules know only a part: a packet that is malformed belongs to none.
     totals.dropped_packets = drops.values().sum();
-    totals.dropped_bytes = workers.iter().map(|w| w.worker.dropped_bytes.get()).sum();
+    let bytes: u64 = workers.iter().map(|w| w.worker.dropped_bytes.get()).sum();
+    totals.dropped_bytes = bytes + closed.1;
     totals.unprocessed_packets = workers.iter().map(|w| w.worker.kernel_packets.get()).sum();
     totals.unprocessed_bytes = workers.iter().map(|w| w.worker.kernel_bytes.get()).sum();
     Statistics {
@@ -218,7 +224,7 @@ mod tests {
         let snapshot = compile(&[1, 2, 3], None);
         snapshot.targets()[1].account.of(0).packets.add(7);
         snapshot.rules()[1].account.of(0).packets.add(1);
-        let all = collect(9, &snapshot, &Departed::default(), &[]);
+        let all = collect(9, &snapshot, &Departed::default(), &[], (0, 0));
         let some = collect_of(9, &snapshot, &[(2, 0), (3, 103), (1, 7), (9, 0)]);
         let [rule, server] = &some.rules[..] else {
             panic!("what is not there is left out: {some:?}");
@@ -234,7 +240,7 @@ mod tests {
         snapshot.targets()[0].account.of(0).packets.add(5);
         snapshot.rules()[0].account.of(0).dropped_packets.add(2);
         snapshot.targets()[1].account.of(0).packets.add(7);
-        let statistics = collect(9, &snapshot, &Departed::default(), &[]);
+        let statistics = collect(9, &snapshot, &Departed::default(), &[], (3, 250));
         assert_eq!(statistics.start_id, 9);
         assert_eq!(statistics.rules[0].counters.packets, 5);
         assert_eq!(statistics.rules[0].counters.dropped_packets, 2);
@@ -242,6 +248,16 @@ mod tests {
         assert_eq!(statistics.rules[0].servers[0].counters.dropped_packets, 0);
         assert_eq!(statistics.totals.packets, 12);
         assert_eq!(statistics.drops.len(), DropReason::COUNT);
+        assert_eq!(statistics.drops["address-closed"], 3);
+        let dropped = (
+            statistics.totals.dropped_packets,
+            statistics.totals.dropped_bytes,
+        );
+        assert_eq!(
+            dropped,
+            (3, 250),
+            "what XDP has dropped counts for the node"
+        );
     }
 
     #[test]
@@ -253,7 +269,7 @@ mod tests {
         let new = compile(&[2], Some(&old));
         let mut departed = Departed::default();
         departed.take_over(&old, &new);
-        let statistics = collect(1, &new, &departed, &[]);
+        let statistics = collect(1, &new, &departed, &[], (0, 0));
         assert_eq!(statistics.totals.packets, 12);
         assert_eq!(statistics.totals.connections_open, 0);
         assert_eq!(statistics.rules.len(), 1);

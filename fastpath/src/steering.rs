@@ -1,7 +1,7 @@
-//! What XDP has to do for this fast path: the program on its interfaces, its sockets in the map, and the addresses of the
-//! snapshot in force.
+//! What XDP has to do for this fast path: the program on its interfaces, its sockets in the map, the addresses of the
+//! snapshot in force, and those that are closed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use ilb_forwarder::steering::Class;
 use ilb_forwarder::{Side, Snapshot, SteeringEntry};
 use ilb_node::control::XdpMode;
 use ilb_node::settings;
-use xdp_redirect::{Attached, LoadOptions, Lost, Mended, Mode, Redirect};
+use xdp_redirect::{Attached, Counters, LoadOptions, Lost, Mended, Mode, Redirect};
 
 use crate::ports::Ports;
 
@@ -39,6 +39,9 @@ struct State {
     attached: HashMap<PortIndex, Attachment>,
     /// What the maps steer by, if we know.
     followed: Option<Followed>,
+    /// What the program had counted before this process, or when it was asked last.
+    before: Counters,
+    latest: Counters,
 }
 
 /// See the module's text. Shared by the control thread and the workers, which enter their sockets themselves.
@@ -57,10 +60,14 @@ impl Steering {
             pin_dir: pin_dir.into(),
             max_addresses: MAX_ADDRESSES,
         };
+        let redirect = Redirect::load(&options)?;
+        let before = redirect.counters()?;
         let state = State {
-            redirect: Redirect::load(&options)?,
+            redirect,
             attached: HashMap::new(),
             followed: None,
+            before,
+            latest: before,
         };
         Ok(Steering {
             state: Mutex::new(state),
@@ -119,6 +126,39 @@ impl Steering {
         state.followed = Some(followed);
         tracing::debug!(?changes, "steering follows the change");
         Ok(())
+    }
+
+    /// Closes these addresses and no others: what is sent to them and is not steered is dropped.
+    ///
+    /// # Errors
+    /// Then no more are closed than before.
+    pub fn close(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), xdp_redirect::Error> {
+        let changes = self.locked().redirect.close(addresses)?;
+        tracing::debug!(?changes, "closed addresses");
+        Ok(())
+    }
+
+    /// The addresses that are closed, by us or by whoever was here before.
+    ///
+    /// # Errors
+    /// See [`Redirect::closed`].
+    pub fn closed(&self) -> Result<BTreeSet<IpAddr>, xdp_redirect::Error> {
+        self.locked().redirect.closed()
+    }
+
+    /// Packets that were dropped because they were sent to a closed address, and their bytes from the IP header on, since this
+    /// process began; what was known last if the kernel does not say.
+    pub fn dropped(&self) -> (u64, u64) {
+        let mut state = self.locked();
+        match state.redirect.counters() {
+            Ok(counters) => state.latest = counters,
+            Err(error) => tracing::warn!("{error}"),
+        }
+        let State { before, latest, .. } = &*state;
+        (
+            latest.closed.saturating_sub(before.closed),
+            latest.closed_bytes.saturating_sub(before.closed_bytes),
+        )
     }
 
     /// Puts the program on an interface; does nothing if it is there already.

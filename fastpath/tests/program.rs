@@ -155,6 +155,71 @@ fn what_is_none_of_ours_reaches_the_kernel() {
     assert_eq!(lab.statistics().totals.unprocessed_packets, 2);
 }
 
+/// A connection that is refused was answered by the kernel.
+fn refused(lab: &Lab, vip: &str, port: u16) -> bool {
+    let target = (vip.parse::<std::net::IpAddr>().unwrap(), port).into();
+    let error = lab
+        .within("client", || {
+            std::net::TcpStream::connect_timeout(&target, Duration::from_millis(300))
+        })
+        .unwrap_err();
+    match error.kind() {
+        ErrorKind::ConnectionRefused => true,
+        ErrorKind::TimedOut => false,
+        _ => panic!("{vip} port {port}: {error}"),
+    }
+}
+
+#[test]
+fn a_closed_address_is_the_rules_alone() {
+    let mut lab = Lab::new(2);
+    lab.serve();
+    lab.start();
+    // One port that rules have, and take no connections at; all others are not steered at all.
+    let with_silent = |lab: &Lab, generation| {
+        let mut rules = both_families(Topology::HalfNat);
+        for (id, vip) in [(11, VIP4), (12, VIP6)] {
+            let mut silent = rule(id, vip, Topology::Dsr, &[]);
+            silent.vips[0].ports = ilb_forwarder::spec::PortRange::single(lab::PORT + 1);
+            silent.accepting = false;
+            rules.push(silent);
+        }
+        lab.apply(generation, rules);
+    };
+    with_silent(&lab, 1);
+    let close = |lab: &Lab, vips: &[&str]| {
+        let vips = vips.iter().map(|vip| vip.parse().unwrap()).collect();
+        assert_eq!(lab.ask(&Request::Close(vips)), Response::Closed);
+    };
+    let kernel_answers = |lab: &Lab, given: &str, expected: bool| {
+        for vip in [VIP4, VIP6] {
+            for port in [lab::PORT + 1, 22] {
+                assert_eq!(refused(lab, vip, port), expected, "{given}: {vip} {port}");
+            }
+        }
+    };
+    kernel_answers(&lab, "given open addresses", true);
+    close(&lab, &[VIP4, VIP6]);
+    kernel_answers(&lab, "given closed addresses", false);
+    shares(&lab);
+    let statistics = lab.statistics();
+    let closed = statistics.drops["address-closed"];
+    assert!(closed >= 4, "a SYN for each at least: {statistics:?}");
+    let totals = statistics.totals;
+    assert!(totals.dropped_packets >= closed && totals.dropped_bytes >= 40 * closed);
+
+    // Whoever comes after it knows, and counts from zero.
+    lab.end(libc::SIGKILL);
+    lab.start();
+    assert_eq!(lab.statistics().drops["address-closed"], 0);
+    kernel_answers(&lab, "given another process", false);
+    assert!(lab.statistics().drops["address-closed"] >= 4);
+    shares(&lab);
+    close(&lab, &[]);
+    kernel_answers(&lab, "given addresses that are open again", true);
+    shares(&lab);
+}
+
 #[test]
 fn one_worker_serves_all_queues_and_sleeps_when_there_is_nothing_to_do() {
     let mut lab = Lab::new(2);

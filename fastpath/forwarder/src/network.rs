@@ -116,6 +116,7 @@ pub struct Network {
     ways: Vec<Way>,
     neighbours: HashMap<(PortIndex, u128), MacAddr, FoldBuild>,
     local: HashSet<u128, FoldBuild>,
+    closed: HashSet<u128, FoldBuild>,
 }
 
 const NO_WAY: Ways = Ways { at: 0, count: 0 };
@@ -150,6 +151,19 @@ impl Network {
         let addresses = addresses.into_iter();
         self.local = addresses.map(|address| Addr::from(address).0).collect();
         self
+    }
+
+    /// With these addresses as those at which this host takes nothing for itself: none at first.
+    #[must_use]
+    pub fn with_closed(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Network {
+        let addresses = addresses.into_iter();
+        self.closed = addresses.map(|address| Addr::from(address).0).collect();
+        self
+    }
+
+    /// Whether this host takes nothing for itself at an address.
+    pub fn is_closed(&self, address: Addr) -> bool {
+        self.closed.contains(&address.0)
     }
 
     /// Cuts the address space where a best route begins or ends.

@@ -27,6 +27,8 @@ pub mod protocol {
     pub const DCCP: u8 = 33;
     /// RFC 4443.
     pub const ICMPV6: u8 = 58;
+    /// RFC 9568.
+    pub const VRRP: u8 = 112;
     /// RFC 9260.
     pub const SCTP: u8 = 132;
     /// RFC 3828.

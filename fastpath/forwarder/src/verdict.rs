@@ -93,6 +93,8 @@ drop_reasons! {
     NoEgress = "no-egress", "the route leaves by an interface that is not in the node settings";
     /// Resolution of the next hop failed or too many packets wait for it.
     NeighbourUnresolved = "neighbour-unresolved", "the next hop does not answer ARP or neighbour discovery";
+    /// Sent to an address at which this node takes nothing for itself.
+    AddressClosed = "address-closed", "no rule takes the packet, and the VRRP instance of its destination has accept=no: this node takes nothing for itself there";
     /// Larger than the egress interface's MTU.
     TooBig = "too-big", "the packet is larger than the MTU of the interface that it has to leave by";
     /// TTL or hop limit used up.

@@ -5,7 +5,7 @@
 //! [`Response`], in order. Fields that a side does not know are ignored and fields that are missing have their default,
 //! so that two versions of the programs can talk while one of them is being upgraded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
@@ -51,6 +51,9 @@ pub enum Request {
     /// Tell this peer of connections, and hear of its own; nobody any more if there is none. The answer is
     /// [`Response::Peer`] when that is so. It is not remembered by the fast path after its end.
     Peer(Option<PeerSpec>),
+    /// Take nothing for this host itself at these addresses, and at all others whatever rules leave. The answer is
+    /// [`Response::Closed`] when that is so. It is remembered beyond the end of the fast path.
+    Close(BTreeSet<IpAddr>),
     /// The versions of a rule's server pool with what they know about its connections, as a peer can be given it.
     PoolExport {
         /// The rule.
@@ -91,6 +94,8 @@ pub enum Response {
     Connections(listing::Page),
     /// Answer to [`Request::Peer`]: what is in force now.
     Peer(Option<PeerStatus>),
+    /// Answer to [`Request::Close`].
+    Closed,
     /// Answer to [`Request::PoolExport`]: newest first.
     Pool(Vec<PoolVersion>),
     /// The request was not understood or failed; nothing changed.

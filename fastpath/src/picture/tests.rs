@@ -350,3 +350,17 @@ fn ipv6_routes_have_the_kernels_default_metric() {
     let message = route("2001:db8::", 32, vec![RouteAttribute::Oif(10)]);
     assert_eq!(forwarding_route(&message).unwrap().metric, 1024);
 }
+
+#[test]
+fn closed_addresses_are_part_of_the_network() {
+    let address: IpAddr = "192.0.2.80".parse().unwrap();
+    let mut picture = picture();
+    let open = picture.input();
+    assert!(!open.clone().network().is_closed(address.into()));
+    picture.closed_are(BTreeSet::from([address]));
+    let closed = picture.input();
+    assert_ne!(open, closed, "the workers have to know");
+    assert!(closed.network().is_closed(address.into()));
+    picture.closed_are(BTreeSet::new());
+    assert_eq!(picture.input(), open);
+}

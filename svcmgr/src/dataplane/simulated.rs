@@ -87,6 +87,8 @@ impl DataPlane for SimulatedDataPlane {
                 node: peer.node,
                 ..PeerStatus::default()
             })),
+            // No packet comes to them.
+            Request::Close(_) => Response::Closed,
             Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
                 Response::Error {
                     message: "a simulated data plane has no packets".to_owned(),

@@ -502,6 +502,7 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             mind.asked.push(query.clone());
             Response::Connections(mind.pages.get(&query.cursor).cloned().unwrap_or_default())
         }
+        Request::Close(_) => Response::Closed,
         Request::Explain(_) | Request::Peer(_) | Request::PoolExport { .. } => Response::Error {
             message: "it has no packets".into(),
         },

@@ -1,7 +1,7 @@
 //! Packets that begin a connection: is a rule there for them, which server do they get, and is there room.
 
 use super::orphans::Orphan;
-use super::{Path, pinned, send::drop_for};
+use super::{Path, not_ours, pinned, send::drop_for};
 use crate::nat;
 use crate::packet::{Headers, Ports, Tuple};
 use crate::select::Request;
@@ -33,7 +33,7 @@ impl Path {
             return match self.recover_back(view, headers, now) {
                 Some(Some(flow)) => Ok((flow, Direction::Reverse)),
                 Some(None) => Err(None),
-                None => Err(Some(Verdict::Kernel)),
+                None => Err(Some(not_ours::verdict(view, headers))),
             };
         };
         let rule = &view.snapshot.rules()[rule as usize];
@@ -47,7 +47,7 @@ impl Path {
             }
             return Err(Some(match headers.is_icmp_reply() {
                 // The kernel may have asked.
-                true => Verdict::Kernel,
+                true => not_ours::verdict(view, headers),
                 false => drop_for(account, headers, DropReason::NoConnection),
             }));
         }

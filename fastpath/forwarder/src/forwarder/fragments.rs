@@ -1,6 +1,6 @@
 //! Fragments: the first one decides, the others follow.
 
-use super::Path;
+use super::{Path, not_ours};
 use crate::fragment::{self, Fate, Key, Place};
 use crate::packet::{Headers, Kind, Packet};
 use crate::table::Direction;
@@ -31,7 +31,7 @@ impl Path {
             return self.later_fragment(view, packet, headers, extent.offset, now);
         }
         let verdict = self.one(view, packet, headers, now);
-        if verdict == Verdict::Kernel {
+        if not_ours::is_first_of_others(view, headers, verdict) {
             self.remember_first(view, headers, Fate::Kernel, extent.len, now);
         }
         verdict
@@ -95,7 +95,7 @@ impl Path {
             return Verdict::Drop(DropReason::FragmentOverlap);
         }
         let Fate::Flow(identity, direction) = place.fate else {
-            return Verdict::Kernel;
+            return not_ours::verdict(view, headers);
         };
         match view.flow(identity) {
             Some(flow) => {

@@ -1,6 +1,6 @@
 //! ICMP errors about connections.
 
-use super::{Path, known::Hit};
+use super::{Path, known::Hit, not_ours};
 use crate::icmp;
 use crate::network::NextHop;
 use crate::packet::{Headers, Packet};
@@ -21,7 +21,7 @@ impl Path {
         }
         let frame = packet.frame_mut();
         let Some(quoted) = icmp::quoted(frame, headers) else {
-            return Verdict::Kernel;
+            return not_ours::verdict(view, headers);
         };
         let tuple = quoted.tuple.reversed();
         let hash = self.hasher.tuple(&tuple);
@@ -30,7 +30,7 @@ impl Path {
             recognised: Recognised::Flow(flow),
         }) = self.find(view, &tuple, hash)
         else {
-            return Verdict::Kernel;
+            return not_ours::verdict(view, headers);
         };
         if found.direction == Direction::Forward && view.hop(flow.target_index) == NextHop::Local {
             return Verdict::Kernel;

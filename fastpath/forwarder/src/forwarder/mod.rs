@@ -11,6 +11,7 @@ mod express;
 mod fragments;
 mod icmp_errors;
 mod known;
+mod not_ours;
 mod orphans;
 mod pinned;
 mod recover;
@@ -234,7 +235,7 @@ impl Path {
             }
             Kind::IcmpError => self.icmp_error(view, packet, headers),
             // Later fragments are dealt with before.
-            Kind::LaterFragment | Kind::Other => Verdict::Kernel,
+            Kind::LaterFragment | Kind::Other => not_ours::verdict(view, headers),
         }
     }
 }

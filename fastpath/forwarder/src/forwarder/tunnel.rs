@@ -1,8 +1,8 @@
 //! The way out through a tunnel, and the errors that come back from it.
 
-use super::Path;
 use super::known::Hit;
 use super::send::count;
+use super::{Path, not_ours};
 use crate::counters::Traffic;
 use crate::icmp;
 use crate::packet::{ETHERNET, Headers, Kind, Packet};
@@ -110,7 +110,7 @@ impl Path {
                 self.tell_client(view, packet, &inner, &flow, is_too_big)
             });
         // Otherwise the kernel, whose address it was sent to, may make of it what it likes.
-        Some(told.unwrap_or(Verdict::Kernel))
+        Some(told.unwrap_or_else(|| not_ours::verdict(view, headers)))
     }
 
     /// The connection of a quoted client's packet, if its server is the one that the outer packet went to.

@@ -65,6 +65,9 @@ fn every_message_survives_the_wire() {
         Request::Explain(explain::Query::default()),
         Request::Connections(listing::Query::default()),
         Request::PoolExport { rule: 7 },
+        Request::Close(BTreeSet::from(
+            ["192.0.2.80", "2001:db8::80"].map(|it| it.parse().unwrap()),
+        )),
     ]);
     let counters = Counters {
         packets: u64::MAX,
@@ -84,6 +87,7 @@ fn every_message_survives_the_wire() {
         }),
         Response::Applied { generation: 7 },
         Response::Gap { generation: 6 },
+        Response::Closed,
         Response::Rejected {
             generation: 8,
             reason: "two rules claim 192.0.2.1 tcp 80".into(),
