@@ -1,10 +1,14 @@
 //! Two nodes that share their addresses, with everything that ilb is made of: whatever happens to one, the other one answers.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ilb_tests::lab::plan::Net;
 use ilb_tests::lab::{Lab, Spec};
 use ilb_tests::pair::{Pair, Seen, Sharing};
-use ilb_tests::{Topology, shell};
+use ilb_tests::{Family, Topology, shell};
 
 const SHARING: Sharing = Sharing {
     topology: Topology::Nat,
@@ -150,6 +154,133 @@ fn a_planned_change_loses_no_packet() {
             }
         }
     }
+}
+
+/// Port of a daemon on the nodes themselves.
+const DAEMON: u16 = 2222;
+/// How long a loaded machine may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a node answers at an address by itself: a ping, and a connection to its own daemon, which have to agree.
+#[track_caller]
+fn takes(pair: &Pair, address: IpAddr) -> bool {
+    let client = pair.lab.at("c1");
+    // Whoever answers does so in no time; who does not must not be waited for three times as long.
+    let ping = client.try_run(&format!("ping -n -c 1 -W 1 {address}"));
+    let target = SocketAddr::new(address, DAEMON);
+    let limit = Duration::from_secs(1);
+    let connected = client.enter(|| TcpStream::connect_timeout(&target, limit));
+    let connected = match connected {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::TimedOut => false,
+        Err(error) => panic!("{target}: {error}"),
+    };
+    assert_eq!(ping.code == 0, connected, "{address}: {ping:?}");
+    connected
+}
+
+/// What becomes of a connection to the daemon of a node at its first VIPs.
+fn outcomes(pair: &Pair, role: &str) -> Vec<String> {
+    let explain = |target: &SocketAddr| {
+        let family = if target.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        let source = SocketAddr::new(pair.lab.client(family, 1), 40_000);
+        let target = SocketAddr::new(target.ip(), DAEMON);
+        let said = pair
+            .node(role)
+            .lbadm(&format!("explain tcp {source} {target}"));
+        let outcome = said.lines().find(|line| line.starts_with("outcome:"));
+        outcome
+            .unwrap_or_else(|| panic!("no outcome: {said}"))
+            .to_owned()
+    };
+    pair.targets.iter().map(explain).collect()
+}
+
+/// Waits until all that a node says of such a connection has this in it.
+#[track_caller]
+fn explained(pair: &Pair, given: &str, role: &str, words: &str) {
+    let all = || outcomes(pair, role).iter().all(|it| it.contains(words));
+    let settled = shell::wait_for(PATIENCE, || all().then_some(()));
+    assert!(settled.is_some(), "{given}: {:?}", outcomes(pair, role));
+}
+
+fn dropped(pair: &Pair, role: &str) -> u64 {
+    let lines = pair
+        .node(role)
+        .lbadm("show-statistics --drops -p -o reason,drops");
+    let drops = lines
+        .lines()
+        .find_map(|it| it.strip_prefix("address-closed:"));
+    drops.map_or(0, |it| it.parse().unwrap())
+}
+
+#[test]
+fn a_closed_address_is_for_rules_and_neighbours_alone() {
+    let pair = Pair::new(&Sharing {
+        more: ",accept=no",
+        ..SHARING
+    });
+    let lab = &pair.lab;
+    let vips: Vec<IpAddr> = pair.targets.iter().map(SocketAddr::ip).collect();
+    let own = [("lb", 1), ("lb2", 2)].map(|(role, host)| {
+        let daemon = lab.at(role).enter(|| TcpListener::bind(("::", DAEMON)));
+        (
+            daemon.unwrap(),
+            Family::BOTH.map(|it| Net::Front.host(it, host)),
+        )
+    });
+    let given = "given accept=no";
+    pair.has_all(given, "lb", "lb2");
+    explained(&pair, given, "lb", "has accept=no");
+    explained(&pair, given, "lb2", "left to the kernel");
+    pair.answers(given);
+    for vip in &vips {
+        assert!(!takes(&pair, *vip), "{given}: {vip} is the rules' alone");
+    }
+    assert!(dropped(&pair, "lb") >= 4, "two pings and two SYNs");
+    for address in own.iter().flat_map(|(_, own)| own) {
+        assert!(takes(&pair, *address), "{given}: {address} is a node's own");
+    }
+
+    // A client that has forgotten everything, and one that asks whether what it knows is still so: by unicast.
+    lab.at("c1").run("ip neigh flush dev eth0");
+    pair.answers("given a client that knows no neighbours");
+    for vip in &vips {
+        let client = lab.at("c1");
+        client.run(&format!("ip neigh change {vip} dev eth0 nud probe"));
+        let reached = || {
+            let said = client.run(&format!("ip neigh show {vip} dev eth0"));
+            said.contains("REACHABLE").then_some(())
+        };
+        let reached = shell::wait_for(PATIENCE, reached);
+        assert!(reached.is_some(), "{vip} answers its neighbours");
+    }
+
+    let given = "given a closed pair, when the active one is disabled";
+    lab.node.lbadm("disable-vrrp");
+    pair.has_all(given, "lb2", "lb");
+    explained(&pair, given, "lb2", "has accept=no");
+    explained(&pair, given, "lb", "left to the kernel");
+    pair.answers(given);
+    assert!(!takes(&pair, vips[0]), "{given}");
+
+    let given = "given an active node, when it is told to accept";
+    let moved = || lab.second().lbadm("show-vrrp -p -o state,transitions");
+    let before = moved();
+    for instance in &pair.instances {
+        lab.second()
+            .lbadm(&format!("modify-vrrp -i accept=yes {instance}"));
+    }
+    for vip in &vips {
+        assert!(takes(&pair, *vip), "{given}: {vip} is the node's, too");
+    }
+    pair.answers(given);
+    assert_eq!(moved(), before, "{given}: it stays where it is");
+    explained(&pair, given, "lb2", "left to the kernel");
 }
 
 /// A small file system in memory, gone with this value.

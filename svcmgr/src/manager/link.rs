@@ -104,6 +104,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
                 // Before clients come by what it is given next: until then it takes the peer's ports, too.
                 self.introduce_peer().await;
                 if self.known {
+                    self.close_addresses().await;
                     self.catch_up().await;
                 }
                 if in_step {

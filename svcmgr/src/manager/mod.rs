@@ -19,6 +19,7 @@
 //! their interfaces, and the D-Bus objects show it. Without a fast path a change is accepted all the same: the configuration
 //! says what is wanted, and a fast path gets it as soon as it comes.
 
+mod accept;
 mod announce;
 mod apply;
 mod catching_up;
@@ -74,6 +75,7 @@ use crate::sources::Sources;
 use crate::state::State;
 use crate::store::snapshots::Snapshots;
 use crate::store::{Keeper, Store};
+use accept::Accepting;
 pub use command::{Command, Live};
 use drift::Drifts;
 use following::Following;
@@ -163,6 +165,7 @@ pub struct Manager<D, A> {
     /// What health checks said last.
     book: Book,
     vrrp: Failover,
+    accepting: Accepting,
     pair: Pairing,
     following: Following,
     link: Link,
@@ -226,6 +229,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             memory: start.memory,
             checks: start.checks,
             vrrp: Failover::new(start.vrrp),
+            accepting: Accepting::new(&start.interfaces),
             pair: Pairing::start(start.pair),
             following: Following::default(),
             followers: Followers::new(start.sources),

@@ -23,6 +23,7 @@ use crate::author::Author;
 use crate::dataplane::{Event, LinkError};
 use crate::store::StoreError;
 
+mod accept;
 mod following;
 mod health;
 mod pair;
@@ -41,6 +42,10 @@ struct World {
     stored: Option<State>,
     events: VecDeque<Event>,
     restarts: u64,
+    /// Addresses that are closed, and how often that was said.
+    closed: std::collections::BTreeSet<IpAddr>,
+    closings: u64,
+    refuse_closing: bool,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -107,6 +112,14 @@ impl DataPlane for Scripted {
                 let told = peer.as_ref().map(|peer| peer.address.to_string());
                 world.log.push(format!("peer {}", told.unwrap_or_default()));
                 Response::Peer(None)
+            }
+            Request::Close(_) if world.refuse_closing => Response::Error {
+                message: "no room".into(),
+            },
+            Request::Close(addresses) => {
+                world.closed = addresses;
+                world.closings += 1;
+                Response::Closed
             }
             other => Response::Error {
                 message: format!("{other:?}"),
@@ -224,6 +237,16 @@ impl Bench {
         memory: Option<crate::checks::memory::Memory>,
         pair: Keep,
     ) -> Bench {
+        Bench::with_driver(store, state, memory, pair, ilb_vrrp::Driver::simulated())
+    }
+
+    fn with_driver(
+        store: bool,
+        state: State,
+        memory: Option<crate::checks::memory::Memory>,
+        pair: Keep,
+        vrrp: ilb_vrrp::Driver,
+    ) -> Bench {
         let (checks, checker) = crate::checks::Checks::pair();
         let (sources, asked) = crate::sources::Sources::pair();
         let (notifier, notices) = mpsc::unbounded_channel();
@@ -236,7 +259,7 @@ impl Bench {
             sources,
             notifier,
             memory,
-            vrrp: ilb_vrrp::Driver::simulated(),
+            vrrp,
             pair,
             listen: crate::pair::Place {
                 address: None,

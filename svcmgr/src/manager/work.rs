@@ -244,6 +244,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             let vigours = &self.surroundings.vigours;
             let stance = self.pair.stance();
             self.vrrp.drive(configuration, vigours, forwards, stance);
+            self.close_addresses().await;
+            self.mind_open_instances();
         }
         let after = Arc::new(self.look());
         let before = self.view.borrow().clone();
@@ -270,7 +272,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             book: self.book.clone(),
             vigours: self.surroundings.vigours.clone(),
             standings: self.surroundings.standings.clone(),
-            vrrp: self.vrrp.standing(),
+            vrrp: self.vrrp_standing(),
             followers: self.followers.all.clone(),
             following: self.follow_status(),
         }
