@@ -48,10 +48,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         self.can_take().await?;
         let version = delta.version;
         let (records, numbers) = (delta.records, delta.numbers);
-        let state = self.state.clone();
+        let (state, later) = (self.state.clone(), self.later());
         let applied = tokio::task::spawn_blocking(move || {
             let now = &state.configuration;
-            let next = forward::apply(now, now, &records, numbers)?;
+            let next = forward::apply(now, now, &records, numbers, later)?;
             fits(&state, next)
         });
         let configuration = unless_refused(applied.await)?;
@@ -66,10 +66,14 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
         put.map_err(refusal)
     }
 
+    /// Whether the other node's program is later than this one.
+    fn later(&self) -> bool {
+        self.following.follow.as_ref().is_some_and(Follow::may_lack)
+    }
+
     /// Notes whether a later program has told this.
     fn told(&self, mut pair: Arc<Followed>) -> Arc<Followed> {
-        let may_lack = self.following.follow.as_ref().is_some_and(Follow::may_lack);
-        if may_lack && !pair.incomplete {
+        if self.later() && !pair.incomplete {
             Arc::make_mut(&mut pair).incomplete = true;
         }
         pair
@@ -88,10 +92,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             records,
             numbers,
         } = whole;
-        let state = self.state.clone();
+        let (state, later) = (self.state.clone(), self.later());
         let applied = tokio::task::spawn_blocking(move || {
             let local = &state.configuration;
-            let next = forward::apply(&Configuration::default(), local, &records, numbers)?;
+            let next = forward::apply(&Configuration::default(), local, &records, numbers, later)?;
             fits(&state, next)
         });
         let configuration = unless_refused(applied.await)?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, TcpListener};
 
 use ilb_pair::follow::{
-    Delta, Digest, Draft, Heard, Hello, Message, Numbers, Reason, Record, Version, VersionId,
+    Delta, Digest, Draft, Heard, Hello, Message, Numbers, Reason, Record, Version, VersionId, Whole,
 };
 use ilb_pair::{Identity, Secret};
 use libilb::apply::ApplyOptions;
@@ -15,6 +15,7 @@ use super::*;
 use crate::manager::following::FollowStatus;
 use crate::pair::keep::{Kept, Membership};
 use crate::pair::{Event as LinkEvent, PairLink};
+use crate::store::codec::forward;
 use crate::test_folder::TestFolder;
 
 /// Two nodes, of which each may be away.
@@ -559,6 +560,10 @@ async fn rubbish_of_the_other_node_is_refused_as_a_whole() {
             "\"meta\" is nothing that this version knows",
         ),
         (
+            vec![record("moods", "good", empty.clone())],
+            "\"moods\" is nothing that this version knows",
+        ),
+        (
             vec![record("rules", "1", serde_json::json!(7))],
             "1 of rules: invalid type",
         ),
@@ -659,4 +664,180 @@ async fn programs_one_protocol_apart_are_a_pair_and_two_apart_say_so() {
         "{words}"
     );
     change(two.node(0), group("alone")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_only_a_later_program_knows_is_left_out_and_told_again_when_this_one_is_as_new() {
+    let mut two = Two::new("follow-later");
+    two.start(0, configured());
+    let greeted = |message: &Message| match message {
+        Message::Hello(hello) => Some(hello.clone()),
+        _ => None,
+    };
+    let done = |message: &Message| match message {
+        Message::Done { id } => Some(Ok(*id)),
+        Message::Refused { words, .. } => Some(Err(words.clone())),
+        _ => None,
+    };
+    let mut liar = Liar::connect(&two).await;
+    let ours = liar.hear(greeted).await;
+    liar.hello(&ours.line, 2, 1);
+    two.node(0).until(in_step).await;
+    // What a later program has made of everything: more in each, and something of another kind.
+    let before = two.node(0).handle.view().state.clone();
+    let mut after = before.configuration.clone();
+    let mut vrrp = VrrpSettings::default();
+    vrrp.parse("interface=eth1,vrid=52,addresses=192.0.2.81")
+        .unwrap();
+    let name = "later".to_owned();
+    let changes = [
+        group("later"),
+        rule("later", "198.51.100.7"),
+        Change::CreateVrrp {
+            name: name.clone(),
+            settings: vrrp,
+        },
+        Change::CreateCheck {
+            name,
+            settings: Box::new(libilb::healthcheck::HealthCheckSettings {
+                test: Some("tcp".into()),
+                ..Default::default()
+            }),
+        },
+    ];
+    for change in changes {
+        change.apply(&mut after).unwrap();
+    }
+    let mut records = forward::records(&before.configuration, &after);
+    let mut kinds: Vec<String> = records.iter().map(|record| record.tree.clone()).collect();
+    kinds.dedup();
+    assert_eq!(
+        kinds,
+        ["rules", "groups", "servers", "health-checks", "vrrp"]
+    );
+    for value in records
+        .iter_mut()
+        .filter_map(|record| record.value.as_mut())
+    {
+        value["colour"] = serde_json::json!("red");
+        if value.get("server").is_some() {
+            value["server"]["shade"] = serde_json::json!({"of": "grey"});
+        }
+    }
+    records.push(Record {
+        tree: "moods".into(),
+        key: "good".into(),
+        value: Some(serde_json::json!({"since": 7})),
+    });
+    let offer = |parent: &Version, records: Vec<Record>| {
+        let draft = Draft {
+            digest: Digest::of(&records),
+            ..Draft::default()
+        };
+        Delta {
+            version: Version::new(Some(parent), 1, &draft),
+            records,
+            numbers: forward::numbers(&after),
+        }
+    };
+    let parent = before.pair.as_ref().unwrap().line.newest().unwrap().clone();
+    let delta = offer(&parent, records.clone());
+    let (told, id) = (delta.version.clone(), delta.version.id);
+    liar.say(&Message::Offer(delta));
+    assert_eq!(liar.hear(done).await, Ok(id));
+    let has = |configuration: &Configuration| {
+        let own = |it: &Configuration| {
+            let mut it = shared(it);
+            it.vrrp.remove(&"later".to_owned());
+            it
+        };
+        assert_eq!(own(configuration), own(&after));
+        let instance = configuration.vrrp.get("later").unwrap();
+        assert_eq!(instance.addresses, after.vrrp["later"].addresses);
+    };
+    has(&two.node(0).handle.view().state.configuration);
+    // A value that is not known would be something else without it.
+    let mut strange = records.clone();
+    strange.retain(|record| record.tree == "rules");
+    strange[0].value.as_mut().unwrap()["algorithm"] = serde_json::json!("telepathy");
+    liar.say(&Message::Offer(offer(&told, strange)));
+    let words = liar.hear(done).await.unwrap_err();
+    assert!(words.contains("telepathy"), "{words}");
+    // It knows, durably, that it may lack something, and says so.
+    liar.hello(&[&ours.line[..], &[id]].concat(), 2, 1);
+    assert!(liar.hear(greeted).await.incomplete);
+    let state = two.stop(0).await;
+    drop(liar);
+    two.start(0, state);
+    let mut liar = Liar::connect(&two).await;
+    let ours = liar.hear(greeted).await;
+    assert!(ours.incomplete);
+    // Now both are programs of one age: it gets everything once more.
+    liar.hello(&ours.line, 1, 1);
+    let line = two.node(0).handle.view().state.pair.clone().unwrap();
+    let versions = line.line.versions().iter();
+    liar.say(&Message::Whole {
+        instead: id,
+        whole: Whole {
+            line: versions.map(|kept| kept.version.clone()).collect(),
+            records: forward::records(&Configuration::default(), &after),
+            numbers: forward::numbers(&after),
+        },
+    });
+    assert_eq!(liar.hear(done).await, Ok(id));
+    liar.hello(&ours.line, 1, 1);
+    assert!(!liar.hear(greeted).await.incomplete);
+    has(&two.node(0).handle.view().state.configuration);
+}
+
+#[tokio::test]
+async fn one_node_lets_discovery_change_the_configuration_and_the_other_goes_on_when_it_is_gone() {
+    let mut two = Two::both("follow-sources", State::default(), State::default()).await;
+    let mut source = libilb::source::SourceSettings::default();
+    source.parse("dns=a.example.com,hold=0").unwrap();
+    let name = "App".to_owned();
+    let servers = Vec::new();
+    let made = change(
+        two.node(1),
+        Change::CreateGroup {
+            name,
+            servers,
+            source,
+        },
+    );
+    made.await.unwrap();
+    two.together().await;
+    async fn hear(two: &mut Two, node: usize, octets: &[u8]) {
+        let bench = two.nodes[node].as_mut().unwrap();
+        let serial = bench.asked().await;
+        bench.hear(serial, sources::all(octets)).await;
+    }
+    // Neither is active: node 0 leads, and what node 1 finds changes nothing.
+    hear(&mut two, 1, &[7, 8]).await;
+    two.together().await;
+    assert_eq!(two.node(1).servers(), [""; 0]);
+    hear(&mut two, 0, &[1, 2]).await;
+    two.together().await;
+    for node in 0..2 {
+        assert_eq!(two.node(node).servers(), ["192.0.2.1", "192.0.2.2"]);
+    }
+    let view = two.node(1).handle.view();
+    let last = view.state.history.entries.iter().last().unwrap().1.clone();
+    assert_eq!(last.author, Author::Peer("discovery of App".into()));
+    // It dies, and the other one goes on with what it finds.
+    let zero = two.stop(0).await;
+    two.node(1).until(|view| step(view) == Step::Unknown).await;
+    hear(&mut two, 1, &[2, 3]).await;
+    assert_eq!(two.node(1).servers(), ["192.0.2.2", "192.0.2.3"]);
+    // Who comes back gets that, and leads again.
+    two.start(0, zero);
+    two.together().await;
+    assert_eq!(two.node(0).servers(), ["192.0.2.2", "192.0.2.3"]);
+    hear(&mut two, 1, &[9]).await;
+    hear(&mut two, 0, &[3]).await;
+    two.together().await;
+    for node in 0..2 {
+        assert_eq!(two.node(node).servers(), ["192.0.2.3"], "node {node}");
+        assert!(status(two.node(node)).notices.is_empty());
+    }
 }

@@ -15,7 +15,7 @@ fn found(n: u8) -> Found {
     }
 }
 
-fn all(octets: &[u8]) -> Heard {
+pub(super) fn all(octets: &[u8]) -> Heard {
     Heard::All(octets.iter().copied().map(found).collect(), None)
 }
 
@@ -36,7 +36,7 @@ impl Bench {
     }
 
     /// The number of the question that is asked last.
-    async fn asked(&mut self) -> u64 {
+    pub(super) async fn asked(&mut self) -> u64 {
         let mut last = None;
         loop {
             // What follows from an answer is asked at once.
@@ -52,7 +52,7 @@ impl Bench {
         }
     }
 
-    async fn hear(&mut self, serial: u64, heard: Heard) {
+    pub(super) async fn hear(&mut self, serial: u64, heard: Heard) {
         let news = News {
             group: "app".into(),
             serial,
@@ -67,7 +67,7 @@ impl Bench {
         self.handle.attend().await.unwrap();
     }
 
-    fn servers(&self) -> Vec<String> {
+    pub(super) fn servers(&self) -> Vec<String> {
         let view = self.handle.view();
         let group = view.state.configuration.group("app").unwrap().clone();
         group

@@ -146,7 +146,9 @@ pub fn since(state: &State, base: VersionId) -> Option<Vec<Delta>> {
     Some(deltas)
 }
 
-/// `base` with these records. What is a node's own of VRRP instances is that of `local`. The result is valid.
+/// `base` with these records. What is a node's own of VRRP instances is that of `local`. The result is valid. When a program that
+/// is `later` than this one tells it, kinds of things and fields that are not known here are left out; otherwise nobody has them.
+/// A value that is not known is an error, because what is without it would be something else.
 ///
 /// # Errors
 /// The first record, or combination of records, that makes no sense, for a person.
@@ -155,6 +157,7 @@ pub fn apply(
     local: &Configuration,
     records: &[Record],
     numbers: Numbers,
+    later: bool,
 ) -> Result<Configuration, String> {
     let mut change = Application {
         configuration: base.clone(),
@@ -164,13 +167,16 @@ pub fn apply(
     change.configuration.next_server = local.next_server.max(numbers.server);
     let trees: Vec<(Tree, &Record)> = records
         .iter()
-        .map(|record| {
-            let known = Tree::ALL.into_iter().filter(|tree| tree.is_configuration());
-            let mut tree = known.filter(|tree| tree.name() == record.tree);
-            let tree = tree
-                .next()
-                .ok_or_else(|| format!("{:?} is nothing that this version knows", record.tree))?;
-            Ok((tree, record))
+        .filter_map(|record| {
+            let mut known = Tree::ALL.into_iter();
+            match known.find(|tree| tree.name() == record.tree) {
+                Some(tree) if tree.is_configuration() => Some(Ok((tree, record))),
+                None if later => None,
+                _ => Some(Err(format!(
+                    "{:?} is nothing that this version knows",
+                    record.tree
+                ))),
+            }
         })
         .collect::<Result<_, String>>()?;
     if trees.iter().any(|(tree, _)| *tree == Tree::Servers) {
@@ -187,7 +193,10 @@ pub fn apply(
     of(Tree::Groups, true).try_for_each(|record| change.group(record))?;
     of(Tree::Servers, true).try_for_each(|record| change.server(record))?;
     for record in of(Tree::HealthChecks, true) {
-        let check: libilb::healthcheck::HealthCheck = parse(record)?;
+        let check: libilb::healthcheck::HealthCheck = match later {
+            true => parse(&without_unknown(record))?,
+            false => parse(record)?,
+        };
         let name = named(record, &check.name)?;
         change.configuration.checks.insert(name, Arc::new(check));
     }
@@ -249,6 +258,21 @@ fn absent(record: &Record) -> String {
         "{} of {} was to be deleted and is not there",
         record.key, record.tree
     )
+}
+
+/// The record of a health check without the fields that are not known here, of which its reader would say that they are mistakes.
+fn without_unknown(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Some(Value::Object(fields)) = &mut record.value {
+        let known = |name: &str| {
+            name == "name"
+                || libilb::healthcheck::FIELDS
+                    .iter()
+                    .any(|(_, word, _)| *word == name)
+        };
+        fields.retain(|name, _| known(name));
+    }
+    record
 }
 
 fn parse<T: DeserializeOwned>(record: &Record) -> Result<T, String> {

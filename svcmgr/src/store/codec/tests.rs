@@ -358,7 +358,7 @@ fn what_changes_on_one_node_changes_on_the_other() {
         let records = forward::records(before, after);
         let numbers = forward::numbers(after);
         // Each has its own of the instances: as on the node that has everything.
-        let found = forward::apply(before, before, &records, numbers).unwrap();
+        let found = forward::apply(before, before, &records, numbers, false).unwrap();
         let own = |configuration: &Configuration| {
             let mut shared = configuration.clone();
             for (name, instance) in &configuration.vrrp {
@@ -374,7 +374,7 @@ fn what_changes_on_one_node_changes_on_the_other() {
     // An instance that is new has a lower priority, and the peers the other way round.
     let records = forward::records(&Configuration::default(), &full);
     let empty = Configuration::default();
-    let there = forward::apply(&empty, &empty, &records, forward::numbers(&full)).unwrap();
+    let there = forward::apply(&empty, &empty, &records, forward::numbers(&full), false).unwrap();
     assert_eq!(there.vrrp.get("outer").unwrap().priority, 100);
     let six = there.vrrp.get("six").unwrap();
     let (source, peer) = ("fe80::2".parse().unwrap(), "fe80::1".parse().unwrap());
