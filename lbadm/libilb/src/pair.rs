@@ -128,6 +128,8 @@ pub struct FollowingDescription {
     pub wholes_taken: u64,
     /// Whole configurations that were sent to it.
     pub wholes_given: u64,
+    /// Octets of the last one that was sent.
+    pub whole_octets: u64,
     /// Conflicting histories of which this node's went on.
     pub forks_won: u64,
     /// Conflicting histories of which the other node's went on.

@@ -56,6 +56,8 @@ pub struct Following {
     again: Option<Instant>,
     /// Why something could not be sent.
     unsent: String,
+    /// Octets of the last whole configuration that was sent.
+    pub(super) whole_octets: u64,
     /// The problem that was told last.
     trouble: String,
 }
@@ -540,6 +542,9 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 
     fn say(&mut self, message: &Message) {
         let octets = message.encode();
+        if matches!(message, Message::Whole { .. }) {
+            self.following.whole_octets = octets.len() as u64;
+        }
         if octets.len() > MOST_OCTETS {
             let words = format!(
                 "the configuration is too large for the other node of the pair: {} MiB, and {} are possible",

@@ -282,6 +282,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             taken: counts.taken,
             wholes_taken: counts.wholes_taken,
             wholes_given: counts.wholes_given,
+            whole_octets: self.following.whole_octets,
             forks_won: counts.forks_won,
             forks_lost: counts.forks_lost,
         }

@@ -3,7 +3,9 @@
 //! a change costs with the real one is in [`super::scale`].
 //!
 //! Changes are measured twice, with the state on the disk and in memory (`/dev/shm`), and beside them a bare `fdatasync`,
-//! so that what the disk takes can be told from what the manager does.
+//! so that what the disk takes can be told from what the manager does. What a pair costs is in [`following`].
+
+mod following;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -52,6 +54,7 @@ pub fn run(report: &mut Report) {
         let place = Place::new(folder);
         runtime.block_on(changes(&place, name, report));
     }
+    runtime.block_on(following::run(&disk, report));
 }
 
 /// A folder with a bus and a node's settings and state; gone in the end.
@@ -69,7 +72,12 @@ impl Drop for Place {
 
 impl Place {
     fn new(beside: &Path) -> Place {
-        let folder = beside.join(format!("ilb-bench-manager-{}", std::process::id()));
+        Place::named(beside, "manager")
+    }
+
+    /// One of several at the same time.
+    fn named(beside: &Path, name: &str) -> Place {
+        let folder = beside.join(format!("ilb-bench-{name}-{}", std::process::id()));
         fs::create_dir_all(folder.join("run")).expect("a folder can be created");
         let folder = folder.canonicalize().expect("the folder is there");
         let settings = format!(
