@@ -16,6 +16,7 @@
 //! - *Resign*: an Active gives up as if it shut down, but stays Backup.
 //! - *Takeover*: a Backup becomes Active because another router of its sync group has.
 //! - *Announced again*: an Active that hears another one tells the network once more whose the addresses are.
+//! - *A last word*: an Active that gives way to a higher one advertises once more, so that this one hears that it has to.
 //! - *A late sleeper*: an Active whose timer was not served for so long that others must have taken over (the process was
 //!   stopped, the machine suspended) goes to Backup and listens before it says anything, so that it takes nothing
 //!   away from those who stood in for it.
@@ -458,6 +459,8 @@ impl Machine {
                         from,
                         priority: heard.priority,
                     };
+                    // Whoever believes that the addresses are here would do so until he is told otherwise.
+                    self.advertise(now, actions);
                     self.leave_active(actions, false);
                     self.become_backup(now, heard.interval, why, actions);
                 } else {

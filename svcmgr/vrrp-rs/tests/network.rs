@@ -33,6 +33,8 @@ struct Node {
     up: bool,
     /// Has the addresses: what the world sees, as opposed to what the machine says.
     holds: bool,
+    /// When it told the network last that it still has them.
+    announced: Duration,
 }
 
 struct World {
@@ -73,6 +75,7 @@ impl World {
                 machine: Machine::new(config).unwrap(),
                 up: false,
                 holds: false,
+                announced: Duration::ZERO,
             }
         });
         let nodes: Vec<Node> = nodes.collect();
@@ -101,7 +104,10 @@ impl World {
                 }
                 Action::Take => self.nodes[node].holds = true,
                 Action::Release => self.nodes[node].holds = false,
-                Action::Announce => assert!(self.nodes[node].holds),
+                Action::Announce => {
+                    assert!(self.nodes[node].holds);
+                    self.nodes[node].announced = self.now;
+                }
                 Action::Changed { .. } | Action::Refused(_) | Action::OtherAddresses => {}
             }
         }
@@ -147,6 +153,7 @@ impl World {
             machine: Machine::new(config).unwrap(),
             up: false,
             holds: false,
+            announced: Duration::ZERO,
         };
     }
 
@@ -305,6 +312,11 @@ fn after_a_partition_two_are_active_for_one_round_only() {
             world.active(),
             [winner],
             "seed {seed}: the higher priority, or address"
+        );
+        // Whoever of them spoke first.
+        assert!(
+            world.nodes[winner].announced > heal,
+            "seed {seed}: who stays tells the network again"
         );
     }
 }

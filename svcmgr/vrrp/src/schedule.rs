@@ -19,6 +19,8 @@ pub struct Schedule {
     /// How many there were since the beginning, or since the last contest.
     done: usize,
     began: Duration,
+    /// A contest came too soon after the last one to be answered at once.
+    owed: bool,
     /// Between those after the first three.
     delay: Duration,
     /// Between those that never end; zero for none.
@@ -33,14 +35,17 @@ impl Schedule {
             left: count,
             done: 0,
             began: now,
+            owed: false,
             delay,
             refresh,
         }
     }
 
-    /// Another one has been active, too.
+    /// Another one has been active, too. It may have told the network after we did last: that is answered once a second, but
+    /// never left unanswered.
     pub fn contest(&mut self, now: Duration) {
-        if now.saturating_sub(self.began) < CONTEST {
+        self.owed = now.saturating_sub(self.began) < CONTEST;
+        if self.owed {
             return;
         }
         self.began = now;
@@ -51,11 +56,15 @@ impl Schedule {
 
     /// When the next one is due.
     pub fn deadline(&self) -> Option<Duration> {
-        self.next
+        let answer = self.owed.then_some(self.began + CONTEST);
+        self.next.into_iter().chain(answer).min()
     }
 
     /// Whether one is due; then the next one is planned.
     pub fn is_due(&mut self, now: Duration) -> bool {
+        if self.owed && self.began + CONTEST <= now {
+            self.contest(now);
+        }
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
@@ -125,5 +134,21 @@ mod tests {
             all.extend(times(&mut schedule, now));
         }
         assert_eq!(all, [1000, 1020, 2000, 2020, 3000]);
+    }
+
+    #[test]
+    fn a_contest_is_answered_also_if_it_comes_soon_after_another_one() {
+        let mut schedule = Schedule::begin(Duration::ZERO, 3, SECOND, Duration::ZERO);
+        assert_eq!(times(&mut schedule, 300), [0, 20, 100]);
+        for now in [400, 900] {
+            schedule.contest(ms(now));
+        }
+        assert_eq!(times(&mut schedule, 10_000), [1000, 1020]);
+        schedule.contest(ms(11_000));
+        schedule.contest(ms(11_500));
+        assert_eq!(
+            times(&mut schedule, 20_000),
+            [11_000, 11_020, 12_000, 12_020]
+        );
     }
 }

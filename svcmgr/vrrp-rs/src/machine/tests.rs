@@ -255,7 +255,7 @@ fn what_an_active_one_hears() {
             if yields {
                 let why = Why::Higher { from, priority };
                 let left = changed(State::Active, State::Backup, why);
-                assert_eq!(actions, [Action::Release, left], "{what}");
+                assert_eq!(actions, [send(100), Action::Release, left], "{what}");
                 assert_eq!(machine.deadline(), Some(now + machine.down_interval()));
             } else {
                 let expected = [send(100), Action::Announce];
