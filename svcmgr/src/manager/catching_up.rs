@@ -1,4 +1,5 @@
-//! A fast path that has just started knows none of the connections that the other node of the pair forwards. Until it has been
+//! A fast path that has just started knows none of the connections that the other node of the pair forwards, and one whose
+//! node has lost its addresses, because it did not run or was cut off, lacks those that have begun since. Until it has been
 //! told of them, this node takes no addresses away from one that has them: a higher priority alone would break them.
 
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::dataplane::DataPlane;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether they are there. A hundred thousand take about a second.
 const LOOK: Duration = Duration::from_millis(200);
+/// What the fast path says of its peer is believed after this time: one that did not run for a while finds out by then how it
+/// stands, and is told of what it missed, which the other one offers five times a second.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What is known of the fast path that runs now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub(super) enum CatchingUp {
     /// There is none.
     #[default]
     Unknown,
-    /// It has not been told everything.
+    /// It may not have been told everything.
     Waits {
         /// Which one.
         start: u64,
@@ -34,6 +38,8 @@ pub(super) enum CatchingUp {
     Done {
         /// Which one.
         start: u64,
+        /// Whether its node has addresses.
+        active: bool,
     },
 }
 
@@ -51,22 +57,30 @@ impl CatchingUp {
         }
     }
 
-    /// The fast path with this number of its start is there.
-    fn meet(&mut self, running: u64, now: Instant) {
+    /// The fast path with this number of its start is there, and its node has addresses or not.
+    fn meet(&mut self, running: u64, active: bool, now: Instant) {
         match self {
-            CatchingUp::Waits { start, .. } | CatchingUp::Done { start } if *start == running => {}
-            _ => {
+            CatchingUp::Waits { start, .. } if *start == running => {}
+            CatchingUp::Done { start, active: was } if *start == running && (active || !*was) => {
+                *was = active;
+            }
+            CatchingUp::Unknown | CatchingUp::Waits { .. } | CatchingUp::Done { .. } => {
                 *self = CatchingUp::Waits {
                     start: running,
                     until: now + PATIENCE,
-                    look: now,
+                    look: now + SETTLE,
                 };
             }
         }
     }
 
     /// What it says of its peer. Returns how the waiting has ended, if it has.
-    fn hear(&mut self, status: Option<&PeerStatus>, now: Instant) -> Option<&'static str> {
+    fn hear(
+        &mut self,
+        status: Option<&PeerStatus>,
+        active: bool,
+        now: Instant,
+    ) -> Option<&'static str> {
         let CatchingUp::Waits { start, until, look } = self else {
             return None;
         };
@@ -80,7 +94,8 @@ impl CatchingUp {
             }
             _ => return None,
         };
-        *self = CatchingUp::Done { start: *start };
+        let start = *start;
+        *self = CatchingUp::Done { start, active };
         Some(ended)
     }
 }
@@ -89,9 +104,10 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     /// Looks how it stands, if it is time to.
     pub(super) async fn tend_catching_up(&mut self) {
         let now = Instant::now();
+        let active = self.own_node().active;
         match &self.link.peer {
             Some(hello) if self.pair.is_member() => {
-                self.pair.catching_up.meet(hello.start_id, now);
+                self.pair.catching_up.meet(hello.start_id, active, now);
             }
             _ => self.pair.catching_up = CatchingUp::Unknown,
         }
@@ -103,7 +119,8 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             // Whoever needs more of it says so.
             Ok(_) | Err(_) => None,
         };
-        if let Some(how) = self.pair.catching_up.hear(status.as_ref(), Instant::now()) {
+        let now = Instant::now();
+        if let Some(how) = self.pair.catching_up.hear(status.as_ref(), active, now) {
             tracing::info!("{how}: from now on priorities decide who has the addresses");
         }
     }
@@ -113,32 +130,55 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn it_waits_once_for_each_fast_path_and_not_for_ever() {
-        let begin = Instant::now();
-        let status = |up, complete| PeerStatus {
+    fn status(up: bool, complete: bool) -> PeerStatus {
+        PeerStatus {
             up,
             complete,
             ..PeerStatus::default()
-        };
+        }
+    }
+
+    #[test]
+    fn it_waits_once_for_each_fast_path_and_not_for_ever() {
+        let begin = Instant::now();
         let mut it = CatchingUp::default();
         assert!(it.waits() && it.due().is_none(), "without a fast path");
-        it.meet(7, begin);
-        assert_eq!(it.due(), Some(begin), "it is looked at once");
+        it.meet(7, false, begin);
+        assert_eq!(it.due(), Some(begin + SETTLE), "it is looked at soon");
         for nothing in [None, Some(status(false, false)), Some(status(true, false))] {
-            assert_eq!(it.hear(nothing.as_ref(), begin), None);
+            assert_eq!(it.hear(nothing.as_ref(), false, begin), None);
             assert!(it.waits());
             assert_eq!(it.due(), Some(begin + LOOK));
         }
-        assert!(it.hear(Some(&status(true, true)), begin).is_some());
+        let all = status(true, true);
+        assert!(it.hear(Some(&all), false, begin).is_some());
         assert!(!it.waits() && it.due().is_none());
-        it.meet(7, begin);
+        it.meet(7, false, begin);
         assert!(!it.waits(), "the same one is still well");
-        it.meet(8, begin);
+        it.meet(8, false, begin);
         assert!(it.waits(), "another one begins anew");
-        it.meet(8, begin + PATIENCE);
-        assert_eq!(it.due(), Some(begin), "and is not given more time");
-        assert!(it.hear(None, begin + PATIENCE).is_some());
+        it.meet(8, false, begin + PATIENCE);
+        assert_eq!(it.due(), Some(begin + SETTLE), "and is not given more time");
+        assert!(it.hear(None, false, begin + PATIENCE).is_some());
         assert!(!it.waits());
+    }
+
+    #[test]
+    fn whoever_loses_its_addresses_has_to_be_told_of_what_it_misses() {
+        let begin = Instant::now();
+        let all = status(true, true);
+        let mut it = CatchingUp::default();
+        it.meet(7, true, begin);
+        assert!(it.hear(Some(&all), true, begin).is_some());
+        it.meet(7, true, begin);
+        assert!(!it.waits(), "it is active");
+        it.meet(7, false, begin);
+        assert!(it.waits(), "it was");
+        assert_eq!(it.due(), Some(begin + SETTLE), "what it says may be old");
+        assert!(it.hear(Some(&all), false, begin).is_some());
+        it.meet(7, false, begin);
+        assert!(!it.waits(), "once is enough");
+        it.meet(7, true, begin);
+        assert!(!it.waits(), "it is active again");
     }
 }
