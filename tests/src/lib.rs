@@ -13,9 +13,12 @@
 
 pub mod bench;
 pub mod capture;
+pub mod cut;
+pub mod disk;
 pub mod flood;
 pub mod fragments;
 pub mod held;
+pub mod joined;
 pub mod keepalived;
 pub mod lab;
 pub mod load;

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,13 @@ use sha2::{Digest, Sha256};
 
 use crate::lab::namespace::Namespace;
 use crate::load;
+
+/// What a download reads at a time.
+const PIECE: usize = 64 * 1024;
+/// What one that takes its time reads at a time, and how long it rests after that.
+const BITE: (usize, Duration) = (8 * 1024, Duration::from_millis(200));
+/// What it leaves until it may hurry, in bytes: its connection has something to bring until then.
+const REST: u64 = 128 * 1024;
 
 /// SHA-256 in hexadecimal of a file.
 #[track_caller]
@@ -47,28 +54,68 @@ pub struct Downloads {
     threads: Vec<JoinHandle<Outcome>>,
     under_way: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
+    hurry: Arc<AtomicBool>,
 }
 
 impl Downloads {
     /// Starts `count` downloads of `path` at once. Returns when all of them have received their first bytes or failed.
     #[track_caller]
     pub fn start(from: &Arc<Namespace>, target: SocketAddr, path: &str, count: usize) -> Downloads {
+        Downloads::begin(from, target, path, count, true)
+    }
+
+    /// The same, but whoever receives them takes his time, and does not come to an end before [`Downloads::hurry`].
+    #[track_caller]
+    pub fn slowly(
+        from: &Arc<Namespace>,
+        target: SocketAddr,
+        path: &str,
+        count: usize,
+    ) -> Downloads {
+        Downloads::begin(from, target, path, count, false)
+    }
+
+    /// From now on everything is received as it comes.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    #[track_caller]
+    fn begin(
+        from: &Arc<Namespace>,
+        target: SocketAddr,
+        path: &str,
+        count: usize,
+        hurry: bool,
+    ) -> Downloads {
+        let hurry = Arc::new(AtomicBool::new(hurry));
         let under_way = Arc::new(AtomicUsize::new(count));
         let begun = Arc::new(AtomicUsize::new(0));
         let threads = (0..count)
             .map(|_| {
                 let (from, path) = (Arc::clone(from), path.to_owned());
                 let (under_way, begun) = (Arc::clone(&under_way), Arc::clone(&begun));
+                let hurry = Arc::clone(&hurry);
                 std::thread::spawn(move || {
                     from.join_here();
                     let start = Instant::now();
                     let mut told = false;
-                    let result = download(target, &path, || {
+                    let progress = |left: u64| {
                         if !told {
                             begun.fetch_add(1, Ordering::Relaxed);
                             told = true;
                         }
-                    });
+                        while !hurry.load(Ordering::Relaxed) {
+                            std::thread::sleep(BITE.1);
+                            if left > REST {
+                                break;
+                            }
+                        }
+                    };
+                    let result = match hurry.load(Ordering::Relaxed) {
+                        true => download(target, &path, progress),
+                        false => sip(target, &path, progress),
+                    };
                     if !told {
                         begun.fetch_add(1, Ordering::Relaxed);
                     }
@@ -84,6 +131,7 @@ impl Downloads {
             threads,
             under_way,
             begun,
+            hurry,
         };
         let all = crate::shell::wait_for(Duration::from_secs(30), || {
             (downloads.begun.load(Ordering::Relaxed) == count).then_some(())
@@ -137,19 +185,41 @@ impl Downloads {
     }
 }
 
-/// One download; returns the SHA-256 of the body. `progress` is called after each piece.
+/// One download; returns the SHA-256 of the body. `progress` is called after each piece with the bytes that are missing.
 pub fn download(
     target: SocketAddr,
     path: &str,
-    mut progress: impl FnMut(),
+    progress: impl FnMut(u64),
 ) -> Result<String, String> {
-    let mut stream = load::connect(target, None).map_err(|error| format!("connect: {error}"))?;
+    let stream = connect(target)?;
+    fetch(stream, path, PIECE, progress)
+}
+
+/// The same in small pieces. No more is on its way, or in the kernel, than what is left at the end.
+fn sip(target: SocketAddr, path: &str, progress: impl FnMut(u64)) -> Result<String, String> {
+    let stream = connect(target)?;
+    // The kernel doubles it.
+    let small = socket2::SockRef::from(&stream).set_recv_buffer_size(PIECE / 2);
+    small.map_err(|error| error.to_string())?;
+    fetch(stream, path, BITE.0, progress)
+}
+
+fn connect(target: SocketAddr) -> Result<TcpStream, String> {
+    load::connect(target, None).map_err(|error| format!("connect: {error}"))
+}
+
+fn fetch(
+    mut stream: TcpStream,
+    path: &str,
+    piece: usize,
+    mut progress: impl FnMut(u64),
+) -> Result<String, String> {
     // Longer than any disturbance, shorter than a test.
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .map_err(|error| error.to_string())?;
     load::request(&mut stream, path, true).map_err(|error| format!("send: {error}"))?;
-    let mut reader = BufReader::with_capacity(64 * 1024, stream);
+    let mut reader = BufReader::with_capacity(piece, stream);
     let length = head(&mut reader)?.ok_or("an answer without Content-Length")?;
     let mut hash = Sha256::new();
     let mut received = 0u64;
@@ -164,7 +234,7 @@ pub fn download(
         let size = piece.len();
         received += size as u64;
         reader.consume(size);
-        progress();
+        progress(length.saturating_sub(received));
     }
     if received != length {
         return Err(format!(

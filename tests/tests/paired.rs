@@ -3,112 +3,33 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ilb_tests::held::Held;
-use ilb_tests::lab::node::Node;
+use ilb_tests::joined::{Joined, ROLES};
 use ilb_tests::lab::web::big_file;
 use ilb_tests::lab::{Lab, Spec};
-use ilb_tests::shell;
 use ilb_tests::transfer::{Downloads, sha256_of};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Where clients ask: the VIP of the documentation.
 const VIP: &str = "10.1.0.100";
 /// Downloads, and open connections.
 const EACH: usize = 6;
 
-struct Pair {
-    lab: Lab,
+struct Pair<'a> {
+    joined: Joined<'a>,
     documentation: String,
 }
 
-impl Pair {
-    fn node(&self, role: &str) -> &Node {
-        match role {
-            "lb" => &self.lab.node,
-            _ => self.lab.second(),
-        }
-    }
-
+impl Pair<'_> {
     /// Types a command that is in the documentation, on a node.
     #[track_caller]
-    fn types(&self, role: &str, line: &str) -> String {
+    fn types(&self, at: usize, line: &str) -> String {
         assert!(
             self.documentation.contains(&format!("lbadm {line}\n")),
             "docs/pair.md does not have 'lbadm {line}'"
         );
-        self.node(role).lbadm(line)
-    }
-
-    #[track_caller]
-    fn shown(&self, role: &str) -> Value {
-        let json = self.node(role).lbadm("-j show-pair");
-        serde_json::from_str(&json).expect("show-pair writes JSON")
-    }
-
-    /// Waits until something holds of what a node says of the pair.
-    #[track_caller]
-    fn until(&self, role: &str, given: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let found = shell::wait_for(PATIENCE, || Some(self.shown(role)).filter(&is));
-        found.unwrap_or_else(|| {
-            panic!(
-                "{given} within {PATIENCE:?}; {role} says\n{:#}\nand the other one\n{}",
-                self.shown(role),
-                self.node(if role == "lb" { "lb2" } else { "lb" })
-                    .lbadm("show-pair")
-            )
-        })
-    }
-
-    /// Both hear each other, have the same configuration, and know of each other's connections.
-    #[track_caller]
-    fn settled(&self, given: &str) {
-        for role in ["lb", "lb2"] {
-            self.until(role, &format!("{given}, then both are in step"), |pair| {
-                pair["link"]["up"] == true
-                    && pair["configuration"]["step"] == "in-step"
-                    && pair["connections"]["up"] == true
-                    && pair["connections"]["complete"] == true
-                    && pair["connections"]["pending"] == 0
-            });
-        }
-    }
-
-    /// This node is active, and the other one is not; both say so.
-    #[track_caller]
-    fn active(&self, given: &str, role: &str, other: &str) {
-        let given = format!("{given}, then {role} is active");
-        self.until(role, &given, |pair| pair["here"]["active"] == true);
-        self.until(other, &given, |pair| {
-            pair["here"]["active"] == false && pair["there"]["active"] == true
-        });
-    }
-
-    /// Waits until a node has this many open connections in its table.
-    #[track_caller]
-    fn knows(&self, role: &str, count: usize) {
-        let known = || {
-            let listed = self.node(role).lbadm("-j show-connections");
-            let listed: Value = serde_json::from_str(&listed).expect("a list");
-            let all = listed
-                .as_array()
-                .or_else(|| listed["connections"].as_array());
-            let all = all.map_or(0, Vec::len);
-            (all >= count).then_some(())
-        };
-        let found = shell::wait_for(PATIENCE, known);
-        assert!(
-            found.is_some(),
-            "given {count} connections, then {role} knows of them:\n{}",
-            self.node(role).lbadm("show-connections")
-        );
-    }
-
-    fn kill(&self, role: &str) {
-        self.node(role).kill_manager();
-        self.node(role).kill_fastpath();
+        self.joined.node(at).lbadm(line)
     }
 }
 
@@ -119,37 +40,37 @@ fn documentation() -> String {
 
 #[test]
 fn two_fresh_machines_become_a_pair_that_fails_over() {
+    let lab = Lab::new(Spec {
+        servers: 2,
+        pair: true,
+        ..Spec::default()
+    });
     let pair = Pair {
-        lab: Lab::new(Spec {
-            servers: 2,
-            pair: true,
-            ..Spec::default()
-        }),
+        joined: Joined::start(&lab),
         documentation: documentation(),
     };
-    let lab = &pair.lab;
-    lab.node.start();
-    lab.second().start();
+    let joined = pair.joined;
     let target: SocketAddr = SocketAddr::new(VIP.parse().expect("an address"), 80);
 
     // The first node, as ever.
-    pair.types("lb", "create-servergroup -s server=10.2.0.11,10.2.0.12 web");
-    pair.types("lb", "create-vrrp -i interface=eth0,vrid=51,addresses=10.1.0.100,priority=150,interval=0.1,sync-group=pair front");
-    pair.types("lb", "create-vrrp -i interface=eth1,vrid=51,addresses=10.2.0.200,priority=150,interval=0.1,sync-group=pair back");
-    pair.types("lb", "create-rule -e -i vip=10.1.0.100,port=80 -m lbalg=rr,type=NAT,proxy-src=10.2.0.200 -o servergroup=web www");
+    pair.types(0, "create-servergroup -s server=10.2.0.11,10.2.0.12 web");
+    pair.types(0, "create-vrrp -i interface=eth0,vrid=51,addresses=10.1.0.100,priority=150,interval=0.1,sync-group=pair front");
+    pair.types(0, "create-vrrp -i interface=eth1,vrid=51,addresses=10.2.0.200,priority=150,interval=0.1,sync-group=pair back");
+    pair.types(0, "create-rule -e -i vip=10.1.0.100,port=80 -m lbalg=rr,type=NAT,proxy-src=10.2.0.200 -o servergroup=web www");
 
     // Both commands.
-    let invited = pair.types("lb", "pair create --address 10.2.0.1");
-    let line = invited
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("lbadm "))
-        .expect("pair create says what to type on the other node");
-    assert!(line.starts_with("pair join 10.2.0.1 ilb1"), "{invited}");
-    assert!(pair.documentation.contains("lbadm pair join 10.2.0.1 ilb1"));
-    lab.second().lbadm(line);
+    let line = joined.join();
+    assert!(line.starts_with("pair join 10.2.0.1 ilb1"), "{line}");
+    for line in [
+        "pair create --address 10.2.0.1\n",
+        "pair join 10.2.0.1 ilb1",
+    ] {
+        let line = format!("lbadm {line}");
+        assert!(pair.documentation.contains(&line), "{line}");
+    }
     let given = "given a fresh node, when it has joined";
-    for role in ["lb", "lb2"] {
-        let shown = pair.shown(role);
+    for at in 0..2 {
+        let shown = joined.shown(at);
         assert!(
             shown["link"]["up"] == true && shown["configuration"]["step"] == "in-step",
             "{given}, then it hears the other one and has its configuration at once: {shown:#}"
@@ -160,54 +81,52 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
             "{given}, then neither has taken the other one for a stranger"
         );
     }
-    pair.settled(given);
-    pair.active(given, "lb", "lb2");
-    let configuration = |role: &str| {
-        let node = pair.node(role);
+    joined.settled(given);
+    joined.active(given, 0);
+    let configuration = |at: usize| {
+        let node = joined.node(at);
         [
             "show-rule -p -o rulename,vip,port,status",
             "show-server -p -o serverid,address,weight",
         ]
         .map(|line| node.lbadm(line))
     };
-    assert_eq!(configuration("lb"), configuration("lb2"), "{given}");
-    for (role, line, said) in [
+    assert_eq!(configuration(0), configuration(1), "{given}");
+    for (at, line, said) in [
         (
-            "lb",
+            0,
             "explain tcp 10.1.0.10:4000 10.1.0.100:80",
             "10.1.0.100 is with this node: instance front is active",
         ),
         (
-            "lb2",
+            1,
             "explain tcp 10.1.0.10:4000 10.1.0.100:80",
             "10.1.0.100 is with 10.1.0.1, ",
         ),
-        ("lb", "explain vrrp front", "this node has the addresses"),
+        (0, "explain vrrp front", "this node has the addresses"),
         (
-            "lb2",
+            1,
             "explain vrrp front",
             "10.1.0.1 was active, when it was heard last",
         ),
     ] {
-        let explained = pair.node(role).lbadm(line);
+        let explained = joined.node(at).lbadm(line);
         assert!(
             explained.contains(said),
-            "{given}, then {role} says {said:?}: {explained}"
+            "{given}, then {} says {said:?}: {explained}",
+            ROLES[at]
         );
     }
-    let priorities = |role: &str| {
-        pair.node(role)
+    let priorities = |at: usize| {
+        joined
+            .node(at)
             .lbadm("show-vrrp -p -o name,interface,priority")
     };
-    assert_eq!(priorities("lb"), "back:eth1:150\nfront:eth0:150\n");
-    assert_eq!(
-        priorities("lb2"),
-        "back:eth1:100\nfront:eth0:100\n",
-        "{given}"
-    );
+    assert_eq!(priorities(0), "back:eth1:150\nfront:eth0:150\n");
+    assert_eq!(priorities(1), "back:eth1:100\nfront:eth0:100\n", "{given}");
     let token = line.rsplit(' ').next().expect("a token");
-    for role in ["lb", "lb2"] {
-        let node = pair.node(role);
+    for at in 0..2 {
+        let node = joined.node(at);
         for text in [
             node.manager_log(),
             node.fastpath_log(),
@@ -221,17 +140,17 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
     }
 
     // What is changed on either is changed on both.
-    pair.types("lb2", "add-server -s server=10.2.0.77,weight=0 web");
+    pair.types(1, "add-server -s server=10.2.0.77,weight=0 web");
     assert_eq!(
-        configuration("lb"),
-        configuration("lb2"),
+        configuration(0),
+        configuration(1),
         "given a change on the second node"
     );
-    pair.types("lb", "remove-server -s server=_web.2 web");
-    pair.settled("given a change on the first node");
+    pair.types(0, "remove-server -s server=_web.2 web");
+    joined.settled("given a change on the first node");
     assert_eq!(
-        configuration("lb"),
-        configuration("lb2"),
+        configuration(0),
+        configuration(1),
         "given a change on the first node"
     );
 
@@ -240,13 +159,13 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
         .at("c1")
         .enter(|| (0..EACH).map(|_| Held::open(target)).collect());
     let downloads = Downloads::start(lab.at("c1"), target, "/paced/big?rate=700000", EACH);
-    pair.knows("lb2", 2 * EACH);
-    pair.settled("given open connections");
+    joined.knows(1, 2 * EACH);
+    joined.settled("given open connections");
     assert_eq!(downloads.under_way(), EACH);
     let expected = sha256_of(&big_file(lab.directory()));
-    pair.kill("lb");
+    joined.kill(0);
     let given = "given an active node, when everything on it is killed";
-    pair.until("lb2", given, |pair| {
+    joined.until(1, given, |pair| {
         pair["here"]["active"] == true && pair["link"]["up"] == false
     });
     let mut same = |given: &str| {
@@ -267,50 +186,50 @@ fn two_fresh_machines_become_a_pair_that_fails_over() {
     };
     same(given);
     downloads.none_broken(&expected, given);
-    pair.types("lb2", "disable-server _web.1");
+    pair.types(1, "disable-server _web.1");
     lab.node.start();
     let given = "given a node that was dead, when it comes back";
-    pair.settled(given);
-    pair.active(given, "lb", "lb2");
-    assert_eq!(configuration("lb"), configuration("lb2"), "{given}");
+    joined.settled(given);
+    joined.active(given, 0);
+    assert_eq!(configuration(0), configuration(1), "{given}");
     same(given);
-    pair.types("lb", "enable-server _web.1");
+    pair.types(0, "enable-server _web.1");
 
     // A planned change, and back.
-    pair.settled(given);
-    pair.types("lb", "failover");
+    joined.settled(given);
+    pair.types(0, "failover");
     let given = "given a pair, when the active node gives its addresses away";
-    pair.active(given, "lb2", "lb");
+    joined.active(given, 1);
     same(given);
     let refused = lab.node.try_lbadm(&["failover"]);
     assert!(
         refused.code == 1 && refused.stderr.contains("has no addresses by VRRP"),
         "{given}: {refused}"
     );
-    pair.settled(given);
-    pair.types("lb2", "failover");
+    joined.settled(given);
+    pair.types(1, "failover");
     let given = "given a pair, when the addresses are given back";
-    pair.active(given, "lb", "lb2");
+    joined.active(given, 0);
     same(given);
 
     // Out of service.
-    pair.types("lb", "maintenance on");
+    pair.types(0, "maintenance on");
     let given = "given a pair, when the active node is in maintenance";
-    pair.active(given, "lb2", "lb");
+    joined.active(given, 1);
     same(given);
     let refused = lab.second().try_lbadm(&["failover"]);
     assert!(
         refused.stderr.contains("it is in maintenance"),
         "{given}: {refused}"
     );
-    pair.types("lb", "maintenance off");
-    pair.active("given a node whose maintenance is over", "lb", "lb2");
+    pair.types(0, "maintenance off");
+    joined.active("given a node whose maintenance is over", 0);
 
     // Apart again: each goes on with what it has.
-    pair.types("lb2", "pair leave");
-    pair.types("lb", "pair leave");
-    for role in ["lb", "lb2"] {
-        let shown = pair.shown(role);
+    pair.types(1, "pair leave");
+    pair.types(0, "pair leave");
+    for at in 0..2 {
+        let shown = joined.shown(at);
         assert_eq!(shown["paired"], false, "{shown:#}");
         assert_eq!(shown["connections"], Value::Null, "{shown:#}");
     }

@@ -1,22 +1,20 @@
-//! Two nodes that share their addresses by VRRP and tell each other of their connections, or only how to find their servers: 200
-//! downloads and 200 open connections, in all topologies, survive whatever happens to the node that forwards them.
+//! Two nodes that are a pair, as two commands make it, which tell each other of their connections, or only how to find their
+//! servers: 200 downloads and 200 open connections, in all topologies, survive whatever happens to the node that forwards them,
+//! all of it one after the other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ilb_tests::held::Held;
-use ilb_tests::lab::node::Node;
+use ilb_tests::joined::{Joined, PATIENCE, ROLES};
 use ilb_tests::lab::plan::Net;
 use ilb_tests::lab::web::small_file;
 use ilb_tests::lab::{Lab, Spec};
-use ilb_tests::peers::Peers;
 use ilb_tests::service::Service;
 use ilb_tests::transfer::{Downloads, sha256_of};
 use ilb_tests::tunnel::{FarEnd, Kind};
 use ilb_tests::{Family, Topology, shell};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-const ROLES: [&str; 2] = ["lb", "lb2"];
 /// Downloads, and open connections, of all services together at least.
 const MANY: usize = 200;
 /// The servers' way home, which is one of the shared addresses.
@@ -28,10 +26,9 @@ struct Site {
     sync: &'static str,
     /// Downloads, and open connections, of each service.
     each: usize,
-    peers: Peers,
     targets: Vec<SocketAddr>,
-    held: Vec<Held>,
-    sha256: String,
+    held: Vec<(SocketAddr, Held)>,
+    downloads: Vec<Downloads>,
     _far_ends: Vec<FarEnd>,
 }
 
@@ -42,91 +39,68 @@ impl Site {
             pair: true,
             ..Spec::default()
         });
-        lab.node.start();
-        lab.second().start();
+        let pair = Joined::start(&lab);
         let (targets, far_ends) = configure(&lab, sync);
-        let peers = Peers {
-            runs: ["run", "second/run"].map(|run| lab.directory().join(run)),
-            addresses: [1, 2].map(|host| Net::Front.host(Family::V4, host)),
-        };
-        let sha256 = sha256_of(&small_file(lab.directory()));
+        pair.join();
         Site {
             sync,
             each: MANY.div_ceil(targets.len()),
-            peers,
             targets,
             held: Vec::new(),
-            sha256,
+            downloads: Vec::new(),
             _far_ends: far_ends,
             lab,
         }
     }
 
-    fn node(&self, at: usize) -> &Node {
-        [&self.lab.node, self.lab.second()][at]
+    fn pair(&self) -> Joined<'_> {
+        Joined { lab: &self.lab }
     }
 
-    fn is_active(&self, at: usize) -> bool {
-        let addresses = self.lab.at(ROLES[at]).run("ip -o addr show");
-        let has = |it: &SocketAddr| addresses.contains(&format!(" {}/", it.ip()));
-        self.targets.iter().all(has)
-    }
-
+    /// The node has all addresses, and says that it is active.
     #[track_caller]
-    fn becomes_active(&self, at: usize, when: &str) {
-        let active = shell::wait_for(PATIENCE, || self.is_active(at).then_some(()));
+    fn takes_over(&self, at: usize, when: &str) {
+        let addresses: Vec<IpAddr> = self.targets.iter().map(SocketAddr::ip).collect();
+        let has = || self.pair().has(at, &addresses).then_some(());
         assert!(
-            active.is_some(),
+            shell::wait_for(PATIENCE, has).is_some(),
             "{when}, then {} has all addresses: {}",
             ROLES[at],
-            self.node(at).lbadm("show-vrrp -p -o name,state,reason")
+            self.pair()
+                .node(at)
+                .lbadm("show-vrrp -p -o name,state,reason")
         );
+        let given = format!("{when}, then {} is active", ROLES[at]);
+        self.pair()
+            .until(at, &given, |pair| pair["here"]["active"] == true);
     }
 
-    #[track_caller]
-    fn is_backup(&self, at: usize, when: &str) {
-        let backup = shell::wait_for(PATIENCE, || {
-            let states = self.node(at).lbadm("show-vrrp -p -o state");
-            states.lines().all(|it| it == "backup").then_some(())
-        });
-        assert!(
-            backup.is_some(),
-            "{when}, then {} is a backup: {}",
-            ROLES[at],
-            self.node(at).lbadm("show-vrrp -p -o name,state,reason")
-        );
-    }
-
-    fn hold(&mut self) {
+    /// Opens so many more connections to each service, which stay open.
+    fn hold(&mut self, count: usize) {
+        let client = self.lab.at("c1");
         for target in &self.targets {
-            let open = || {
-                (0..self.each)
-                    .map(|_| Held::open(*target))
-                    .collect::<Vec<_>>()
-            };
-            self.held.extend(self.lab.at("c1").enter(open));
+            let open = || (0..count).map(|_| (*target, Held::open(*target)));
+            let open = || open().collect::<Vec<_>>();
+            self.held.extend(client.enter(open));
         }
+    }
+
+    fn download(&mut self) {
+        let client = self.lab.at("c1");
+        let start = |it: &SocketAddr| Downloads::slowly(client, *it, "/files/small", self.each);
+        self.downloads = self.targets.iter().map(start).collect();
     }
 
     #[track_caller]
     fn all_go_on(&mut self, when: &str) {
-        let ask = |it: &mut Held| {
+        let ask = |(target, it): &mut (SocketAddr, Held)| {
             let answer = it.ask().map_err(|error| error.to_string());
-            (answer, it.server.clone())
+            (answer != Ok(it.server.clone()))
+                .then(|| format!("{target} to {}: {answer:?}", it.server))
         };
         let held = &mut self.held;
-        let answers: Vec<_> = self
-            .lab
-            .at("c1")
-            .enter(|| held.iter_mut().map(ask).collect());
-        let broken: Vec<String> = answers
-            .into_iter()
-            .enumerate()
-            .filter(|(_, (answer, server))| answer.as_ref() != Ok(server))
-            .map(|(at, (answer, server))| {
-                format!("{} to {server}: {answer:?}", self.targets[at / self.each])
-            })
-            .collect();
+        let client = self.lab.at("c1");
+        let broken: Vec<String> = client.enter(|| held.iter_mut().filter_map(ask).collect());
         assert!(
             broken.is_empty(),
             "{when}, then every open connection goes on with its server; {} of {} do not: {:#?}",
@@ -134,66 +108,39 @@ impl Site {
             self.held.len(),
             &broken[..broken.len().min(8)]
         );
+        let under_way: usize = self.downloads.iter().map(Downloads::under_way).sum();
+        assert_eq!(
+            under_way,
+            self.each * self.targets.len(),
+            "{when}, then no download has ended"
+        );
+        println!(
+            "{when}: {under_way} downloads and {} open connections go on",
+            self.held.len()
+        );
     }
 
-    /// Waits until a node knows what it has to of so many connections.
+    /// Waits until a node knows what it has to of all connections.
     #[track_caller]
-    fn knows(&self, at: usize, count: usize) {
+    fn knows(&self, at: usize) {
+        let count = self.held.len() + self.each * self.downloads.len();
         match self.sync {
-            "full" => self.peers.has_open(at, count as u64),
+            "full" => self.pair().knows(at, count),
             _ => {
-                self.peers.until(at, &format!("{count} are known"), |it| {
-                    it.counters["known_traces"] >= count as u64
+                let given = format!("given {count} connections, then they are known");
+                self.pair().until(at, &given, |pair| {
+                    let known = &pair["connections"]["counters"]["known_traces"];
+                    known.as_u64() >= Some(count as u64)
                 });
                 // Some of them may be of connections that have ended: what began just now takes its ten milliseconds.
                 std::thread::sleep(Duration::from_millis(500));
             }
         }
-        self.peers.settled();
-    }
-
-    /// The node that is active now loses its role to the other one, under downloads.
-    #[track_caller]
-    fn happens(&mut self, when: &str, active: usize, event: impl FnOnce(&Site)) {
-        let other = 1 - active;
-        assert!(
-            self.is_active(active),
-            "{when}: {} is active",
-            ROLES[active]
-        );
-        let downloads: Vec<Downloads> = self
-            .targets
-            .iter()
-            .map(|it| {
-                Downloads::start(
-                    self.lab.at("c1"),
-                    *it,
-                    "/paced/small?rate=100000",
-                    self.each,
-                )
-            })
-            .collect();
-        let count = self.each * self.targets.len();
-        self.knows(other, self.held.len() + count);
-        let under_way: usize = downloads.iter().map(Downloads::under_way).sum();
-        assert_eq!(under_way, count, "{when}: downloads are under way before");
-        event(self);
-        self.becomes_active(other, when);
-        self.all_go_on(when);
-        let under_way: usize = downloads.iter().map(Downloads::under_way).sum();
-        assert!(under_way > 0, "{when}: downloads have seen the takeover");
-        for set in downloads {
-            set.none_broken(&self.sha256, when);
-        }
-        println!(
-            "{when}: {count} downloads, {under_way} of them over the takeover, and {} open connections went on",
-            self.held.len()
-        );
+        self.pair().settled("given connections");
     }
 }
 
-/// Seven services on both nodes, and instances for their addresses. Nodes with the same settings, so that the one that has
-/// the addresses keeps them: a node that comes back has to be told of all connections first.
+/// Seven services on the first node, and instances for their addresses.
 fn configure(lab: &Lab, sync: &str) -> (Vec<SocketAddr>, Vec<FarEnd>) {
     let mut lines = Vec::new();
     let mut targets = Vec::new();
@@ -241,22 +188,20 @@ fn configure(lab: &Lab, sync: &str) -> (Vec<SocketAddr>, Vec<FarEnd>) {
                 .run(&format!("ip route replace {all} via {gateway}"));
         }
     }
-    for (node, priority) in [(&lab.node, 150), (lab.second(), 100)] {
-        // First the instances: then no node puts the addresses up for its rules.
-        for (side, of) in addresses.iter().enumerate() {
-            for (number, list) in of.iter().enumerate() {
-                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
-                node.lbadm(&format!(
-                    "create-vrrp -i interface=eth{side},vrid={},addresses={},sync-group=pair,interval=0.1,\
-                     preempt=no,priority={priority} side{side}{number}",
-                    51 + number,
-                    list.join(",")
-                ));
-            }
+    // First the instances: then the node does not put the addresses up for its rules.
+    for (side, of) in addresses.iter().enumerate() {
+        for (number, list) in of.iter().enumerate() {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            lab.node.lbadm(&format!(
+                "create-vrrp -i interface=eth{side},vrid={},addresses={},sync-group=pair,interval=0.1,priority=150 \
+                 side{side}{number}",
+                51 + number,
+                list.join(",")
+            ));
         }
-        for line in &lines {
-            node.lbadm(line);
-        }
+    }
+    for line in &lines {
+        lab.node.lbadm(line);
     }
     let far_ends = (1..=2).map(|n| {
         let at = lab.at(&format!("s{n}"));
@@ -281,52 +226,77 @@ fn it_is_enough_to_know_the_servers_of_connections() {
 
 fn four_ways(sync: &'static str) {
     let mut site = Site::new(sync);
-    site.peers.introduce(0);
-    site.peers.introduce(1);
-    site.becomes_active(0, "given two nodes");
-    site.is_backup(1, "given two nodes");
-    site.peers.settled();
-    site.hold();
-
-    let when = "when the active node is disabled";
-    site.happens(when, 0, |site| drop(site.node(0).lbadm("disable-vrrp")));
-    site.node(0).lbadm("enable-vrrp");
-    site.is_backup(0, "when it is enabled again");
+    let given = "given two nodes that are a pair";
+    site.pair().settled(given);
+    site.pair().active(given, 0);
+    site.hold(site.each);
+    site.download();
+    site.knows(1);
 
     let when = "when everything on the active node is killed";
-    site.happens(when, 1, |site| {
-        site.node(1).kill_manager();
-        site.node(1).kill_fastpath();
-    });
+    site.pair().kill(0);
+    site.takes_over(1, when);
+    site.all_go_on(when);
+    site.hold(2);
     // Like another machine in its place: nothing of the table is left.
-    let table = site.peers.runs[1].join("connections");
+    let table = site.lab.directory().join("run/connections");
     std::fs::remove_file(table).expect("there is a table");
-    site.node(1).start();
-    site.is_backup(1, "when the killed node is back");
-    site.peers.introduce(1);
-    site.knows(1, site.held.len());
+    site.pair().node(0).start();
+    // It has the higher priority, and knows nothing of connections at first.
+    let when = "when the killed node is back";
+    site.pair().active(when, 0);
+    site.all_go_on(when);
+    site.knows(1);
+
+    let when = "when the active node gives its addresses away";
+    site.pair().node(0).lbadm("failover");
+    site.takes_over(1, when);
+    site.pair().active(when, 1);
+    site.all_go_on(when);
+    site.hold(2);
+    site.knows(0);
 
     let when = "when an interface of the active node goes down";
-    site.happens(when, 0, |site| {
-        site.lab.at("lb").run("ip link set eth1 down");
-    });
-    site.lab.at("lb").ip(&[
+    let lb2 = site.lab.at("lb2").clone();
+    lb2.run("ip link set eth1 down");
+    site.takes_over(0, when);
+    site.all_go_on(when);
+    site.hold(2);
+    lb2.ip(&[
         "link set eth1 up".to_owned(),
-        "addr replace fd02::1/64 dev eth1 nodad".to_owned(),
-        "addr replace fe80::1/64 dev eth1 nodad".to_owned(),
+        "addr replace fd02::2/64 dev eth1 nodad".to_owned(),
+        "addr replace fe80::2/64 dev eth1 nodad".to_owned(),
     ]);
-    site.is_backup(0, "when the interface is up again");
-    site.peers.settled();
+    let when = "when the interface is up again";
+    site.pair().settled(when);
+    site.pair().active(when, 0);
+    site.knows(1);
 
     let when = "when the active node is stopped (SIGSTOP)";
-    let stopped = [site.node(1).manager_pid(), site.node(1).fastpath_pid()];
-    site.happens(when, 1, |_| {
-        stopped.iter().for_each(|it| signal(*it, "STOP"))
-    });
+    let stopped = [
+        site.pair().node(0).manager_pid(),
+        site.pair().node(0).fastpath_pid(),
+    ];
+    stopped.iter().for_each(|it| signal(*it, "STOP"));
+    site.takes_over(1, when);
+    site.all_go_on(when);
+    site.hold(2);
+    // For so long that it has to be told of everything anew.
+    let given = format!("{when}, then the other one does not hear its fast path any more");
+    site.pair()
+        .until(1, &given, |pair| pair["connections"]["up"] == false);
+    site.hold(2);
     stopped.iter().for_each(|it| signal(*it, "CONT"));
-    site.is_backup(1, "when the stopped node goes on");
-    site.peers.settled();
-    site.all_go_on("when all is over");
-    site.node(0).assert_alive();
-    site.node(1).assert_alive();
+    let when = "when the stopped node goes on";
+    site.pair().active(when, 0);
+    site.all_go_on(when);
+
+    let expected = sha256_of(&small_file(site.lab.directory()));
+    site.downloads.iter().for_each(Downloads::hurry);
+    for set in site.downloads.drain(..) {
+        set.none_broken(&expected, "given all of that");
+    }
+    site.pair().settled("when all is over");
+    site.pair().node(0).assert_alive();
+    site.pair().node(1).assert_alive();
 }
