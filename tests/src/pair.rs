@@ -1,12 +1,14 @@
 //! Two nodes of a lab that share their addresses by VRRP, and somebody who asks them all the time.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::joined::{Joined, ROLES};
 use crate::lab::node::Node;
 use crate::lab::{Lab, Spec};
 use crate::service::Service;
@@ -17,6 +19,8 @@ use crate::{Family, Topology};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two questions of a [`Prober`].
 const PACE: Duration = Duration::from_millis(2);
+/// How often whoever waits for answers looks whether there are more questions.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long the last answers may take.
 const LATE: Duration = Duration::from_millis(400);
 
@@ -39,8 +43,9 @@ pub struct Pair {
     pub lab: Lab,
     /// Where clients ask.
     pub targets: Vec<SocketAddr>,
-    /// Names of the instances.
-    pub instances: Vec<String>,
+    /// Names of the instances, and what each is given.
+    instances: Vec<(String, String)>,
+    services: Vec<Service>,
 }
 
 impl Pair {
@@ -60,48 +65,88 @@ impl Pair {
     pub fn within(lab: Lab, sharing: &Sharing) -> Pair {
         lab.node.start();
         lab.second().start();
+        let pair = Pair::prepared(lab, sharing.topology);
+        for (role, priority) in ROLES.into_iter().zip(sharing.priorities) {
+            pair.configure(role, sharing, priority);
+        }
+        pair
+    }
+
+    /// The same, but the first node is configured, and the second one joins its pair.
+    #[track_caller]
+    pub fn joined(sharing: &Sharing) -> Pair {
+        let lab = Lab::new(Spec {
+            servers: 1,
+            pair: true,
+            ..Spec::default()
+        });
+        Joined::start(&lab);
+        let pair = Pair::prepared(lab, sharing.topology);
+        pair.configure(ROLES[0], sharing, sharing.priorities[0]);
+        pair.both().join();
+        pair.both().settled("given two nodes that are a pair");
+        for (name, _) in &pair.instances {
+            let priority = sharing.priorities[1];
+            let line = format!("modify-vrrp -i priority={priority} {name}");
+            pair.node(ROLES[1]).lbadm(&line);
+        }
+        pair
+    }
+
+    /// Both as they see each other, if they were joined.
+    pub fn both(&self) -> Joined<'_> {
+        Joined { lab: &self.lab }
+    }
+
+    /// With what clients ask for, and nothing on the nodes.
+    fn prepared(lab: Lab, topology: Topology) -> Pair {
         let mut targets = Vec::new();
+        let mut services = Vec::new();
         let mut instances = Vec::new();
         for (number, family) in Family::BOTH.into_iter().enumerate() {
-            let service = Service::echo(number as u8, sharing.topology, family);
+            let service = Service::echo(number as u8, topology, family);
             let vip = lab.vip(family, service.number);
-            let mut made = vec![(
+            instances.push((
                 format!("front{number}"),
                 format!("interface=eth0,vrid=51,addresses={vip}"),
-            )];
-            match sharing.topology {
+            ));
+            match topology {
                 Topology::Dsr => {
                     lab.dsr_address(vip);
                     lab.udp_echo_on((vip, 7).into());
                 }
                 Topology::Nat | Topology::HalfNat => lab.udp_echo(family, &[], 7),
             }
-            if sharing.topology == Topology::Nat {
+            if topology == Topology::Nat {
                 let source = lab.proxy_source(family, service.number);
                 let text = format!("interface=eth1,vrid=51,addresses={source}");
-                made.push((format!("back{number}"), text));
-            }
-            for (node, priority) in [&lab.node, lab.second()]
-                .into_iter()
-                .zip(sharing.priorities)
-            {
-                node.lbadm(&service.group_line(&lab));
-                // First the instances: then no node puts the addresses up for its rule.
-                for (name, text) in &made {
-                    node.lbadm(&format!(
-                        "create-vrrp -i sync-group=pair,interval={},priority={priority},{text}{} {name}",
-                        sharing.interval, sharing.more
-                    ));
-                }
-                node.lbadm(&service.rule_line(&lab));
+                instances.push((format!("back{number}"), text));
             }
             targets.push(SocketAddr::new(vip, 7));
-            instances.extend(made.into_iter().map(|(name, _)| name));
+            services.push(service);
         }
         Pair {
             lab,
             targets,
             instances,
+            services,
+        }
+    }
+
+    /// Configures a node.
+    #[track_caller]
+    fn configure(&self, role: &str, sharing: &Sharing, priority: u8) {
+        let node = self.node(role);
+        // First the instances: then no node puts the addresses up for its rule.
+        for (name, text) in &self.instances {
+            node.lbadm(&format!(
+                "create-vrrp -i sync-group=pair,interval={},priority={priority},{text}{} {name}",
+                sharing.interval, sharing.more
+            ));
+        }
+        for service in &self.services {
+            node.lbadm(&service.group_line(&self.lab));
+            node.lbadm(&service.rule_line(&self.lab));
         }
     }
 
@@ -134,6 +179,11 @@ impl Pair {
                 self.lab.at("lb2").run("ip -br addr")
             );
         }
+    }
+
+    /// Names of the instances.
+    pub fn instances(&self) -> impl Iterator<Item = &str> {
+        self.instances.iter().map(|(name, _)| name.as_str())
     }
 
     /// Where the instances of a node stand.
@@ -196,80 +246,99 @@ pub struct Seen {
     pub gap: Duration,
 }
 
-/// Asks an echo service every few milliseconds from one socket, and remembers what was answered when.
+/// Asks an echo service again and again from one socket, by a thread that does nothing else, and notes what is answered
+/// when, by another one: whoever waits for answers with a limit of milliseconds is woken by the kernel's ticks, of which there
+/// are 100 or 250 a second.
 struct Prober {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
+    asked: JoinHandle<()>,
+    seen: JoinHandle<Seen>,
 }
 
 impl Prober {
     fn start(lab: &Lab, target: SocketAddr) -> Prober {
         let stop = Arc::new(AtomicBool::new(false));
-        let (client, stopped) = (Arc::clone(lab.at("c1")), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            client.join_here();
-            probe(target, &stopped)
+        let questions = Arc::new(Questions::default());
+        let socket = lab.at("c1").enter(|| {
+            let any = (crate::load::unspecified(target.ip()), 0);
+            let socket = UdpSocket::bind(any).expect("a socket");
+            socket.connect(target).expect("a target");
+            socket
         });
-        Prober { stop, thread }
+        socket
+            .set_read_timeout(Some(LOOK))
+            .expect("a timeout can be set");
+        let answers = socket.try_clone().expect("a socket can be shared");
+        let (stopped, all) = (Arc::clone(&stop), Arc::clone(&questions));
+        Prober {
+            stop,
+            asked: std::thread::spawn(move || ask(&socket, &all, &stopped)),
+            seen: std::thread::spawn(move || listen(&answers, &questions)),
+        }
     }
 
     fn finish(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the prober ends")
+        self.asked.join().expect("whoever asks ends");
+        self.seen.join().expect("whoever listens ends")
     }
 }
 
-fn probe(target: SocketAddr, stopped: &AtomicBool) -> Seen {
-    let any = if target.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
-    let socket = UdpSocket::bind(any).expect("a socket");
-    socket.connect(target).expect("a target");
-    socket
-        .set_read_timeout(Some(PACE / 2))
-        .expect("a timeout can be set");
-    let mut answered: Vec<bool> = Vec::new();
-    let (mut last, mut gap): (Option<Instant>, Duration) = (None, Duration::ZERO);
+/// How many questions were asked, and whether there will be more.
+#[derive(Default)]
+struct Questions {
+    count: AtomicUsize,
+    ended: AtomicBool,
+}
+
+fn ask(socket: &UdpSocket, questions: &Questions, stopped: &AtomicBool) {
     let mut next = Instant::now();
+    while !stopped.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if now < next {
+            std::thread::sleep(next - now);
+        }
+        // Who comes late asks one question and not those that he has missed.
+        next = (next + PACE).max(now);
+        let number = questions.count.fetch_add(1, Ordering::Relaxed);
+        // While nobody has the address there may be no way to send: that is a question without an answer, too.
+        drop(socket.send(number.to_string().as_bytes()));
+    }
+    questions.ended.store(true, Ordering::Release);
+}
+
+fn listen(socket: &UdpSocket, questions: &Questions) -> Seen {
+    let mut answered = BTreeSet::new();
+    let (mut last, mut gap): (Option<Instant>, Duration) = (None, Duration::ZERO);
     let mut end = None;
     let mut buffer = [0; 64];
     loop {
+        let received = socket.recv(&mut buffer);
         let now = Instant::now();
-        if stopped.load(Ordering::Relaxed) && end.is_none() {
-            end = Some(now + LATE);
-        }
-        if end.is_some_and(|end| now > end || answered.iter().all(|it| *it)) {
-            break;
-        }
-        if end.is_none() && now >= next {
-            next = (next + PACE).max(now);
-            // While nobody has the address there may be no way to send: that is a question without an answer, too.
-            let number = answered.len().to_string();
-            drop(socket.send(number.as_bytes()));
-            answered.push(false);
-        }
-        match socket.recv(&mut buffer) {
+        match received {
             Ok(length) => {
                 // "<server> <request>"
                 let text = String::from_utf8_lossy(&buffer[..length]);
                 let number = text.split(' ').next_back().and_then(|it| it.parse().ok());
-                if let Some(found) = number.and_then(|it: usize| answered.get_mut(it)) {
-                    *found = true;
-                }
-                let now = Instant::now();
+                let number: usize = number.expect("a number was asked");
+                answered.insert(number);
                 if let Some(last) = last.replace(now) {
                     gap = gap.max(now - last);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // The kernel says that a question did not get anywhere.
             Err(_) => std::thread::sleep(PACE / 4),
         }
-    }
-    Seen {
-        asked: answered.len(),
-        lost: answered.iter().filter(|it| !**it).count(),
-        gap,
+        if questions.ended.load(Ordering::Acquire) {
+            let asked = questions.count.load(Ordering::Relaxed);
+            if answered.len() == asked || now > *end.get_or_insert(now + LATE) {
+                return Seen {
+                    asked,
+                    lost: asked - answered.len(),
+                    gap,
+                };
+            }
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ilb_tests::disk::SmallDisk;
 use ilb_tests::lab::plan::Net;
 use ilb_tests::lab::{Lab, Spec};
 use ilb_tests::pair::{Pair, Seen, Sharing};
@@ -56,7 +56,7 @@ fn whatever_happens_to_one_node_the_other_one_answers() {
         lab.node.lbadm("enable-vrrp");
     });
     let given = "given a rule that is tracked, when it loses its servers";
-    for instance in &pair.instances {
+    for instance in pair.instances() {
         lab.node.lbadm(&format!(
             "modify-vrrp -i track=fastpath,rule:rule1:-60 {instance}"
         ));
@@ -271,7 +271,7 @@ fn a_closed_address_is_for_rules_and_neighbours_alone() {
     let given = "given an active node, when it is told to accept";
     let moved = || lab.second().lbadm("show-vrrp -p -o state,transitions");
     let before = moved();
-    for instance in &pair.instances {
+    for instance in pair.instances() {
         lab.second()
             .lbadm(&format!("modify-vrrp -i accept=yes {instance}"));
     }
@@ -281,33 +281,6 @@ fn a_closed_address_is_for_rules_and_neighbours_alone() {
     pair.answers(given);
     assert_eq!(moved(), before, "{given}: it stays where it is");
     explained(&pair, given, "lb2", "left to the kernel");
-}
-
-/// A small file system in memory, gone with this value.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(path: &Path) -> SmallDisk {
-        std::fs::create_dir_all(path).unwrap();
-        shell::run_line(&format!(
-            "mount -t tmpfs -o size=24m small {}",
-            path.display()
-        ))
-        .ok();
-        SmallDisk(path.to_owned())
-    }
-
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
-        let megabyte = vec![1; 1 << 20];
-        while std::io::Write::write_all(&mut file, &megabyte).is_ok() {}
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        shell::run_line(&format!("umount -l {}", self.0.display()));
-    }
 }
 
 #[test]
