@@ -26,6 +26,13 @@ const ROUNDS: [(What, usize); 2] = [(What::Killed, 25), (What::Planned, 25)];
 const INTERVALS: [&str; 3] = ["1", "0.1", "0.01"];
 const BEGIN: &str = "<!-- begin failover -->\n";
 const END: &str = "<!-- end failover -->";
+/// What stands before the table, and is true when it was written.
+const HOW: &str = "\
+Made by `ilb-bench failover` in the lab: a pair, NAT, a client in IPv4 and one in IPv6, of which each sends a question every 2 ms and
+counts what is not answered. What is killed is killed with -9, manager and fast path; `lbadm failover` gives the addresses back and forth.
+Each time counts twice, once for each family.
+
+";
 
 impl What {
     const fn words(self) -> &'static str {
@@ -155,6 +162,6 @@ fn write(table: &str) {
     let (_, tail) = rest
         .split_once(END)
         .expect("docs/pair.md has the end's mark");
-    std::fs::write(&path, format!("{head}{BEGIN}{table}{END}{tail}"))
+    std::fs::write(&path, format!("{head}{BEGIN}{HOW}{table}{END}{tail}"))
         .expect("docs/pair.md can be written");
 }
