@@ -31,7 +31,7 @@ PROGRAMS := ilb-fastpath ilb-svcmgr lbadm
 # Every crate but the lab. (Its own choice of features is the same as that of all, so nothing is built twice.)
 CRATES := --workspace --exclude ilb-tests
 # Integration tests that touch no kernel.
-PURE_TESTS := simulation wire peer forward accept_mode lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes resolver scripts completion engine import detection journal
+PURE_TESTS := simulation wire peer forward accept_mode lifecycle persistence counts express attack listing explain pools fragments replay icmp tunnels no_alloc noise configuration dbus mistakes network protocols probes resolver scripts completion engine import detection journal relay
 
 .PHONY: help deps build demo lab test test-pure test-lab fuzz bench lint soak dbus-docs journal-docs install deb lab-clean clean
 # The others, whatever files there are, so that no new one can be forgotten.

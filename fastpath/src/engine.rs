@@ -7,12 +7,14 @@
 //!   signals ──────────▶ └────────┘ ──write────▶ snapshot file
 //! ```
 
+mod neighbours;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ilb_forwarder::network::{NextHop, PortIndex};
+use ilb_forwarder::network::PortIndex;
 use ilb_forwarder::spec::{SnapshotSpec, SpecChange};
 use ilb_forwarder::{Snapshot, Table, View};
 use ilb_node::control::{Hello, PROTOCOL_VERSION, PeerSpec, Request, Response, Statistics};
@@ -25,6 +27,7 @@ use crate::board::{Ask, Board};
 use crate::control::Command;
 use crate::drift::Drifts;
 use crate::error::StartError;
+use crate::handover::Handover;
 use crate::last_snapshot::Writer;
 use crate::netlink::{Event, Netlink, NetlinkError};
 use crate::notify::notify;
@@ -95,6 +98,7 @@ pub struct Engine {
     parts: Parts,
     departed: Departed,
     drift: Drifts,
+    handover: Handover,
     /// Version of the board with the snapshot in force.
     snapshot_version: u64,
     began: std::time::Instant,
@@ -124,6 +128,7 @@ impl Engine {
             parts,
             departed: Departed::default(),
             drift: Drifts::default(),
+            handover: Handover::default(),
             began: std::time::Instant::now(),
             due: None,
             relist: Relist::default(),
@@ -368,6 +373,7 @@ impl Engine {
         self.parts.input = input;
         let snapshot = Arc::clone(&self.parts.view.snapshot);
         self.show(Arc::new(View::new(snapshot, network)));
+        self.relay();
     }
 
     /// Puts a view up for the workers. Gives its version.
@@ -394,43 +400,6 @@ impl Engine {
         };
         self.asked.insert((port, address), now);
         self.parts.netlink.resolve(link.ifindex, address);
-    }
-
-    /// Keeps the next hops of servers known and fresh: the kernel does not see that they are used.
-    fn check_neighbours(&mut self) {
-        self.parts.board.sweep();
-        let now = Instant::now();
-        self.asked
-            .retain(|_, then| now.duration_since(*then) < DOUBT);
-        let servers: HashSet<IpAddr> = self
-            .parts
-            .view
-            .snapshot
-            .targets()
-            .iter()
-            .map(|target| target.address.into())
-            .collect();
-        for (port, address) in self.parts.picture.stale(|a| servers.contains(a)) {
-            self.resolve(port, address, DOUBT);
-        }
-        self.resolve_servers();
-    }
-
-    /// Has the next hops of servers found out before a packet needs them.
-    fn resolve_servers(&mut self) {
-        let unknown: HashSet<(PortIndex, IpAddr)> = self
-            .parts
-            .view
-            .server_hops()
-            .iter()
-            .filter_map(|hop| match hop {
-                NextHop::Unknown { port, address } => Some((*port, (*address).into())),
-                NextHop::Known { .. } | NextHop::Local | NextHop::None(_) => None,
-            })
-            .collect();
-        for (port, address) in unknown {
-            self.resolve(port, address, DOUBT);
-        }
     }
 
     async fn answer(&mut self, request: Request) -> Response {
@@ -474,6 +443,7 @@ impl Engine {
             }
             Request::Peer(spec) => self.set_peer(spec),
             Request::Close(addresses) => self.close(addresses),
+            Request::Handover(givers) => self.hand_over(&givers),
             Request::PoolExport { rule } => answers::pool(&self.parts.view, rule),
         }
     }
@@ -575,6 +545,11 @@ impl Engine {
         status.rules = Some(self.parts.view.snapshot.rules().len() as u64);
         status.drift = self.drift.list();
         status.peer = self.parts.peers.status();
+        if let Some(peer) = &mut status.peer {
+            let relayed = self.parts.counted.iter();
+            let relayed = relayed.map(|it| it.forwarder.relayed.get()).sum();
+            peer.counters.insert("relayed_packets".into(), relayed);
+        }
         Response::Status(status)
     }
 

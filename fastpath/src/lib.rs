@@ -21,6 +21,7 @@ mod drift;
 pub mod engine;
 pub mod error;
 pub mod frames;
+mod handover;
 pub mod held;
 pub mod last_snapshot;
 pub mod netlink;

@@ -133,6 +133,12 @@ impl Picture {
             .map_or("?", String::as_str)
     }
 
+    /// The interface of the node settings with this name.
+    pub fn port_named(&self, name: &str) -> Option<PortIndex> {
+        let found = self.names.iter().position(|it| it == name);
+        found.map(|port| port as PortIndex)
+    }
+
     fn port_of(&self, ifindex: u32) -> Option<PortIndex> {
         let found = |link: &Option<Link>| link.is_some_and(|l| l.ifindex == ifindex);
         self.links.iter().position(found).map(|i| i as PortIndex)
@@ -245,6 +251,22 @@ impl Picture {
             .filter(|(_, entry)| entry.state == NeighbourState::Stale)
             .filter(|((_, address), _)| gateways.contains(address) || matters(address))
             .filter_map(|((ifindex, address), _)| Some((self.port_of(*ifindex)?, *address)))
+            .collect()
+    }
+
+    /// Gateways on interfaces that are served whose link-layer addresses are not known.
+    pub fn unresolved_gateways(&self) -> Vec<(PortIndex, IpAddr)> {
+        let legs = self.routes.iter().flat_map(|route| &route.legs);
+        let unknown: HashSet<(u32, IpAddr)> = legs
+            .filter_map(|leg| Some((leg.ifindex, leg.via?)))
+            .filter(|key| {
+                let entry = self.neighbours.get(key);
+                entry.is_none_or(|entry| entry.usable().is_none())
+            })
+            .collect();
+        let places = unknown.into_iter();
+        places
+            .filter_map(|(ifindex, address)| Some((self.port_of(ifindex)?, address)))
             .collect()
     }
 

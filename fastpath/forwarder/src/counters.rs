@@ -173,6 +173,8 @@ pub struct WorkerCounters {
     pub held: Counter,
     /// Packets with verdict kernel.
     pub kernel: Counter,
+    /// Packets with verdict transmit that were sent on, unchanged, to another node: see [`crate::relay`].
+    pub relayed: Counter,
     drops: [Counter; DropReason::COUNT],
 }
 

@@ -106,6 +106,9 @@ pub struct Explanation {
     pub leaving: Option<Leaving>,
     /// What becomes of it.
     pub outcome: Outcome,
+    /// Whether it leaves as it came, for another node that may know its connection: addresses are moving.
+    #[serde(default)]
+    pub relayed: bool,
 }
 
 /// Where a connection comes from.
@@ -341,6 +344,7 @@ pub fn explain_frame(
         }),
         leaving: leaving(&rehearsed),
         outcome: rehearsed.verdict.into(),
+        relayed: rehearsed.relayed,
     }
 }
 

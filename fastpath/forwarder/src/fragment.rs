@@ -155,6 +155,8 @@ pub enum Fate {
     Flow(Identity, Direction),
     /// It was the kernel's.
     Kernel,
+    /// It was sent on to another node.
+    Relayed,
 }
 
 /// What is remembered of a first fragment.
@@ -203,6 +205,9 @@ impl Place {
                 | (identity.protocol as u64) << 8
                 | (identity.pool_version as u64) << 16;
         }
+        if self.fate == Fate::Relayed {
+            words[9] = 8;
+        }
         words[9] |= ends;
         words
     }
@@ -227,8 +232,9 @@ impl Place {
             _ => Direction::Reverse,
         };
         Place {
-            fate: match rest & 1 {
+            fate: match rest & 9 {
                 0 => Fate::Kernel,
+                8 => Fate::Relayed,
                 _ => Fate::Flow(identity, direction),
             },
             end: (rest >> 48) as u16,

@@ -1,6 +1,6 @@
 //! What all workers share beside connections: counts of the current second and who is known to be real, to keep floods
-//! out, where first fragments went, and what the peer has told of connections that it has. It goes from snapshot to
-//! snapshot.
+//! out, where first fragments went, what the peer has told of connections that it has, and who may know those that we do
+//! not. It goes from snapshot to snapshot.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -8,6 +8,7 @@ use crate::admission::{Admission, Window};
 use crate::fragment::Fragments;
 use crate::known_clients::KnownClients;
 use crate::nat::Share;
+use crate::relay::Relay;
 use crate::traces::Traces;
 
 /// See the module's text.
@@ -25,6 +26,8 @@ pub struct Guard {
     pub clients: KnownClients,
     /// What the peer has told of its connections, the light way.
     pub traces: Traces,
+    /// Who may know the connections that we do not.
+    pub relay: Relay,
     /// [`Share`] by its number.
     share: AtomicU8,
 }

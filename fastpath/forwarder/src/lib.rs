@@ -32,6 +32,7 @@ pub mod packet;
 pub mod peer;
 pub mod persistence;
 pub mod pool;
+pub mod relay;
 mod reset;
 mod rewrite;
 pub mod select;

@@ -24,6 +24,18 @@ pub enum Share {
     Odd,
 }
 
+impl Share {
+    /// Whether a port of a source address may be one that the peer has taken: all of those that are not ours to take, and any
+    /// where nothing is shared out.
+    pub fn may_be_others(self, ports: Ports, port: u16) -> bool {
+        match (self, ports) {
+            (Share::All, _) | (_, Ports::None) => true,
+            (Share::Even, Ports::Both | Ports::Identifier) => port % 2 == 1,
+            (Share::Odd, Ports::Both | Ports::Identifier) => port.is_multiple_of(2),
+        }
+    }
+}
+
 const COUNT: u32 = (PORTS.last - PORTS.first) as u32 + 1;
 
 /// Attempts before the ports count as exhausted. With nine ports in ten taken, one connection in a million fails.

@@ -204,10 +204,15 @@ impl Network {
     /// As [`Network::next_hop`], for a server, which may be this host itself. Packets to clients and to what answers them
     /// are never local, and do not pay for the question.
     pub fn server_hop(&self, server: Addr, spread: u32) -> NextHop {
-        match self.local.contains(&server.0) {
+        match self.is_local(server) {
             true => NextHop::Local,
             false => self.next_hop(server, spread),
         }
+    }
+
+    /// Whether an address is one of this host's own.
+    pub fn is_local(&self, address: Addr) -> bool {
+        self.local.contains(&address.0)
     }
 
     /// The next hop towards an address. `spread` chooses among ways of equal cost; give it the flow's hash, so that a
@@ -244,7 +249,8 @@ impl Network {
         (first == last).then_some(first)
     }
 
-    fn neighbour(&self, port: PortIndex, address: Addr) -> NextHop {
+    /// A neighbour on an interface.
+    pub fn neighbour(&self, port: PortIndex, address: Addr) -> NextHop {
         match self.neighbours.get(&(port, address.0)) {
             Some(&mac) => NextHop::Known { port, mac },
             None => NextHop::Unknown { port, address },

@@ -361,3 +361,35 @@ fn claims_orphans_single_datagrams_and_making_way_do_not_allocate() {
         }
     }
 }
+
+#[test]
+fn what_is_sent_on_to_another_node_does_not_allocate() {
+    let nat = rule(V4, Topology::Nat, Algorithm::RoundRobin, 2);
+    let mut world = World::new(vec![nat]);
+    let relay = &world.view.snapshot.guard().relay;
+    relay.set(FRONT, Some([6, 0, 0, 0, 0, 1]), u32::MAX);
+    relay.set(BACK, Some([6, 0, 0, 0, 0, 2]), u32::MAX);
+    let (server, source) = ((V4.server(1), 80), (V4.proxy(1), 5001));
+    let long = Build {
+        payload: vec![7; 3000],
+        ..datagram(server, source)
+    };
+    let mut frames = vec![
+        (ack((V4.client(1), 4001), (V4.vip(), 80)), FRONT),
+        (ack(server, source), BACK),
+    ];
+    frames.extend(long.fragments(9, 1400).into_iter().map(|it| (it, BACK)));
+    let mut packets: Vec<_> = frames
+        .iter_mut()
+        .map(|(frame, by)| {
+            let len = frame.len();
+            Packet::new(frame, 0, len, *by)
+        })
+        .collect();
+    let before = ALLOCATIONS.get();
+    world
+        .forwarder
+        .process(&world.view, &mut packets, world.now);
+    assert_eq!(ALLOCATIONS.get(), before);
+    assert_eq!(world.forwarder.counters().relayed.get(), 5);
+}

@@ -54,6 +54,10 @@ pub enum Request {
     /// Take nothing for this host itself at these addresses, and at all others whatever rules leave. The answer is
     /// [`Response::Closed`] when that is so. It is remembered beyond the end of the fast path.
     Close(BTreeSet<IpAddr>),
+    /// Other nodes that may know connections which this one does not, because addresses move between them: all of them,
+    /// instead of those that were named before. What belongs to nothing here is sent on to them. The answer is
+    /// [`Response::Handover`]. It is not remembered by the fast path after its end.
+    Handover(Vec<Giver>),
     /// The versions of a rule's server pool with what they know about its connections, as a peer can be given it.
     PoolExport {
         /// The rule.
@@ -96,6 +100,8 @@ pub enum Response {
     Peer(Option<PeerStatus>),
     /// Answer to [`Request::Close`].
     Closed,
+    /// Answer to [`Request::Handover`].
+    Handover,
     /// Answer to [`Request::PoolExport`]: newest first.
     Pool(Vec<PoolVersion>),
     /// The request was not understood or failed; nothing changed.
@@ -103,6 +109,18 @@ pub enum Response {
         /// Why, in words for a person.
         message: String,
     },
+}
+
+/// A node that has, or has had, addresses that this one is to take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Giver {
+    /// The interface that both are on.
+    pub interface: String,
+    /// An address of its own there, whose link-layer address is the node's.
+    pub address: IpAddr,
+    /// For how long packets are sent on to it; until it is said otherwise if there is nothing.
+    #[serde(default)]
+    pub milliseconds: Option<u64>,
 }
 
 /// The other node, and how to speak with it.

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 
 use ilb_forwarder::changes::Ended;
+use ilb_forwarder::network::NextHop;
 use ilb_forwarder::peer::{self, Known, Outcome, Places};
 use ilb_forwarder::table::{self, Connection};
 use ilb_forwarder::{Table, View};
 use ilb_sync::{Claim, End, Record, Session, State, Traces};
+
+use crate::board::Ask;
 
 /// What came of a record: [`Outcome`], or a place that we do not have.
 pub enum Came {
@@ -138,6 +141,26 @@ impl Entries<'_> {
         }
         if it.over {
             told.over(it.round);
+        }
+    }
+
+    /// The neighbour that a connection's client is reached by, if answers pass through here and nobody has found out its
+    /// link-layer address yet: whoever takes the connection over needs it at once.
+    pub fn unresolved(&self, record: &Record) -> Option<Ask> {
+        let Record::Connection(it) = record else {
+            return None;
+        };
+        let (rule, _) = self.places.ids(it.place)?;
+        let rule = self.view.snapshot.rule_by_id(rule)?;
+        if !rule.topology.has_reverse() {
+            return None;
+        }
+        match self.view.network.only_hop(it.client.into())? {
+            NextHop::Unknown { port, address } => Some(Ask::Resolve {
+                port,
+                next_hop: address.into(),
+            }),
+            NextHop::Known { .. } | NextHop::Local | NextHop::None(_) => None,
         }
     }
 

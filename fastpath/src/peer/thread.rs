@@ -224,10 +224,16 @@ impl Talk {
         self.table.enter(VISITOR);
         for event in &events {
             match event {
-                Event::Record(record) => match entries.take(record) {
-                    Came::To(outcome) => self.outcomes[outcome as usize] += 1,
-                    Came::Unknown => self.unknown += 1,
-                },
+                Event::Record(record) => {
+                    if let Some(ask) = entries.unresolved(record) {
+                        // If nobody has the time for it now, the first packet asks.
+                        self.board.ask(ask);
+                    }
+                    match entries.take(record) {
+                        Came::To(outcome) => self.outcomes[outcome as usize] += 1,
+                        Came::Unknown => self.unknown += 1,
+                    }
+                }
                 Event::Up => {
                     self.up = true;
                     tracing::info!(

@@ -349,6 +349,8 @@ pub enum Outcome {
         /// The next hop.
         next_hop: IpAddr,
     },
+    /// It is sent on as it came, to another node that may know its connection: addresses have just moved.
+    Relay,
     /// It is a later fragment and waits for the first one.
     Hold,
     /// The kernel gets it, unchanged.

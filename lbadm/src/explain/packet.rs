@@ -207,6 +207,10 @@ fn outcome(said: &Explanation) -> (Tone, String) {
             Tone::Notice,
             format!("waits until the neighbour {next_hop} has answered, then sent"),
         ),
+        Outcome::Relay => (
+            Tone::Notice,
+            "sent on as it came to the other node, which may know its connection".to_string(),
+        ),
         Outcome::Hold => (
             Tone::Notice,
             "waits for the first fragment of its packet".to_string(),

@@ -89,6 +89,7 @@ impl DataPlane for SimulatedDataPlane {
             })),
             // No packet comes to them.
             Request::Close(_) => Response::Closed,
+            Request::Handover(_) => Response::Handover,
             Request::Explain(_) | Request::Connections(_) | Request::PoolExport { .. } => {
                 Response::Error {
                     message: "a simulated data plane has no packets".to_owned(),

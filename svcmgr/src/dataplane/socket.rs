@@ -210,6 +210,7 @@ pub fn unexpected(response: &Response) -> LinkError {
         Response::Connections(_) => "connections".to_owned(),
         Response::Peer(_) => "a peer".to_owned(),
         Response::Closed => "addresses closed".to_owned(),
+        Response::Handover => "a hand-over".to_owned(),
         Response::Pool(_) => "a pool".to_owned(),
     };
     LinkError::Protocol(what)

@@ -293,6 +293,7 @@ fn explanation(state: &State, interfaces: &[String], said: said::Explanation) ->
         }),
         vrrp: None,
         outcome: match said.outcome {
+            said::Outcome::Transmit if said.relayed => Outcome::Relay,
             said::Outcome::Transmit => Outcome::Transmit,
             said::Outcome::Unresolved { next_hop } => Outcome::Unresolved { next_hop },
             said::Outcome::Hold => Outcome::Hold,
@@ -492,6 +493,7 @@ mod tests {
                 neighbour: Some([2, 0, 0, 0, 0, 0x0b]),
             }),
             outcome: said::Outcome::Transmit,
+            relayed: false,
         };
         let (state, _) = states();
         let interfaces = ["eth0".to_owned(), "eth1".to_owned()];

@@ -503,6 +503,7 @@ fn answer(request: Request, mind: &mut Mind) -> Response {
             Response::Connections(mind.pages.get(&query.cursor).cloned().unwrap_or_default())
         }
         Request::Close(_) => Response::Closed,
+        Request::Handover(_) => Response::Handover,
         Request::Explain(_) | Request::Peer(_) | Request::PoolExport { .. } => Response::Error {
             message: "it has no packets".into(),
         },

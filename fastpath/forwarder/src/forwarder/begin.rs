@@ -3,7 +3,7 @@
 use super::orphans::Orphan;
 use super::{Path, not_ours, pinned, send::drop_for};
 use crate::nat;
-use crate::packet::{Headers, Ports, Tuple};
+use crate::packet::{Headers, Packet, Ports, Tuple};
 use crate::select::Request;
 use crate::snapshot::Rule;
 use crate::spec::Topology;
@@ -24,6 +24,7 @@ impl Path {
     pub(super) fn begin<'v>(
         &mut self,
         view: &'v View,
+        packet: &mut Packet<'_>,
         headers: &Headers,
         hash: u64,
         now: u32,
@@ -33,7 +34,12 @@ impl Path {
             return match self.recover_back(view, headers, now) {
                 Some(Some(flow)) => Ok((flow, Direction::Reverse)),
                 Some(None) => Err(None),
-                None => Err(Some(not_ours::verdict(view, headers))),
+                None => {
+                    let relayed = self.relay_back(view, packet, headers);
+                    Err(Some(
+                        relayed.unwrap_or_else(|| not_ours::verdict(view, headers)),
+                    ))
+                }
             };
         };
         let rule = &view.snapshot.rules()[rule as usize];
@@ -44,6 +50,9 @@ impl Path {
                 Some(Some(flow)) => return Ok((flow, Direction::Forward)),
                 Some(None) => return Err(None),
                 None => {}
+            }
+            if let Some(verdict) = self.relay_forward(view, packet, headers) {
+                return Err(Some(verdict));
             }
             return Err(Some(match headers.is_icmp_reply() {
                 // The kernel may have asked.

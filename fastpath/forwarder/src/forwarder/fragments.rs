@@ -30,9 +30,12 @@ impl Path {
         if headers.kind == Kind::LaterFragment {
             return self.later_fragment(view, packet, headers, extent.offset, now);
         }
+        self.notes.relayed = false;
         let verdict = self.one(view, packet, headers, now);
         if not_ours::is_first_of_others(view, headers, verdict) {
             self.remember_first(view, headers, Fate::Kernel, extent.len, now);
+        } else if self.notes.relayed {
+            self.remember_first(view, headers, Fate::Relayed, extent.len, now);
         }
         verdict
     }
@@ -79,7 +82,7 @@ impl Path {
     }
 
     fn later_fragment(
-        &self,
+        &mut self,
         view: &View,
         packet: &mut Packet<'_>,
         headers: &Headers,
@@ -94,8 +97,13 @@ impl Path {
         if offset < place.end as usize {
             return Verdict::Drop(DropReason::FragmentOverlap);
         }
-        let Fate::Flow(identity, direction) = place.fate else {
-            return not_ours::verdict(view, headers);
+        let (identity, direction) = match place.fate {
+            Fate::Flow(identity, direction) => (identity, direction),
+            Fate::Kernel => return not_ours::verdict(view, headers),
+            Fate::Relayed => {
+                let relayed = self.relay(view, packet, headers, |_, _| true);
+                return relayed.unwrap_or(Verdict::Drop(DropReason::FragmentUnknown));
+            }
         };
         match view.flow(identity) {
             Some(flow) => {

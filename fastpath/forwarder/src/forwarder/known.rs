@@ -59,17 +59,20 @@ impl Path {
     ) -> Verdict {
         for _ in 0..RACES {
             let onward = match self.find(view, &headers.tuple, hash) {
-                Some(hit) => self.go_on(view, hit, headers, now),
+                Some(hit) => match self.relay_over(view, packet, headers, &hit.found) {
+                    Some(verdict) => return verdict,
+                    None => self.go_on(view, hit, headers, now),
+                },
                 None => Onward::Begins,
             };
             let begins = !matches!(onward, Onward::Goes(..));
             let begun = match onward {
                 Onward::Goes(flow, direction) => Ok((flow, direction)),
-                Onward::Begins => self.begin(view, headers, hash, now),
+                Onward::Begins => self.begin(view, packet, headers, hash, now),
                 Onward::Again => continue,
                 Onward::Orphan(orphan) => match self.orphaned(view, packet, headers, hash, &orphan)
                 {
-                    Fate::Begin => self.begin(view, headers, hash, now),
+                    Fate::Begin => self.begin(view, packet, headers, hash, now),
                     Fate::Again => self.begin_again(view, headers, hash, now, &orphan),
                     Fate::Verdict(verdict) => return verdict,
                 },

@@ -2,8 +2,8 @@
 //!
 //! The batch loop is here. Nearly all packets take the [`express`] path; the others take the general one, whose steps are
 //! found by what happens to the packet: [`known`] for one of a connection, [`begin`] for one that begins a connection
-//! ([`pinned`] if its client is persistent), [`orphans`] for one whose server is dead or gone, [`send`] for its way out,
-//! [`fragments`] and [`icmp_errors`] for what has no ports of its own.
+//! ([`pinned`] if its client is persistent), [`orphans`] for one whose server is dead or gone, [`relay`] for one that another
+//! node may know, [`send`] for its way out, [`fragments`] and [`icmp_errors`] for what has no ports of its own.
 
 mod admit;
 mod begin;
@@ -16,6 +16,7 @@ mod orphans;
 mod pinned;
 mod recover;
 mod rehearse;
+mod relay;
 mod send;
 mod shared;
 mod too_big;

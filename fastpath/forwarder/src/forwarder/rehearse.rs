@@ -27,6 +27,8 @@ pub(crate) struct Rehearsed {
     pub begins: bool,
     /// Whether a version of the pool knew its server.
     pub recovered: bool,
+    /// Whether another node may know more of it.
+    pub relayed: bool,
 }
 
 /// Notes that a rehearsal takes on the way.
@@ -35,6 +37,7 @@ pub(super) struct Notes {
     pub connection: Option<(Identity, Direction)>,
     pub begins: bool,
     pub recovered: bool,
+    pub relayed: bool,
 }
 
 /// Takes a frame through the general path.
@@ -68,5 +71,6 @@ pub(crate) fn rehearse(
         connection: path.notes.connection,
         begins: path.notes.begins,
         recovered: path.notes.recovered,
+        relayed: path.notes.relayed,
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Behind, CompileError, Rule, Snapshot, Target, Vip, check, places, target_key};
+use super::{
+    Behind, CompileError, Rule, Snapshot, Sources, Target, Vip, check, places, target_key,
+};
 use crate::address::Addr;
 use crate::chunks::{Chunks, Draft};
 use crate::counters::Account;
@@ -51,6 +53,8 @@ pub(super) struct Compiler<'a> {
     matcher: Option<Arc<Matcher>>,
     /// See [`Snapshot::behind`]; that of the copied snapshot, as long as no rule is different that has a part in it.
     behind: Option<Arc<Behind>>,
+    /// See [`Snapshot::is_source`]; that of the copied snapshot, as long as no rule has others.
+    sources: Option<Arc<Sources>>,
     workshop: Workshop,
 }
 
@@ -69,6 +73,7 @@ impl<'a> Compiler<'a> {
             seen: HashSet::default(),
             matcher: None,
             behind: None,
+            sources: None,
             workshop: Workshop::default(),
         }
     }
@@ -83,6 +88,7 @@ impl<'a> Compiler<'a> {
             rule_index: previous.rule_index.clone(),
             matcher: Some(previous.matcher.clone()),
             behind: Some(previous.behind.clone()),
+            sources: Some(previous.sources.clone()),
             ..Compiler::new(previous, previous.workers)
         }
     }
@@ -111,6 +117,9 @@ impl<'a> Compiler<'a> {
         self.rule_index.remove(&id);
         if is_behind(&self.rules[at as usize]) {
             self.behind = None;
+        }
+        if !sources_of(&self.rules[at as usize]).is_empty() {
+            self.sources = None;
         }
         self.rules.swap_remove(at as usize);
         self.matcher = None;
@@ -254,6 +263,10 @@ impl<'a> Compiler<'a> {
         let was = place.is_some_and(|place| is_behind(&self.rules[place as usize]));
         if was || is_behind(&rule) {
             self.behind = None;
+        }
+        let had = place.map(|place| sources_of(&self.rules[place as usize]));
+        if had.unwrap_or_default() != sources_of(&rule) {
+            self.sources = None;
         }
         match place {
             Some(place) => {
@@ -399,6 +412,9 @@ impl<'a> Compiler<'a> {
         let behind = self
             .behind
             .unwrap_or_else(|| Arc::new(behind(&rules, &targets)));
+        let sources = self
+            .sources
+            .unwrap_or_else(|| Arc::new(rules.iter().flat_map(sources_of).copied().collect()));
         Ok(Snapshot {
             generation,
             limits,
@@ -407,6 +423,7 @@ impl<'a> Compiler<'a> {
             rules,
             targets,
             behind,
+            sources,
             target_index: self.target_index.finish(),
             rule_index: self.rule_index,
             matcher,
@@ -426,6 +443,14 @@ fn matcher_of(rules: &Chunks<Rule>) -> Result<Matcher, CompileError> {
         protocol: ambiguity.protocol,
         port: ambiguity.port,
     })
+}
+
+/// Addresses that its servers answer to.
+fn sources_of(rule: &Rule) -> &[Addr] {
+    match rule.topology {
+        Topology::Nat => &rule.proxy_src,
+        Topology::Dsr | Topology::HalfNat | Topology::Tun => &[],
+    }
 }
 
 /// Whether packets from its servers without an entry may belong to connections that the peer had.

@@ -8,7 +8,7 @@ mod places;
 mod rule;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::address::Addr;
@@ -31,6 +31,9 @@ pub use target::Target;
 /// Servers by their addresses, see [`Snapshot::behind`].
 type Behind = HashMap<Addr, Vec<(RuleId, ServerId)>, FoldBuild>;
 
+/// Addresses, see [`Snapshot::is_source`].
+type Sources = HashSet<Addr, FoldBuild>;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -48,6 +51,8 @@ pub struct Snapshot {
     matcher: Arc<Matcher>,
     /// See [`Snapshot::behind`].
     behind: Arc<Behind>,
+    /// See [`Snapshot::is_source`].
+    sources: Arc<Sources>,
     /// Far ends of tunnels.
     tunnel_ends: Arc<tunnel::Ends>,
 }
@@ -125,6 +130,11 @@ impl Snapshot {
     /// ([`crate::spec::Synchronise::Light`] and HALF-NAT), each with its rule.
     pub fn behind(&self, address: Addr) -> &[(RuleId, ServerId)] {
         self.behind.get(&address).map_or(&[], |servers| servers)
+    }
+
+    /// Whether connections of any rule go to their servers from this address, so that answers come back to it.
+    pub fn is_source(&self, address: Addr) -> bool {
+        self.sources.contains(&address)
     }
 
     /// All rules.
