@@ -313,6 +313,11 @@ impl Machine {
         self.deadline
     }
 
+    /// What a Backup will become Active for when its time comes, as things are.
+    pub fn reason(&self) -> Why {
+        self.reason
+    }
+
     /// What to send for [`Action::Send`].
     pub fn advertisement(&self, priority: u8) -> Advertisement {
         self.config.advertisement(priority)

@@ -1,6 +1,6 @@
 //! The loop that drives all instances, on a thread of its own.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -61,7 +61,9 @@ struct Engine {
     /// By key of their names.
     routers: BTreeMap<String, Router>,
     /// What others were told last.
-    told: BTreeMap<String, VrrpStatus>,
+    told: BTreeMap<String, (VrrpStatus, Option<IpAddr>)>,
+    /// Instances with addresses that clients ask, by key of their names.
+    outer: BTreeSet<String>,
     /// When to look at everything again.
     retry: Option<Duration>,
 }
@@ -83,6 +85,7 @@ impl Engine {
             world: World::default(),
             routers: BTreeMap::new(),
             told: BTreeMap::new(),
+            outer: BTreeSet::new(),
             retry: None,
         })
     }
@@ -122,6 +125,7 @@ impl Engine {
                         self.world.rules = rules;
                         self.settle().await;
                     }
+                    Some(Order::Outer(names)) => self.outer = names,
                     Some(Order::Report(reply)) => {
                         // Who asked may have gone away.
                         let _ = reply.send(self.report());
@@ -343,8 +347,31 @@ impl Engine {
             self.scan();
             self.settle().await;
         }
+        self.lead(now).await;
         for router in self.routers.values_mut() {
             router.tick(now, &self.holder).await;
+        }
+    }
+
+    /// Sync groups: before one takes over that clients ask, those do that servers answer to.
+    async fn lead(&mut self, now: Duration) {
+        let due = self
+            .routers
+            .iter()
+            .filter(|(_, router)| router.takes_over(now));
+        let groups: BTreeSet<String> = due.filter_map(|(name, _)| self.group_of(name)).collect();
+        if groups.is_empty() {
+            return;
+        }
+        let members = self.routers.keys().filter(|name| {
+            let group = self.group_of(name);
+            !self.outer.contains(*name) && group.is_some_and(|group| groups.contains(&group))
+        });
+        let inner: Vec<String> = members.cloned().collect();
+        for name in inner {
+            if let Some(router) = self.routers.get_mut(&name) {
+                router.handle(now, Event::Takeover, &self.holder).await;
+            }
         }
     }
 
@@ -356,7 +383,7 @@ impl Engine {
             let Some(group) = self.group_of(name) else {
                 continue;
             };
-            let was = self.told.get(name).map(|status| status.state);
+            let was = self.told.get(name).map(|(status, _)| status.state);
             let is = router.status.state;
             if was == Some(VrrpState::Active) && is != VrrpState::Active {
                 // Giving up goes before taking over.
@@ -387,12 +414,12 @@ impl Engine {
     /// Tells the manager and programs what is different.
     fn tell(&mut self) {
         for (name, router) in &self.routers {
-            let status = &router.status;
+            let (status, other) = (&router.status, router.other);
             let told = self.told.get(name);
-            if told == Some(status) {
+            if told.is_some_and(|(told, before)| told == status && *before == other) {
                 continue;
             }
-            if told.map(|told| told.state) != Some(status.state)
+            if told.map(|(told, _)| told.state) != Some(status.state)
                 && let Some(program) = &router.instance.notify
             {
                 self.notifier.tell(Notice {
@@ -406,8 +433,9 @@ impl Engine {
             drop(self.news.send(News {
                 name: router.instance.name.clone(),
                 status: status.clone(),
+                other,
             }));
-            self.told.insert(name.clone(), status.clone());
+            self.told.insert(name.clone(), (status.clone(), other));
         }
     }
 

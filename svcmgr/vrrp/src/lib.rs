@@ -28,8 +28,9 @@ mod track;
 mod urgent;
 mod virtual_mac;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use libilb::vrrp::{VrrpCounters, VrrpInstance, VrrpStatus};
@@ -48,6 +49,9 @@ pub enum Order {
     Pulse(bool),
     /// How the rules are that are tracked, by key of their names: why one is not well. A rule that is not there does not exist.
     Rules(BTreeMap<String, Option<String>>),
+    /// These instances, by key of their names, have addresses that clients ask. Of a sync group they come last when it takes
+    /// over: servers shall know where to answer before anybody asks them from here.
+    Outer(BTreeSet<String>),
     /// Say everything that is known.
     Report(oneshot::Sender<Vec<Report>>),
     /// Give up everything, say so to the network, and end.
@@ -61,6 +65,9 @@ pub struct News {
     pub name: String,
     /// Where it stands now.
     pub status: VrrpStatus,
+    /// The address, on the instance's interface, of a node that lives and has its addresses, or had them until this one has
+    /// taken over.
+    pub other: Option<IpAddr>,
 }
 
 /// All about an instance.

@@ -36,6 +36,8 @@ pub struct Router {
     pub status: VrrpStatus,
     /// What was counted.
     pub counters: VrrpCounters,
+    /// A node that lives and has its addresses, or had them until this one has taken over.
+    pub other: Option<IpAddr>,
     open: Option<Open>,
     /// How many times it was opened.
     opened: u64,
@@ -80,6 +82,7 @@ impl Router {
             instance,
             status: VrrpStatus::default(),
             counters: VrrpCounters::default(),
+            other: None,
             open: None,
             opened: 0,
         }
@@ -112,6 +115,14 @@ impl Router {
         self.open
             .as_ref()
             .is_some_and(|open| open.lingers.is_some())
+    }
+
+    /// Whether its time has come to take over.
+    pub fn takes_over(&self, now: Duration) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            let due = open.machine.deadline().is_some_and(|it| it <= now);
+            due && open.machine.state() == State::Backup
+        })
     }
 
     /// When something has to be done.
@@ -292,7 +303,11 @@ impl Router {
                     return self.refuse(refusal_label(refusal), packet, &refusal.to_string());
                 }
                 self.counters.received += 1;
-                if self.lingers() && advertisement.priority > 0 {
+                let taken = self.lingers() && advertisement.priority > 0;
+                if taken || self.state() == Some(State::Backup) {
+                    self.other = Some(*from);
+                }
+                if taken {
                     self.leave(holder).await;
                 }
                 if self.state().is_none() {
@@ -326,16 +341,23 @@ impl Router {
     ) -> Option<Refusal> {
         // What is given up in order stays until somebody has it. Who is dead tells nobody, and who has heard another one knows.
         let in_order = matches!(event, Event::Resign | Event::Shutdown);
-        let actions = self.open.as_mut()?.machine.handle(now, event);
+        let machine = &mut self.open.as_mut()?.machine;
+        let silent = machine.reason() == Why::Silence;
+        let actions = machine.handle(now, event);
         let mut refused = None;
-        // Whoever takes over speaks from the virtual address from the first word on.
         if actions.iter().any(|it| matches!(it, Action::Take)) {
+            if silent {
+                self.other = None;
+            }
+            // Whoever takes over speaks from the virtual address from the first word on, and has the addresses before: with that
+            // word the other one lets go of them, and there shall be no moment at which nobody answers for them.
             self.rise(holder).await;
+            self.put_up(holder).await;
         }
         for action in actions {
             match action {
                 Action::Send { priority } => self.send(priority),
-                Action::Take => self.take(now, holder).await,
+                Action::Take => self.take(now),
                 Action::Announce => {
                     if let Some(open) = &mut self.open {
                         open.announcements.contest(now);

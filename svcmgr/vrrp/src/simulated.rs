@@ -28,10 +28,11 @@ pub async fn play(mut server: Server) {
                     drop(server.news.send(News {
                         name: report.name.clone(),
                         status: report.status.clone(),
+                        other: None,
                     }));
                 }
             }
-            Order::Fastpath(_) | Order::Pulse(_) | Order::Rules(_) => {}
+            Order::Fastpath(_) | Order::Pulse(_) | Order::Rules(_) | Order::Outer(_) => {}
             // Who asked may have gone away.
             Order::Report(reply) => drop(reply.send(reports.clone())),
             Order::Stop(reply) => {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{configure, instance, one, stands, two_nodes, wait};
 use ilb_vrrp::{News, Order};
-use libilb::vrrp::VrrpState::{Active, Backup, Disabled, Fault};
+use libilb::vrrp::VrrpState::{self, Active, Backup, Disabled, Fault};
 
 /// How two nodes speak, and the address that they share.
 const WAYS: &[(&str, &str, &str, &str)] = &[
@@ -244,4 +244,72 @@ async fn a_change_of_priority_is_no_restart() {
     assert_eq!(instance("x", text).priority, 100);
     a.stop().await;
     b.stop().await;
+}
+
+/// Waits for the news that an instance stands so, with this one as the other one.
+async fn hears(driver: &mut ilb_vrrp::Driver, what: &str, state: VrrpState, other: Option<&str>) {
+    let expected = other.map(|it| it.parse().unwrap());
+    let is_it = |news: &News| news.status.state == state && news.other == expected;
+    let mut last = None;
+    let found = async {
+        while !last.as_ref().is_some_and(is_it) {
+            last = Some(driver.news().await);
+        }
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(20), found).await;
+    assert!(
+        found.is_ok(),
+        "{what}, then {state} after {other:?}: {last:?}"
+    );
+}
+
+#[tokio::test]
+async fn whoever_takes_over_knows_from_whom_if_that_one_lives() {
+    let (left, right) = two_nodes();
+    let (mut a, mut b) = (left.driver(), right.driver());
+    let text = "interface=eth0,vrid=51,addresses=192.0.2.80,interval=0.05,track=none";
+    let (one, two) = (Some("192.0.2.1"), Some("192.0.2.2"));
+    configure(&b, &[("x", &format!("{text},priority=100"))]);
+    hears(&mut b, "given nobody else", Active, None).await;
+    configure(&a, &[("x", &format!("{text},priority=150"))]);
+    hears(&mut a, "given a lower one", Active, two).await;
+    hears(&mut b, "given a higher one", Backup, one).await;
+    configure(&a, &[("x", &format!("{text},priority=150,enabled=no"))]);
+    hears(&mut b, "given one that gives up", Active, one).await;
+    hears(&mut a, "given who has taken over", Disabled, two).await;
+}
+
+#[tokio::test]
+async fn of_a_sync_group_those_that_clients_ask_come_last() {
+    let (left, right) = two_nodes();
+    let (a, b) = (left.driver(), right.driver());
+    // So many that it takes a while to put them up.
+    let many: Vec<String> = (100..160).map(|n| format!("192.0.2.{n}")).collect();
+    let text = |vrid: u8, addresses: &str, priority: u8| {
+        format!(
+            "interface=eth0,vrid={vrid},addresses={addresses},interval=0.05,track=none,sync-group=g,priority={priority}"
+        )
+    };
+    for (driver, priority) in [(&a, 150), (&b, 100)] {
+        // By the alphabet it would be the other way round.
+        driver.order(Order::Outer(["clients".to_owned()].into()));
+        let outer = text(1, &many.join(","), priority);
+        let inner = text(2, "192.0.2.90", priority);
+        configure(driver, &[("clients", &outer), ("servers", &inner)]);
+        match priority {
+            150 => stands(driver, "the first node is active", Active).await,
+            _ => stands(driver, "the second node is its backup", Backup).await,
+        }
+    }
+    a.stop().await;
+    stands(&b, "the second node is active", Active).await;
+    let reports = b.report().await;
+    let since = |name: &str| {
+        let found = reports.iter().find(|it| it.name == name);
+        found.map(|it| it.status.since)
+    };
+    assert!(
+        since("servers") < since("clients"),
+        "given a takeover, then servers know before clients do: {reports:?}"
+    );
 }

@@ -43,6 +43,7 @@ async fn stands(bench: &Bench, server: &Server, name: &str, state: VrrpState) {
     let news = News {
         name: name.to_owned(),
         status,
+        other: None,
     };
     server.news.send(news).unwrap();
     let there = |view: &View| view.vrrp.get(name).is_some_and(|it| it.state == state);

@@ -52,7 +52,8 @@ impl Router {
         }
     }
 
-    pub(super) async fn take(&mut self, now: Duration, holder: &Holder) {
+    /// Puts up those of its addresses that are not there.
+    pub(super) async fn put_up(&mut self, holder: &Holder) {
         let name = &self.instance.name;
         let Some(open) = &mut self.open else {
             return;
@@ -76,6 +77,13 @@ impl Router {
                 ),
             }
         }
+    }
+
+    /// Begins to announce them.
+    pub(super) fn take(&mut self, now: Duration) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
         let instance = &self.instance;
         open.announcements = Schedule::begin(
             now,
