@@ -31,6 +31,7 @@ pub mod error;
 mod fastpath_description;
 pub mod following;
 mod handle;
+mod handover;
 mod health;
 mod ledger_file;
 mod link;
@@ -169,6 +170,8 @@ pub struct Manager<D, A> {
     pair: Pairing,
     following: Following,
     link: Link,
+    /// What the fast path was told of other nodes.
+    told_of_others: handover::Told,
     ledger: Ledger,
     ledger_file: Option<LedgerFile>,
     /// What was found other than it should be.
@@ -232,6 +235,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
             accepting: Accepting::new(&start.interfaces),
             pair: Pairing::start(start.pair),
             following: Following::default(),
+            told_of_others: handover::Told::default(),
             followers: Followers::new(start.sources),
             notifier: start.notifier,
             ledger,

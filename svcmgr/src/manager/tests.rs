@@ -25,6 +25,7 @@ use crate::store::StoreError;
 
 mod accept;
 mod following;
+mod handover;
 mod health;
 mod pair;
 mod sources;
@@ -120,6 +121,16 @@ impl DataPlane for Scripted {
                 world.closed = addresses;
                 world.closings += 1;
                 Response::Closed
+            }
+            Request::Handover(givers) => {
+                let words = givers.iter().map(|it| {
+                    let time = it.milliseconds.map_or("", |_| " for a while");
+                    format!(" {} {}{time}", it.interface, it.address)
+                });
+                world
+                    .log
+                    .push(format!("handover{}", words.collect::<String>()));
+                Response::Handover
             }
             other => Response::Error {
                 message: format!("{other:?}"),

@@ -1,14 +1,17 @@
 //! What the manager has to do with VRRP: it says which instances there are and whether the fast path forwards, and shows where
 //! they stand. Everything else is ilb-vrrp's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ilb_vrrp::{Driver, Order, Report};
 use libilb::map::Map;
 use libilb::model::{Configuration, Rule, key};
 use libilb::vrrp::{OWNER, Probe, VrrpInstance, VrrpState, VrrpStatus};
+use tokio::time::Instant;
 
+use super::handover::Others;
 use crate::standing;
 use crate::tiers::Tier;
 use crate::vigour::Vigours;
@@ -53,6 +56,9 @@ pub struct Failover {
     forwards: Option<bool>,
     /// The rules that are tracked, by key of their names: why one has not the servers that it needs.
     rules: BTreeMap<String, Option<String>>,
+    /// The instances that clients ask, by key of their names.
+    outer: BTreeSet<String>,
+    others: Others,
     standing: Map<String, VrrpStatus>,
 }
 
@@ -65,6 +71,8 @@ impl Failover {
             instances: None,
             forwards: None,
             rules: BTreeMap::new(),
+            outer: BTreeSet::new(),
+            others: Others::default(),
             standing: Map::default(),
         }
     }
@@ -86,6 +94,11 @@ impl Failover {
         if self.rules != rules {
             self.rules.clone_from(&rules);
             self.driver.order(Order::Rules(rules));
+        }
+        let outer = outer(configuration);
+        if self.outer != outer {
+            self.outer.clone_from(&outer);
+            self.driver.order(Order::Outer(outer));
         }
         let told = self.instances.as_ref();
         // Most often they are the very same; comparing is only for what was made anew.
@@ -132,6 +145,7 @@ impl Failover {
     /// Takes note of the next change. May be dropped and called again.
     pub async fn hear(&mut self) {
         let news = self.driver.news().await;
+        self.others.hear(&news, Instant::now());
         let name = key(&news.name);
         // One that was deleted meanwhile is not talked of.
         let instances = self.instances.as_ref();
@@ -149,6 +163,11 @@ impl Failover {
         self.standing.clone()
     }
 
+    /// Other nodes that instances have found.
+    pub fn others(&self) -> &Others {
+        &self.others
+    }
+
     /// Everything about all instances.
     pub async fn report(&self) -> Vec<Report> {
         match self.instances.as_ref().is_none_or(Map::is_empty) {
@@ -161,6 +180,15 @@ impl Failover {
     pub async fn stop(&self) {
         self.driver.stop().await;
     }
+}
+
+/// The instances with a VIP of a rule among their addresses, by key of their names.
+fn outer(configuration: &Configuration) -> BTreeSet<String> {
+    let rules = &configuration.rules;
+    let is_vip = |address: &IpAddr| rules.of_vip(*address).next().is_some();
+    let instances = configuration.vrrp.iter();
+    let outer = instances.filter(|(_, it)| it.addresses.iter().any(is_vip));
+    outer.map(|(name, _)| name.clone()).collect()
 }
 
 /// Why a rule has not the servers that it needs, if it has not: its quorum, of those that are no sorry servers. As with tiers

@@ -238,6 +238,7 @@ impl<D: DataPlane, A: Addresses> Manager<D, A> {
     pub(super) async fn publish<P: Publisher>(&mut self, publisher: &mut P) {
         self.tend_pair().await;
         self.tend_following().await;
+        self.tell_of_others().await;
         let forwards = self.forwards();
         if self.known {
             let configuration = &self.state.configuration;

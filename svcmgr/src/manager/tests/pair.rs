@@ -19,7 +19,7 @@ fn bench(folder: &Path) -> Bench {
 }
 
 /// As node 1 of a pair whose other node nobody reaches.
-fn member(folder: &Path) -> Keep {
+pub(super) fn member(folder: &Path) -> Keep {
     let keep = Keep::new(folder);
     keep.identity().unwrap();
     let kept = Kept {
