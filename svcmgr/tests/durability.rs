@@ -296,6 +296,56 @@ async fn a_database_of_the_schema_before_is_taken_over_with_its_history() {
     );
 }
 
+/// As the last version with schema 3 left it, which knew of no pair, after six changes by root: a group, a health check, a VRRP
+/// instance, a rule with all of them, a server more, a server less.
+#[tokio::test]
+async fn a_database_from_before_pairs_is_taken_over_and_can_be_paired() {
+    let (bus, node) = (Bus::start(), Node::new());
+    unpack("schema-3", &node);
+    for start in 0..2 {
+        let (mut manager, client) = node.start_sim(&bus).await;
+        let found = client.describe().await.unwrap();
+        assert_eq!(found.state_reason, "", "start {start}");
+        let shop = &found.rule("shop").unwrap().rule;
+        let check = shop.health_check.as_ref().map(|check| check.name.as_str());
+        assert_eq!(
+            (shop.enabled, check, shop.sync.to_string().as_str()),
+            (true, Some("Page"), "light")
+        );
+        let group = found.group("web").unwrap();
+        let servers = group.servers.iter().filter(|server| !server.removed);
+        let servers: Vec<_> = servers
+            .map(|item| (item.server.id.as_str(), item.server.weight))
+            .collect();
+        assert_eq!(servers, [("_Web.0", 1), ("_Web.2", 3)]);
+        let outer = &found.instance("outer").unwrap().instance;
+        assert_eq!(
+            (outer.vrid, outer.priority, outer.sync_group.as_deref()),
+            (51, 150, Some("pair"))
+        );
+        let history = client.history(0).await.unwrap();
+        let item = history.iter().find(|item| item.generation == 6).unwrap();
+        assert_eq!(
+            (item.words.as_str(), item.uid, item.kept),
+            ("remove servers _Web.1", Some(0), true)
+        );
+        let preview = client.preview_rollback(1).await.unwrap();
+        let names = preview.differences.iter().map(|d| d.name.as_str());
+        let names: Vec<&str> = names.collect();
+        assert_eq!(names, ["_Web.1", "_Web.2", "Page", "Outer", "Shop"]);
+        // And it can have what it could not before.
+        assert!(!client.describe_pair().await.unwrap().paired);
+        let invited = client.create_pair(Some([127, 0, 0, 1].into()), 0).await;
+        assert!(!invited.unwrap().token.is_empty(), "start {start}");
+        manager.signal("TERM");
+        assert!(manager.wait().success());
+    }
+    assert!(
+        node.path("state/db.schema-3/db").exists(),
+        "what it was is kept"
+    );
+}
+
 #[tokio::test]
 async fn a_database_of_a_later_version_is_left_alone() {
     let (bus, node) = (Bus::start(), Node::new());
