@@ -15,8 +15,8 @@ packages=(
     python3-aiosmtpd
     # D-Bus as others speak it: polkit, and clients that are not ours
     polkitd libglib2.0-bin python3-dbus python3-gi
-    # VRRP: the stranger that we have to get along with
-    keepalived
+    # VRRP: the stranger that we have to get along with; clocks that jump
+    keepalived faketime
     # command line: the shells that complete it
     zsh fish
     # the package, and who looks through it

@@ -13,6 +13,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod clock;
 pub mod cut;
 pub mod disk;
 pub mod flood;

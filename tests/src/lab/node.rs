@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Spec;
 use super::namespace::Namespace;
 use super::process::{Daemon, tail};
+use crate::clock::Clock;
 use crate::shell::{self, Answer};
 
 /// The programs of the node under test. All methods take `&self`, so that a test can disturb it from another thread.
@@ -18,6 +19,7 @@ pub struct Node {
     directory: PathBuf,
     bus: String,
     lbadm: PathBuf,
+    clock: OnceLock<Clock>,
     fastpath: Mutex<Option<Daemon>>,
     manager: Mutex<Option<Daemon>>,
 }
@@ -67,6 +69,7 @@ impl Node {
             directory: directory.to_owned(),
             bus: super::bus::address(directory),
             lbadm: directory.join("bin/lbadm"),
+            clock: OnceLock::new(),
             fastpath: Mutex::default(),
             manager: Mutex::default(),
         }
@@ -80,6 +83,12 @@ impl Node {
     /// Address of the bus.
     pub fn bus(&self) -> &str {
         &self.bus
+    }
+
+    /// Gives the programs that are started from now on a clock of their own.
+    #[track_caller]
+    pub fn own_clock(&self) -> &Clock {
+        self.clock.get_or_init(|| Clock::new(&self.directory))
     }
 
     /// Starts the fast path and the manager and waits until the node is ready for commands.
@@ -111,6 +120,7 @@ impl Node {
         let mut command = self.namespace.command(program(name));
         command.arg("--config").arg(self.settings());
         command.env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus);
+        command.envs(self.clock.get().into_iter().flat_map(Clock::environment));
         Daemon::spawn(name, command, &self.log(name))
     }
 
