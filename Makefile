@@ -72,14 +72,14 @@ test-pure: ## unit and property tests; no privileges
 	cargo test --locked $(CRATES) $(foreach test,$(PURE_TESTS),--test $(test))
 	cargo test --locked $(CRATES) --doc
 
-# All of it with the programs of the test profile: their assertions are on, and one build does for both tiers.
-test-lab: ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
+# The lab's programs are built as people get them: what tests count on two busy processors shall not depend on slower ones.
+test-lab: build ## daemons and whole nodes in network namespaces, LANES=2 files at a time (needs root)
 	@echo
 	echo "==== Tier 2: lab tests (network namespaces, BPF, the real programs), $$(date -u +%T) ===="
 	if [ "$$(id -u)" != 0 ]; then echo 'the lab needs root: run `sudo make test`' >&2; exit 1; fi
-	cargo build --locked --workspace --bins --examples
+	cargo build --locked --workspace --bins --examples # tests start some of them
 	cargo test --locked $(CRATES) --no-fail-fast $(foreach test,$(KERNEL_TESTS),--test $(test))
-	ILB_BIN_DIR='$(abspath $(TARGET_DIR))/debug' tests/lab.sh $(LANES)
+	tests/lab.sh $(LANES)
 
 # Coverage for libFuzzer by the compiler's own pass, so that a stable toolchain will do; only our crates' dependencies
 # on the target are instrumented, hence the explicit target. What is found lands in tests/fuzz/regressions, which

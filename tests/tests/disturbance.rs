@@ -13,6 +13,8 @@ use ilb_tests::service::Service;
 use ilb_tests::transfer::{Downloads, sha256_of};
 use ilb_tests::{Family, Topology, shell};
 
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// 100 downloads of more than 10 MiB at once, spread over six services, at `rate` bytes a second each.
 struct Hundred {
     sets: Vec<Downloads>,
@@ -339,12 +341,18 @@ fn leave_under_load(lab: &Lab, service: &Service, target: SocketAddr, take: &str
     );
     downloads.none_broken(&expected, &given);
     lab.node.lbadm(restore);
-    std::thread::sleep(Duration::from_millis(500));
-    let back = load.stop();
+    // Within a time in which each client asks again, also one whose packets were lost.
+    let mut back = Tally::default();
+    let answers = shell::wait_for(PATIENCE, || {
+        back = load.take();
+        (seen(&back, "when server 2 is back") > 0).then_some(())
+    });
     assert!(
-        seen(&back, "when server 2 is back") > 0,
+        answers.is_some(),
         "given {service} under load, when `lbadm {restore}` has returned, then server 2 answers again: {back}"
     );
+    load.stop()
+        .none_failed(&format!("given {service} under load, to the end"));
 }
 
 #[test]
