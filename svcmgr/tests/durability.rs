@@ -8,6 +8,7 @@ use std::fs;
 use common::{Bus, Node, Process, rule, wait_until};
 use libilb::ErrorKind;
 use libilb::client::ClientError;
+use libilb::describe::Description;
 use libilb::vrrp::VrrpSettings;
 
 #[tokio::test]
@@ -184,6 +185,15 @@ fn unpack(name: &str, node: &Node) {
     assert!(status.unwrap().success());
 }
 
+/// Ids and weights of the servers that group `web` has.
+fn servers_of_web(found: &Description) -> Vec<(&str, u16)> {
+    let servers = found.group("web").unwrap().servers.iter();
+    servers
+        .filter(|server| !server.removed)
+        .map(|item| (item.server.id.as_str(), item.server.weight))
+        .collect()
+}
+
 /// A state folder as the last version with schema 1 left it: `schema-1.tar.gz`, written by that program. Seven changes, the
 /// last three less than a second before it was stopped, so that two servers still drain.
 #[tokio::test]
@@ -261,12 +271,7 @@ async fn a_database_of_the_schema_before_is_taken_over_with_its_history() {
         let shop = &found.rule("shop").unwrap().rule;
         let check = shop.health_check.as_ref().map(|check| check.name.as_str());
         assert_eq!((shop.enabled, check), (true, Some("Page")));
-        let group = found.group("web").unwrap();
-        let servers = group.servers.iter().filter(|server| !server.removed);
-        let servers: Vec<_> = servers
-            .map(|item| (item.server.id.as_str(), item.server.weight))
-            .collect();
-        assert_eq!(servers, [("_Web.0", 1), ("_Web.2", 3)]);
+        assert_eq!(servers_of_web(&found), [("_Web.0", 1), ("_Web.2", 3)]);
         // Who made a generation, and the way back, are as they were.
         let history = client.history(0).await.unwrap();
         let item = history.iter().find(|item| item.generation == 5).unwrap();
@@ -312,12 +317,7 @@ async fn a_database_from_before_pairs_is_taken_over_and_can_be_paired() {
             (shop.enabled, check, shop.sync.to_string().as_str()),
             (true, Some("Page"), "light")
         );
-        let group = found.group("web").unwrap();
-        let servers = group.servers.iter().filter(|server| !server.removed);
-        let servers: Vec<_> = servers
-            .map(|item| (item.server.id.as_str(), item.server.weight))
-            .collect();
-        assert_eq!(servers, [("_Web.0", 1), ("_Web.2", 3)]);
+        assert_eq!(servers_of_web(&found), [("_Web.0", 1), ("_Web.2", 3)]);
         let outer = &found.instance("outer").unwrap().instance;
         assert_eq!(
             (outer.vrid, outer.priority, outer.sync_group.as_deref()),
@@ -335,7 +335,10 @@ async fn a_database_from_before_pairs_is_taken_over_and_can_be_paired() {
         assert_eq!(names, ["_Web.1", "_Web.2", "Page", "Outer", "Shop"]);
         // And it can have what it could not before.
         assert!(!client.describe_pair().await.unwrap().paired);
-        let invited = client.create_pair(Some([127, 0, 0, 1].into()), 0).await;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = listener.local_addr().unwrap();
+        drop(listener);
+        let invited = client.create_pair(Some(free.ip()), free.port()).await;
         assert!(!invited.unwrap().token.is_empty(), "start {start}");
         manager.signal("TERM");
         assert!(manager.wait().success());

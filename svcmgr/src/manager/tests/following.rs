@@ -519,6 +519,18 @@ impl Liar {
         self.link.send(message.encode());
     }
 
+    /// Why a version was refused, if this message says so.
+    fn refusal_of(id: VersionId, message: &Message) -> Option<(Reason, String)> {
+        match message {
+            Message::Refused {
+                id: of,
+                reason,
+                words,
+            } if *of == id => Some((*reason, words.clone())),
+            _ => None,
+        }
+    }
+
     fn hello(&self, line: &[VersionId], protocol: u32, oldest: u32) {
         self.say(&Message::Hello(Hello {
             protocol,
@@ -605,16 +617,7 @@ async fn rubbish_of_the_other_node_is_refused_as_a_whole() {
             records,
             numbers: Numbers::default(),
         }));
-        let (reason, words) = liar
-            .hear(|message| match message {
-                Message::Refused {
-                    id: of,
-                    reason,
-                    words,
-                } if *of == id => Some((*reason, words.clone())),
-                _ => None,
-            })
-            .await;
+        let (reason, words) = liar.hear(|message| Liar::refusal_of(id, message)).await;
         assert_eq!(reason, Reason::Cannot, "{words}");
         assert!(words.contains(why), "{words:?} has {why:?}");
     }
@@ -626,15 +629,7 @@ async fn rubbish_of_the_other_node_is_refused_as_a_whole() {
         records: vec![record("groups", "web", serde_json::Value::Null)],
         numbers: Numbers::default(),
     }));
-    let refused = |message: &Message| match message {
-        Message::Refused {
-            id: of,
-            reason,
-            words,
-        } if *of == id => Some((*reason, words.clone())),
-        _ => None,
-    };
-    let (reason, words) = liar.hear(refused).await;
+    let (reason, words) = liar.hear(|message| Liar::refusal_of(id, message)).await;
     assert_eq!(reason, Reason::Forged);
     assert!(words.contains("is not what its name says"), "{words}");
     let after = two.node(0).handle.view().state.clone();
